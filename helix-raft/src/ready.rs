@@ -1,0 +1,160 @@
+//! What a group wants done, and what it tells about itself.
+
+use crate::message::{Message, Start};
+use crate::types::{Durability, Entry, HardState, Index, Membership, Position, ReplicaId, Role, Term};
+
+/// What the driver has to do for one group. Nothing in here waits for anything else in here, except that `append`
+/// goes to the WAL in the order of the `Ready`s, and `committed` is applied in that order.
+#[derive(Clone, Debug)]
+pub struct Ready<P> {
+    /// Persist, then call `hard_state_persisted`. Whatever depends on it is held back until then.
+    pub hard_state: Option<HardState>,
+    /// Write to the WAL as one suffix replacement, then call `appended` with the last index and term of it.
+    pub append: Vec<Entry<P>>,
+    /// How durably `append` must be stored before `appended` is called.
+    pub append_required: Durability,
+    /// Sync what is written up to here, then call `appended` with this position and `Durability::Synced`.
+    pub sync: Option<Position>,
+    /// May leave now.
+    pub messages: Vec<Message<P>>,
+    /// Entries to apply, in order, each once per start of the process.
+    pub committed: Vec<Entry<P>>,
+    /// Committed entries that are no longer in memory: read them from the WAL, apply them, call `committed_read`. No
+    /// other committed entry is handed out before that.
+    pub committed_to_read: Option<CommittedRange>,
+    /// Entries that a follower needs and that are no longer in memory: read them and call `entries_read`.
+    pub reads: Vec<ReadRequest>,
+    /// Followers whose log ends before this one begins: call `start_provided` for each.
+    pub need_start: Vec<ReplicaId>,
+    /// Replace log and state by this, durably, then call `start_installed`.
+    pub install: Option<Start<P>>,
+    /// Set when role, term or leader changed.
+    pub role_changed: Option<RoleChange>,
+    /// This leader has just committed, and handed out for apply, the first entry of its own term.
+    pub leader_ready: bool,
+    /// The log of this recovering replica is sound again; to be persisted.
+    pub sound: bool,
+    /// As the sole voter, this replica took its suspect log for the truth: to be logged and counted.
+    pub unclean_recovery: bool,
+}
+
+impl<P> Ready<P> {
+    pub(crate) const fn empty() -> Ready<P> {
+        Ready {
+            hard_state: None,
+            append: Vec::new(),
+            append_required: Durability::PageCache,
+            sync: None,
+            messages: Vec::new(),
+            committed: Vec::new(),
+            committed_to_read: None,
+            reads: Vec::new(),
+            need_start: Vec::new(),
+            install: None,
+            role_changed: None,
+            leader_ready: false,
+            sound: false,
+            unclean_recovery: false,
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub const fn is_empty(&self) -> bool {
+        self.hard_state.is_none()
+            && self.append.is_empty()
+            && self.sync.is_none()
+            && self.messages.is_empty()
+            && self.committed.is_empty()
+            && self.committed_to_read.is_none()
+            && self.reads.is_empty()
+            && self.need_start.is_empty()
+            && self.install.is_none()
+            && self.role_changed.is_none()
+            && !self.leader_ready
+            && !self.sound
+            && !self.unclean_recovery
+    }
+}
+
+/// Committed entries that have to be read from the WAL before they can be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedRange {
+    /// The first one.
+    pub from: Index,
+    /// The last one, included.
+    pub through: Index,
+}
+
+/// Entries that a follower needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// The follower.
+    pub to: ReplicaId,
+    /// The first entry.
+    pub from: Index,
+    /// Stop here at the latest, so that no more is read than memory lacks.
+    pub through: Index,
+    /// Read about this many bytes, but at least one entry.
+    pub max_bytes: usize,
+}
+
+/// A replica's new place in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleChange {
+    /// What it is now.
+    pub role: Role,
+    /// In which term.
+    pub term: Term,
+    /// Who leads, as far as is known.
+    pub leader: Option<ReplicaId>,
+}
+
+/// A look at a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What this replica is.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Who leads, as far as is known.
+    pub leader: Option<ReplicaId>,
+    /// Highest index known to be committed.
+    pub commit: Index,
+    /// Highest index handed out for apply.
+    pub applied: Index,
+    /// The log begins after this index.
+    pub start_index: Index,
+    /// Last index of the log.
+    pub last_index: Index,
+    /// Last index of the log that is stored here, at least in the page cache.
+    pub stored_index: Index,
+    /// As a leader: an entry of its own term is committed and handed out for apply.
+    pub leader_ready: bool,
+    /// As a leader: a majority answers within the election timeout. As a follower: the leader does.
+    pub quorum_contact: bool,
+    /// The log is suspect.
+    pub recovering: bool,
+    /// Who gets leadership, while it is being handed over.
+    pub transferring_to: Option<ReplicaId>,
+    /// As a leader: every other member.
+    pub progress: Vec<ReplicaProgress>,
+    /// The configuration in force.
+    pub membership: Membership,
+}
+
+/// How far a follower is, as its leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaProgress {
+    /// The follower.
+    pub replica: ReplicaId,
+    /// Its log is stored and matches up to here.
+    pub matched: Index,
+    /// Entries are streamed to it.
+    pub replicating: bool,
+    /// Ticks since it last held the whole log; 0 while it does.
+    pub lagging_ticks: u32,
+    /// It is heard of within the election timeout.
+    pub heard: bool,
+    /// Its log is suspect.
+    pub recovering: bool,
+}

@@ -1,0 +1,159 @@
+//! What must hold at every step, over all replicas, processes and times.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use helix_raft::{
+    AppendResult, Body, Durability, Entry, GroupId, Index, Message, MessageBody, ReplicaId, Status, Term, quorum,
+};
+
+use crate::disk::{GroupDisk, Payload, StoredLog};
+
+type At = (GroupId, Index);
+
+#[derive(Default)]
+pub(crate) struct Checker {
+    /// Election safety: at most one leader per term.
+    leaders: BTreeMap<(GroupId, Term), ReplicaId>,
+    /// Log matching: index and term name one entry and one predecessor.
+    entries: BTreeMap<(GroupId, Index, Term), (Term, Body<Payload>)>,
+    /// Who has ever stored an entry, and who has synced it.
+    stored: BTreeMap<(GroupId, Index, Term), BTreeSet<ReplicaId>>,
+    synced: BTreeMap<(GroupId, Index, Term), BTreeSet<ReplicaId>>,
+    /// Up to where a replica's log was replaced by a start: it holds everything below.
+    starts: BTreeMap<(GroupId, ReplicaId), Index>,
+    /// Committed entries never change: term of each, and the term in which it was first seen to be committed.
+    committed: BTreeMap<At, (Term, Term)>,
+    pub(crate) last_committed: BTreeMap<GroupId, Index>,
+    /// State machine safety: the state after each index.
+    states: BTreeMap<At, u64>,
+    /// One vote per term and replica, over all its processes.
+    votes: BTreeMap<(GroupId, ReplicaId, Term), ReplicaId>,
+    /// The commit index of each process never falls.
+    commits: BTreeMap<(GroupId, ReplicaId), Index>,
+}
+
+impl Checker {
+    pub(crate) fn entry(&mut self, group: GroupId, entry: &Entry<Payload>) {
+        let key = (group, entry.index, entry.term);
+        let value = (entry.prev_term, entry.body.clone());
+        let known = self.entries.entry(key).or_insert_with(|| value.clone());
+        assert_eq!(*known, value, "log matching: two entries at {key:?}");
+    }
+
+    pub(crate) fn log_written(&mut self, group: GroupId, replica: ReplicaId, disk: &GroupDisk) {
+        note(&mut self.stored, group, replica, &disk.log);
+        note(&mut self.synced, group, replica, &disk.synced);
+        let start = self.starts.entry((group, replica)).or_default();
+        *start = (*start).max(disk.log.start.index);
+    }
+
+    pub(crate) fn process_started(&mut self, group: GroupId, replica: ReplicaId) {
+        self.commits.remove(&(group, replica));
+    }
+
+    /// A message is about to leave.
+    pub(crate) fn message(&mut self, message: &Message<Payload>, disk: &GroupDisk) {
+        let group = message.group;
+        match &message.body {
+            // It carries the term of the question and promises nothing.
+            MessageBody::PreVoteAnswer { granted: true } => return,
+            MessageBody::PreVote { .. } => {
+                assert!(disk.hard.term.next() >= message.term, "left before its term was persisted: {message:?}");
+                return;
+            }
+            MessageBody::Vote { .. } => self.vote(group, message.from, message.term, message.from, disk),
+            MessageBody::VoteAnswer { granted: true } => {
+                self.vote(group, message.from, message.term, message.to, disk);
+            }
+            MessageBody::Append(append) => append.entries.iter().for_each(|entry| self.entry(group, entry)),
+            MessageBody::AppendAnswer(answer) => {
+                if let AppendResult::Matched { stored, synced, .. } = answer.result {
+                    assert!(stored <= disk.log.last().index, "answered before stored: {message:?}");
+                    assert!(synced <= disk.synced.last().index, "answered before synced: {message:?}");
+                }
+                assert!(answer.recovering || !disk.recovering, "a suspect log is passed off as sound: {message:?}");
+            }
+            _ => {}
+        }
+        assert!(disk.hard.term >= message.term, "left before its term was persisted: {message:?}");
+    }
+
+    fn vote(&mut self, group: GroupId, voter: ReplicaId, term: Term, candidate: ReplicaId, disk: &GroupDisk) {
+        let given = *self.votes.entry((group, voter, term)).or_insert(candidate);
+        assert_eq!(given, candidate, "{voter} voted twice in {term} of {group}");
+        assert!(!disk.recovering, "{voter} is recovering and votes in {term} of {group}");
+        let kept = disk.hard.term > term || (disk.hard.term == term && disk.hard.vote == Some(candidate));
+        assert!(kept, "{voter} votes in {term} of {group} and may forget it: {:?}", disk.hard);
+    }
+
+    /// A look at one group of one process, after anything happened to it.
+    pub(crate) fn status(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        required: Durability,
+        status: &Status,
+        term_at: impl Fn(Index) -> Option<Term>,
+    ) {
+        let commit = self.commits.entry((group, replica)).or_insert(status.commit);
+        assert!(status.commit >= *commit, "the commit index of {group} at {replica} falls: {status:?}");
+        let before = std::mem::replace(commit, status.commit);
+        for index in (before.get() + 1..=status.commit.get()).map(Index) {
+            let Some(term) = term_at(index) else { continue };
+            self.commit(group, index, term, required, status);
+        }
+        if status.role == helix_raft::Role::Leader {
+            let leader = *self.leaders.entry((group, status.term)).or_insert(replica);
+            assert_eq!(leader, replica, "two leaders in {} of {group}", status.term);
+            self.completeness(group, status, term_at);
+        }
+    }
+
+    fn commit(&mut self, group: GroupId, index: Index, term: Term, required: Durability, status: &Status) {
+        let (known, _) = *self.committed.entry((group, index)).or_insert((term, status.term));
+        assert_eq!(known, term, "committed entry {index} of {group} changes");
+        let last = self.last_committed.entry(group).or_default();
+        *last = (*last).max(index);
+        if status.role != helix_raft::Role::Leader {
+            return;
+        }
+        let holders = match required {
+            Durability::PageCache => &self.stored,
+            Durability::Synced => &self.synced,
+        };
+        let holders = holders.get(&(group, index, term));
+        let stored = quorum::has_majority(&status.membership, |voter| {
+            holders.is_some_and(|holders| holders.contains(&voter))
+                || self.starts.get(&(group, voter)).is_some_and(|start| *start >= index)
+        });
+        assert!(stored, "{index}/{term} of {group} is committed without a majority: {holders:?}");
+    }
+
+    /// A leader has every entry that was committed in its term or before.
+    fn completeness(&self, group: GroupId, status: &Status, term_at: impl Fn(Index) -> Option<Term>) {
+        let Some(last) = self.last_committed.get(&group) else { return };
+        let (term, seen_in) = self.committed[&(group, *last)];
+        if seen_in <= status.term && *last > status.start_index {
+            assert_eq!(term_at(*last), Some(term), "the leader of {} in {group} lacks {last}", status.term);
+        }
+    }
+
+    pub(crate) fn applied(&mut self, group: GroupId, index: Index, state: u64) {
+        let known = *self.states.entry((group, index)).or_insert(state);
+        assert_eq!(known, state, "state machines of {group} differ after {index}");
+    }
+}
+
+fn note(
+    holders: &mut BTreeMap<(GroupId, Index, Term), BTreeSet<ReplicaId>>,
+    group: GroupId,
+    replica: ReplicaId,
+    log: &StoredLog,
+) {
+    // What lies below was noted when it was written.
+    for entry in log.entries.iter().rev() {
+        if !holders.entry((group, entry.index, entry.term)).or_default().insert(replica) {
+            break;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Random schedules: a cluster of real cores over a simulated network and disk, with the invariants of the Raft thesis
+//! checked at every step, and progress demanded at the end.
+//!
+//! `HELIX_SEEDS=A..B cargo test -p helix-raft --test schedule` runs other seeds, `HELIX_STEPS` sets their length.
+
+mod checker;
+mod disk;
+mod node;
+mod rng;
+mod world;
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::{Tally, World};
+
+const SEEDS: Range<u64> = 0..300;
+const STEPS: u64 = 3000;
+
+fn steps() -> u64 {
+    std::env::var("HELIX_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(STEPS)
+}
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("HELIX_SEEDS") else { return SEEDS };
+    let parsed = match text.split_once("..") {
+        Some((from, to)) => from.parse().ok().zip(to.parse().ok()),
+        None => text.parse().ok().map(|seed: u64| (seed, seed + 1)),
+    };
+    let (from, to) = parsed.expect("HELIX_SEEDS is a seed or a range like 0..1000");
+    from..to
+}
+
+fn run(seed: u64) -> (u64, Tally) {
+    let mut world = World::new(seed);
+    world.run(steps());
+    (world.trace, world.tally)
+}
+
+#[test]
+fn invariants_hold_under_random_schedules() {
+    let seeds = seeds();
+    let next = AtomicU64::new(seeds.start);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let tallies: Vec<Tally> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut tallies = Vec::new();
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= seeds.end {
+                            return tallies;
+                        }
+                        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
+                        let (_, tally) = outcome.unwrap_or_else(|_| {
+                            panic!(
+                                "seed {seed} failed; replay: HELIX_SEEDS={seed} HELIX_STEPS={} cargo test -p \
+                                 helix-raft --test schedule invariants",
+                                steps()
+                            )
+                        });
+                        tallies.push(tally);
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a seed failed, see above")).collect()
+    });
+    let sum = |field: fn(&Tally) -> u64| tallies.iter().map(field).sum::<u64>();
+    eprintln!(
+        "{} seeds: {} committed, {} crashes, {} power losses, {} starts installed, {} WAL reads, {} vote requests",
+        tallies.len(),
+        sum(|tally| tally.committed),
+        sum(|tally| tally.crashes),
+        sum(|tally| tally.power_losses),
+        sum(|tally| tally.installs),
+        sum(|tally| tally.wal_reads),
+        sum(|tally| tally.elections),
+    );
+    if tallies.len() >= 100 {
+        let reached: [fn(&Tally) -> u64; 5] = [
+            |tally| tally.committed,
+            |tally| tally.crashes,
+            |tally| tally.power_losses,
+            |tally| tally.installs,
+            |tally| tally.wal_reads,
+        ];
+        for field in reached {
+            assert!(sum(field) > 0, "the schedules have to reach every part of the protocol: {tallies:?}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_run_twice() {
+    for seed in [1, 2, 3] {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}

@@ -1,0 +1,416 @@
+//! A cluster under a random schedule: every message, write, report and tick happens when chance says so.
+
+use helix_raft::{
+    GroupId, Heartbeat, HeartbeatAnswer, Membership, Message, MessageBody, ReplicaId, Role,
+};
+
+use crate::checker::Checker;
+use crate::disk::Payload;
+use crate::node::{ELECTION_TICKS, Node, TICK_MS};
+use crate::rng::Rng;
+
+#[derive(Clone, Debug)]
+enum Packet {
+    Raft(Message<Payload>),
+    Heartbeat(ReplicaId, ReplicaId, Heartbeat),
+    Answer(ReplicaId, ReplicaId, HeartbeatAnswer),
+}
+
+impl Packet {
+    fn route(&self) -> (ReplicaId, ReplicaId) {
+        match self {
+            Packet::Raft(message) => (message.from, message.to),
+            Packet::Heartbeat(from, to, _) | Packet::Answer(from, to, _) => (*from, *to),
+        }
+    }
+}
+
+/// What happened in a run, for those who want to know that something did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) committed: u64,
+    pub(crate) crashes: u64,
+    pub(crate) power_losses: u64,
+    pub(crate) installs: u64,
+    pub(crate) wal_reads: u64,
+    pub(crate) elections: u64,
+}
+
+pub(crate) struct World {
+    rng: Rng,
+    nodes: Vec<Node>,
+    groups: Vec<GroupId>,
+    members: Membership,
+    network: Vec<Packet>,
+    /// Pairs between which nothing passes, one way.
+    cut: Vec<(ReplicaId, ReplicaId)>,
+    checker: Checker,
+    proposals: u64,
+    pub(crate) trace: u64,
+    pub(crate) tally: Tally,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> World {
+        let mut rng = Rng::new(seed);
+        let size = if rng.chance(600) { 3 } else { 5 };
+        let groups: Vec<GroupId> = (1..=2 + rng.next() % 2).map(GroupId).collect();
+        let voters: Vec<ReplicaId> = (1..=size).map(ReplicaId).collect();
+        let mut members = Membership::of_voters(voters.clone());
+        if size == 5 && rng.chance(500) {
+            let joint = rng.chance(500);
+            members = Membership {
+                voters: voters[..3].to_vec(),
+                outgoing: if joint { voters[1..4].to_vec() } else { Vec::new() },
+                learners: voters[if joint { 4 } else { 3 }..].to_vec(),
+            };
+        }
+        let nodes = members.members().iter().map(|id| Node::new(*id, &groups)).collect();
+        let mut world = World {
+            rng,
+            nodes,
+            groups,
+            members,
+            network: Vec::new(),
+            cut: Vec::new(),
+            checker: Checker::default(),
+            proposals: 0,
+            trace: seed,
+            tally: Tally::default(),
+        };
+        for node in 0..world.nodes.len() {
+            world.start(node);
+        }
+        world
+    }
+
+    pub(crate) fn run(&mut self, steps: u64) {
+        for _ in 0..steps {
+            self.random_step();
+        }
+        self.heal();
+    }
+
+    // ------------------------------------------------------------------------------------------------------------
+
+    fn random_step(&mut self) {
+        let node = self.rng.below(self.nodes.len());
+        let group = self.groups[self.rng.below(self.groups.len())];
+        let action = self.rng.below(1000);
+        self.note(action as u64, node as u64, self.network.len() as u64);
+        match action {
+            0..420 => self.deliver_some(),
+            420..440 => self.duplicate_random(),
+            440..460 => self.lose_random(),
+            460..560 => self.tick(node),
+            560..660 => self.propose(node, group),
+            660..770 => self.complete(node),
+            770..870 => self.report(node),
+            870..930 => self.serve(node, group),
+            930..950 => self.nodes[node].checkpoint(group),
+            950..960 => {
+                let mut rng = Rng::new(self.rng.next());
+                self.nodes[node].move_start(group, &mut rng);
+            }
+            960..966 => self.transfer(node, group),
+            966..970 => self.with_process(node, |process| process.raft.campaign(group)),
+            970..973 => self.crash(node),
+            973..988 => self.start(node),
+            988..990 => self.partition(),
+            990..997 => self.cut.clear(),
+            _ => self.refuse(node),
+        }
+        self.settle(node, false);
+    }
+
+    fn note(&mut self, a: u64, b: u64, c: u64) {
+        for value in [a, b, c] {
+            self.trace = (self.trace ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
+        }
+    }
+
+    fn with_process(&mut self, node: usize, act: impl FnOnce(&mut crate::node::Process)) {
+        if let Some(process) = &mut self.nodes[node].process {
+            act(process);
+        }
+    }
+
+    /// Lets the core of a node say what it wants, at once or after more has happened to it.
+    fn settle(&mut self, node: usize, now: bool) {
+        self.nodes[node].deliver_events();
+        for group in 0..self.groups.len() {
+            self.nodes[node].check(self.groups[group], &mut self.checker);
+        }
+        if !now && self.rng.chance(250) {
+            return;
+        }
+        let messages = self.nodes[node].drive(&mut self.checker);
+        for message in messages {
+            self.note(message.to.get(), message.term.get(), message.body.name().len() as u64);
+            self.tally.installs += u64::from(matches!(message.body, MessageBody::InstallStart { .. }));
+            self.tally.elections += u64::from(matches!(message.body, MessageBody::Vote { .. }));
+            self.network.push(Packet::Raft(message));
+        }
+        for group in 0..self.groups.len() {
+            self.nodes[node].check(self.groups[group], &mut self.checker);
+        }
+        self.with_process(node, |process| process.raft.trim_tails());
+    }
+
+    fn deliver_some(&mut self) {
+        for _ in 0..1 + self.rng.below(5) {
+            self.deliver_random();
+        }
+    }
+
+    fn deliver_random(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        // Mostly in order, as a connection would have it, and sometimes not at all so.
+        let at = if self.rng.chance(700) { self.rng.below(self.network.len().min(4)) } else {
+            self.rng.below(self.network.len())
+        };
+        let packet = self.network.remove(at);
+        self.deliver(packet);
+    }
+
+    fn duplicate_random(&mut self) {
+        let at = self.rng.below(self.network.len());
+        if let Some(packet) = self.network.get(at).cloned() {
+            self.network.push(packet);
+        }
+    }
+
+    fn lose_random(&mut self) {
+        if !self.network.is_empty() {
+            let at = self.rng.below(self.network.len());
+            self.network.swap_remove(at);
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        let (from, to) = packet.route();
+        if self.cut.contains(&(from, to)) {
+            return;
+        }
+        let node = to.get() as usize - 1;
+        let now_ms = self.nodes[node].clock_ms;
+        let Some(process) = &mut self.nodes[node].process else { return };
+        match packet {
+            Packet::Raft(message) => {
+                process.raft.step(message);
+            }
+            Packet::Heartbeat(_, _, heartbeat) => {
+                let (answer, wakes) = process.heartbeats.on_heartbeat(now_ms, from, &heartbeat, &process.raft);
+                for wake in wakes {
+                    process.raft.wake(wake.replica, wake.bucket);
+                }
+                self.network.extend(answer.map(|answer| Packet::Answer(to, from, answer)));
+            }
+            Packet::Answer(_, _, answer) => {
+                for wake in process.heartbeats.on_answer(now_ms, from, &answer) {
+                    process.raft.wake(wake.replica, wake.bucket);
+                }
+            }
+        }
+        self.settle(node, false);
+    }
+
+    fn tick(&mut self, node: usize) {
+        let id = self.nodes[node].id;
+        self.nodes[node].clock_ms += TICK_MS;
+        let now_ms = self.nodes[node].clock_ms;
+        let Some(process) = &mut self.nodes[node].process else { return };
+        for (to, heartbeat) in process.heartbeats.tick(now_ms, &process.raft) {
+            self.network.push(Packet::Heartbeat(id, to, heartbeat));
+        }
+        self.nodes[node].deliver_events();
+        self.with_process(node, |process| process.raft.tick());
+    }
+
+    fn propose(&mut self, node: usize, group: GroupId) {
+        let proposals = 1 + self.rng.below(4);
+        for _ in 0..proposals {
+            self.proposals += 1;
+            let mut payload = self.proposals.to_le_bytes().to_vec();
+            payload.resize(8 + self.rng.below(600), 0);
+            self.with_process(node, |process| {
+                let _ = process.raft.propose(group, payload);
+            });
+        }
+    }
+
+    /// A disk does some of what it was asked for.
+    fn complete(&mut self, node: usize) {
+        for group in self.groups.clone() {
+            for _ in 0..self.rng.below(4) {
+                let hard = self.rng.chance(400);
+                self.nodes[node].complete(group, hard, &mut self.checker);
+            }
+        }
+    }
+
+    /// The core is told some of what its disk has done.
+    fn report(&mut self, node: usize) {
+        for group in self.groups.clone() {
+            for _ in 0..self.rng.below(4) {
+                let (hard, merge) = (self.rng.chance(400), self.rng.chance(300));
+                self.nodes[node].report(group, hard, merge);
+            }
+        }
+    }
+
+    fn serve(&mut self, node: usize, group: GroupId) {
+        let mut rng = Rng::new(self.rng.next());
+        let members = self.members.clone();
+        self.tally.wal_reads += u64::from(self.nodes[node].serve_read(group, &mut rng));
+        self.nodes[node].serve_committed_read(group, &mut rng, &mut self.checker);
+        self.nodes[node].serve_start(group, &members);
+    }
+
+    fn transfer(&mut self, node: usize, group: GroupId) {
+        let to = ReplicaId(1 + self.rng.below(self.nodes.len()) as u64);
+        self.with_process(node, |process| {
+            let _ = process.raft.transfer_leadership(group, to);
+        });
+    }
+
+    fn start(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() {
+            let mut rng = Rng::new(self.rng.next());
+            let members = self.members.clone();
+            self.nodes[node].start(&members, &mut rng, &mut self.checker);
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        // Nobody votes while a majority is recovering, so no more than one replica at a time loses its power here.
+        let power = self.rng.chance(300) && self.nodes.iter().all(|node| !node.is_recovering());
+        let mut rng = Rng::new(self.rng.next());
+        self.nodes[node].crash(power, &mut rng, &mut self.checker);
+        self.tally.crashes += 1;
+        self.tally.power_losses += u64::from(power);
+    }
+
+    fn partition(&mut self) {
+        self.cut.clear();
+        let side = self.rng.next();
+        let one_way = self.rng.chance(300);
+        let ids: Vec<ReplicaId> = self.nodes.iter().map(|node| node.id).collect();
+        for from in &ids {
+            for to in &ids {
+                let (from_side, to_side) = (side >> from.get() & 1, side >> to.get() & 1);
+                if from_side != to_side && (!one_way || from_side == 0) {
+                    self.cut.push((*from, *to));
+                }
+            }
+        }
+    }
+
+    /// A connection is refused by a node whose process is gone.
+    fn refuse(&mut self, node: usize) {
+        let gone: Vec<ReplicaId> =
+            self.nodes.iter().filter(|node| node.process.is_none()).map(|node| node.id).collect();
+        let now_ms = self.nodes[node].clock_ms;
+        if let Some(peer) = self.rng.pick(&gone) {
+            self.with_process(node, |process| process.heartbeats.refused(now_ms, peer));
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------------
+    // The end
+
+    /// Everything works from now on: all replicas must agree, and commit what is proposed.
+    fn heal(&mut self) {
+        self.cut.clear();
+        for node in 0..self.nodes.len() {
+            self.start(node);
+        }
+        self.quiet_rounds(12 * ELECTION_TICKS);
+        for group in self.groups.clone() {
+            let leader = self.leader(group);
+            self.propose(leader, group);
+        }
+        self.quiet_rounds(6 * ELECTION_TICKS);
+        for group in self.groups.clone() {
+            self.check_agreement(group);
+        }
+        for node in &self.nodes {
+            let process = node.process.as_ref().expect("every node runs");
+            assert_eq!(process.raft.active_groups(), 0, "a group at rest costs ticks at {}", node.id);
+            assert!(!node.is_recovering(), "{} is still recovering", node.id);
+            assert_eq!(node.unclean, 0, "no group has a sole voter");
+        }
+        let idle = self.network.iter().all(|packet| !matches!(packet, Packet::Raft(_)));
+        assert!(idle, "groups at rest still talk: {:?}", self.network);
+    }
+
+    fn quiet_rounds(&mut self, rounds: u32) {
+        for _ in 0..rounds {
+            for node in 0..self.nodes.len() {
+                self.tick(node);
+                self.settle(node, true);
+            }
+            self.drain();
+        }
+    }
+
+    /// Delivers, writes and reports until nothing is left to do.
+    fn drain(&mut self) {
+        for _ in 0..200 {
+            for packet in std::mem::take(&mut self.network) {
+                self.deliver(packet);
+            }
+            let mut busy = false;
+            for node in 0..self.nodes.len() {
+                for group in self.groups.clone() {
+                    while self.nodes[node].complete(group, false, &mut self.checker) {}
+                    while self.nodes[node].complete(group, true, &mut self.checker) {}
+                    while self.nodes[node].report(group, false, false) {}
+                    while self.nodes[node].report(group, true, false) {}
+                    self.serve(node, group);
+                }
+                self.settle(node, true);
+                busy |= self.nodes[node].process.as_ref().is_some_and(|process| process.raft.has_ready());
+            }
+            if self.network.is_empty() && !busy {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest: {:?}", self.network);
+    }
+
+    fn leader(&self, group: GroupId) -> usize {
+        let leads = |node: &Node| {
+            let process = node.process.as_ref().expect("every node runs");
+            process.raft.status(group).is_some_and(|status| status.role == Role::Leader && status.leader_ready)
+        };
+        self.nodes.iter().position(leads).unwrap_or_else(|| {
+            let statuses: Vec<_> =
+                self.nodes.iter().map(|node| node.process.as_ref().and_then(|p| p.raft.status(group))).collect();
+            panic!("{group} has no leader: {statuses:?}")
+        })
+    }
+
+    fn check_agreement(&mut self, group: GroupId) {
+        let statuses: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| node.process.as_ref().and_then(|process| process.raft.status(group)).expect("it runs"))
+            .collect();
+        let first = &statuses[0];
+        for status in &statuses {
+            let same = status.term == first.term
+                && status.leader == first.leader
+                && status.last_index == first.last_index
+                && status.commit == status.last_index
+                && status.applied == status.commit;
+            assert!(same, "{group} does not converge: {statuses:?}");
+        }
+        self.tally.committed += first.commit.get();
+    }
+}

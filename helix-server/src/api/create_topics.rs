@@ -1,0 +1,122 @@
+//! CreateTopics (key 19).
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use uuid::Uuid;
+
+use super::errors::ApiError;
+use super::names;
+use crate::broker::Broker;
+use crate::config::topic;
+use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
+use crate::ids::NodeId;
+
+pub(super) async fn handle(broker: &Broker, request: CreateTopicsRequest, version: i16) -> CreateTopicsResponse {
+    let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for topic in &request.topics {
+        *seen.entry(topic.name.to_string()).or_default() += 1;
+    }
+    let mut results = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let outcome = if seen.get(topic.name.as_str()).is_some_and(|count| *count > 1) {
+            Err(ApiError::new(ResponseError::InvalidRequest, "the request names this topic more than once"))
+        } else {
+            create(broker, &topic, request.validate_only, timeout).await
+        };
+        results.push(shape(topic, outcome, version));
+    }
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+async fn create(
+    broker: &Broker,
+    topic: &CreatableTopic,
+    validate_only: bool,
+    timeout: Duration,
+) -> Result<CommandOutcome, ApiError> {
+    let new_topic = resolve(broker, topic)?;
+    if validate_only {
+        let outcome = broker.image().as_ref().clone().apply(MetadataCommand::CreateTopic(new_topic));
+        return outcome.map_err(|refused| ApiError::from(&crate::controller::SubmitError::Refused(refused)));
+    }
+    broker.create_topic(new_topic, timeout).await.map_err(|error| ApiError::from(&error))
+}
+
+/// Turns what the client wrote into a command: defaults filled in, everything checked that needs no other topic.
+fn resolve(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, ApiError> {
+    names::check(&topic.name).map_err(|reason| ApiError::new(ResponseError::InvalidTopicException, reason))?;
+    if topic.num_partitions == 0 || topic.num_partitions < -1 {
+        return Err(ApiError::new(ResponseError::InvalidPartitions, "number of partitions must be at least 1"));
+    }
+    if topic.replication_factor == 0 || topic.replication_factor < -1 {
+        return Err(ApiError::new(
+            ResponseError::InvalidReplicationFactor,
+            "replication factor must be at least 1, or -1 for the broker's default",
+        ));
+    }
+    let mut configs = BTreeMap::new();
+    for config in &topic.configs {
+        // A null value means the default, as in Kafka.
+        let Some(value) = &config.value else { continue };
+        topic::check(&config.name, value)
+            .map_err(|error| ApiError::new(ResponseError::InvalidConfig, error.to_string()))?;
+        configs.insert(config.name.to_string(), value.to_string());
+    }
+    Ok(NewTopic {
+        name: topic.name.to_string(),
+        topic_id: Uuid::new_v4(),
+        partitions: broker.partitions_or_default(topic.num_partitions),
+        replication_factor: broker.replication_or_default(topic.replication_factor),
+        assignments: assignments(topic)?,
+        configs,
+    })
+}
+
+fn assignments(topic: &CreatableTopic) -> Result<Option<Vec<Vec<NodeId>>>, ApiError> {
+    if topic.assignments.is_empty() {
+        return Ok(None);
+    }
+    if topic.num_partitions != -1 || topic.replication_factor != -1 {
+        return Err(ApiError::new(
+            ResponseError::InvalidRequest,
+            "give either an assignment, or partitions and replication factor: with an assignment both must be -1",
+        ));
+    }
+    let mut sorted: Vec<&CreatableReplicaAssignment> = topic.assignments.iter().collect();
+    sorted.sort_by_key(|a| a.partition_index);
+    if sorted.iter().enumerate().any(|(expected, a)| a.partition_index != expected as i32) {
+        return Err(ApiError::new(
+            ResponseError::InvalidReplicaAssignment,
+            "the assignment must name the partitions 0, 1, 2, ... without a gap",
+        ));
+    }
+    Ok(Some(sorted.iter().map(|a| a.broker_ids.iter().map(|b| NodeId(b.0)).collect()).collect()))
+}
+
+fn shape(topic: CreatableTopic, outcome: Result<CommandOutcome, ApiError>, version: i16) -> CreatableTopicResult {
+    let result = CreatableTopicResult::default().with_name(topic.name);
+    match outcome {
+        Ok(CommandOutcome::TopicCreated { topic_id, partitions, replication_factor }) => {
+            let result = if version >= 7 { result.with_topic_id(topic_id) } else { result };
+            if version >= 5 {
+                result
+                    .with_num_partitions(partitions)
+                    .with_replication_factor(replication_factor)
+                    .with_configs(Some(Vec::new()))
+            } else {
+                result
+            }
+        }
+        Ok(_) => result,
+        Err(error) => {
+            let message = error.text();
+            result.with_error_code(error.code).with_error_message(message)
+        }
+    }
+}

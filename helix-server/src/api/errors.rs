@@ -1,0 +1,75 @@
+//! The one mapping from Helix's errors to Kafka's codes, and texts clients show.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+
+use crate::broker::produce::AppendError;
+use crate::controller::SubmitError;
+use crate::controller::commands::CommandError;
+
+/// Kafka's code for success.
+pub(crate) const NONE: i16 = 0;
+
+/// An error as a response carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub(crate) code: i16,
+    pub(crate) message: Option<String>,
+}
+
+impl ApiError {
+    pub(crate) fn new(error: ResponseError, message: impl Into<String>) -> Self {
+        Self { code: error.code(), message: Some(message.into()) }
+    }
+
+    pub(crate) fn text(&self) -> Option<StrBytes> {
+        self.message.clone().map(StrBytes::from_string)
+    }
+}
+
+impl From<&AppendError> for ApiError {
+    fn from(error: &AppendError) -> Self {
+        let code = match error {
+            AppendError::NotLeader => ResponseError::NotLeaderOrFollower.code(),
+            AppendError::UnknownPartition => ResponseError::UnknownTopicOrPartition.code(),
+            AppendError::UnknownTopicId => ResponseError::UnknownTopicId.code(),
+            AppendError::Batch(batch) => batch.kafka_error().code(),
+            AppendError::Sequence(sequence) => sequence.code(),
+            // The only code that every client retries without a metadata storm and takes for "nothing appended".
+            AppendError::Overloaded | AppendError::NotEnoughReplicas { .. } => {
+                ResponseError::NotEnoughReplicas.code()
+            }
+            AppendError::DiskFull => ResponseError::KafkaStorageError.code(),
+            AppendError::Timeout => ResponseError::RequestTimedOut.code(),
+            AppendError::InvalidRequiredAcks => ResponseError::InvalidRequiredAcks.code(),
+            AppendError::TransactionsUnsupported => ResponseError::InvalidTxnState.code(),
+        };
+        Self { code, message: Some(error.to_string()) }
+    }
+}
+
+impl From<&SubmitError> for ApiError {
+    fn from(error: &SubmitError) -> Self {
+        let code = match error {
+            SubmitError::Refused(refused) => command_code(refused).code(),
+            SubmitError::Timeout => ResponseError::RequestTimedOut.code(),
+            SubmitError::ShuttingDown => ResponseError::NotController.code(),
+        };
+        Self { code, message: Some(error.to_string()) }
+    }
+}
+
+fn command_code(error: &CommandError) -> ResponseError {
+    match error {
+        CommandError::TopicExists { .. } => ResponseError::TopicAlreadyExists,
+        CommandError::UnknownTopic => ResponseError::UnknownTopicOrPartition,
+        CommandError::NotAnIncrease { .. } | CommandError::InvalidPartitions { .. } => {
+            ResponseError::InvalidPartitions
+        }
+        CommandError::InvalidReplicationFactor { .. } => ResponseError::InvalidReplicationFactor,
+        CommandError::InvalidAssignment { .. } => ResponseError::InvalidReplicaAssignment,
+        CommandError::StaleIncarnation { .. } | CommandError::ReplicaChanged { .. } => {
+            ResponseError::StaleBrokerEpoch
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Metadata (key 3): brokers, topics, partitions and their leaders.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::{errors, names};
+use crate::broker::Broker;
+use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
+use crate::controller::{SubmitError, commands::CommandError};
+
+pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
+    let auto_create = request.allow_auto_topic_creation && broker.config().auto_create_topics_enable;
+    let topics = match request.topics {
+        // Version 0 has no null: there an empty list asks for everything.
+        None => all_topics(broker, version),
+        Some(asked) if version == 0 && asked.is_empty() => all_topics(broker, version),
+        Some(asked) => {
+            let mut topics = Vec::with_capacity(asked.len());
+            for topic in asked {
+                topics.push(one_topic(broker, topic, auto_create, version).await);
+            }
+            topics
+        }
+    };
+    let image = broker.image();
+    let brokers = image
+        .brokers()
+        .filter(|registered| broker.is_alive(registered.node))
+        .map(|registered| {
+            MetadataResponseBroker::default()
+                .with_node_id(BrokerId(registered.node.0))
+                .with_host(StrBytes::from_string(registered.host.clone()))
+                .with_port(i32::from(registered.port))
+                .with_rack(registered.rack.clone().map(StrBytes::from_string))
+        })
+        .collect();
+    MetadataResponse::default()
+        .with_brokers(brokers)
+        .with_cluster_id(Some(StrBytes::from_string(broker.cluster_id().to_string())))
+        .with_controller_id(BrokerId(broker.controller_node().0))
+        .with_topics(topics)
+}
+
+fn all_topics(broker: &Broker, version: i16) -> Vec<MetadataResponseTopic> {
+    let image = broker.image();
+    let mut topics: Vec<_> = image.topics().map(|topic| describe(broker, &image, topic, version)).collect();
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    topics
+}
+
+async fn one_topic(
+    broker: &Broker,
+    asked: MetadataRequestTopic,
+    auto_create: bool,
+    version: i16,
+) -> MetadataResponseTopic {
+    let image = broker.image();
+    let Some(name) = asked.name else {
+        return match image.topic(asked.topic_id) {
+            Some(topic) => describe(broker, &image, topic, version),
+            None => failed(None, asked.topic_id, ResponseError::UnknownTopicId, version),
+        };
+    };
+    if let Some(topic) = image.topic_named(&name) {
+        return describe(broker, &image, topic, version);
+    }
+    if names::check(&name).is_err() {
+        return failed(Some(name), Uuid::nil(), ResponseError::InvalidTopicException, version);
+    }
+    if !auto_create {
+        return failed(Some(name), Uuid::nil(), ResponseError::UnknownTopicOrPartition, version);
+    }
+    let error = match broker.auto_create(&name).await {
+        Ok(_) | Err(SubmitError::Refused(CommandError::TopicExists { .. })) => {
+            let image = broker.image();
+            if let Some(topic) = image.topic_named(&name) {
+                return describe(broker, &image, topic, version);
+            }
+            ResponseError::LeaderNotAvailable
+        }
+        Err(SubmitError::Refused(CommandError::InvalidReplicationFactor { .. })) => {
+            ResponseError::InvalidReplicationFactor
+        }
+        // Nobody could take the command just now; clients ask again.
+        Err(_) => ResponseError::LeaderNotAvailable,
+    };
+    failed(Some(name), Uuid::nil(), error, version)
+}
+
+fn failed(name: Option<TopicName>, topic_id: Uuid, error: ResponseError, version: i16) -> MetadataResponseTopic {
+    // Before version 12 the name cannot be null.
+    let name = if version < 12 { Some(name.unwrap_or_default()) } else { name };
+    let out = MetadataResponseTopic::default().with_error_code(error.code()).with_name(name);
+    if version >= 10 { out.with_topic_id(topic_id) } else { out }
+}
+
+fn describe(broker: &Broker, image: &ClusterImage, topic: &TopicImage, version: i16) -> MetadataResponseTopic {
+    let partitions = topic
+        .partitions
+        .iter()
+        .enumerate()
+        .map(|(number, partition)| describe_partition(broker, image, number as i32, partition, version))
+        .collect();
+    let out = MetadataResponseTopic::default()
+        .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
+        .with_partitions(partitions);
+    if version >= 10 { out.with_topic_id(topic.topic_id) } else { out }
+}
+
+fn describe_partition(
+    broker: &Broker,
+    image: &ClusterImage,
+    number: i32,
+    partition: &PartitionImage,
+    version: i16,
+) -> MetadataResponsePartition {
+    let known = broker.leaders().get(partition.group);
+    let node_of = |replica| image.broker_of_replica(replica).map(|b| b.node);
+    let leader = known.as_ref().and_then(|info| info.leader).and_then(node_of);
+    let leader = leader.filter(|node| broker.is_alive(*node));
+    let replicas: Vec<BrokerId> = partition.replicas.iter().map(|r| BrokerId(r.node.0)).collect();
+    let in_sync = match &known {
+        Some(info) if !info.in_sync.is_empty() => {
+            info.in_sync.iter().filter_map(|r| node_of(*r)).map(|n| BrokerId(n.0)).collect()
+        }
+        _ => leader.map(|n| BrokerId(n.0)).into_iter().collect(),
+    };
+    let offline =
+        partition.replicas.iter().filter(|r| !broker.is_alive(r.node)).map(|r| BrokerId(r.node.0)).collect();
+    let error_code =
+        if leader.is_some() { errors::NONE } else { ResponseError::LeaderNotAvailable.code() };
+    let out = MetadataResponsePartition::default()
+        .with_error_code(error_code)
+        .with_partition_index(number)
+        .with_leader_id(BrokerId(leader.map_or(-1, |n| n.0)))
+        .with_replica_nodes(replicas)
+        .with_isr_nodes(in_sync);
+    let out = if version >= 5 { out.with_offline_replicas(offline) } else { out };
+    if version >= 7 {
+        out.with_leader_epoch(known.map_or(-1, |info| info.term.0 as i32))
+    } else {
+        out
+    }
+}

@@ -1,0 +1,238 @@
+//! The Kafka APIs: one file each. A request comes in as bytes, passes the guard and the decoder, and its answer leaves
+//! as chunks. Handlers are thin: they validate, call the broker, and shape what it says.
+
+pub(crate) mod errors;
+pub(crate) mod names;
+pub mod table;
+
+mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod fetch;
+mod fetch_encode;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use helix_raft::GroupId;
+use kafka_protocol::messages::{ApiKey, TopicName};
+use kafka_protocol::protocol::{Decodable, Encodable};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::broker::Broker;
+use crate::broker::budget::Permit;
+use crate::ids::NodeId;
+use crate::net::guard;
+pub(crate) use produce::now_ms;
+
+/// What decoding one request may allocate besides the request's own bytes.
+const DECODE_LIMITS: guard::GuardLimits = guard::GuardLimits { max_decoded_bytes: 32 << 20 };
+
+/// A request as it came from a connection: header read, body not yet.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) api_key: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) body: Bytes,
+    /// Shares of the budgets that the request's bytes take.
+    pub(crate) permits: Vec<Permit>,
+    /// The broker refused an earlier produce request of this connection.
+    pub(crate) after_rejection: bool,
+    /// Until when a produce request may still be held back.
+    pub(crate) hold_until: tokio::time::Instant,
+}
+
+/// What leaves for the client: chunks that follow each other behind a length prefix, and what is held until they are gone.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) chunks: Vec<Bytes>,
+    pub(crate) permit: Option<Permit>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Response(Response),
+    /// Nothing is answered (`acks=0`).
+    Silent,
+    /// The connection is closed.
+    Close,
+}
+
+/// An answer that is on its way.
+pub(crate) type PendingOutcome = BoxFuture<'static, Outcome>;
+
+/// Why a request cannot be answered at all; the connection is closed, as Kafka does.
+#[derive(Debug, Error)]
+pub(crate) enum RequestError {
+    #[error("refused before decoding: {0}")]
+    Guard(#[from] guard::GuardError),
+    #[error("cannot be decoded: {0}")]
+    Decode(String),
+}
+
+/// A partition's leader, for clients that would rather be told than ask (KIP-951).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CurrentLeader {
+    pub(crate) node: NodeId,
+    pub(crate) epoch: i32,
+}
+
+/// Where a leader listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeaderEndpoint {
+    pub(crate) node: NodeId,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) rack: Option<String>,
+}
+
+/// The distinct endpoints of the given leaders.
+pub(crate) fn leader_endpoints(
+    broker: &Broker,
+    leaders: impl Iterator<Item = Option<CurrentLeader>>,
+) -> Vec<LeaderEndpoint> {
+    let mut nodes: Vec<NodeId> = leaders.flatten().map(|leader| leader.node).collect();
+    if nodes.is_empty() {
+        return Vec::new();
+    }
+    nodes.sort_unstable();
+    nodes.dedup();
+    let image = broker.image();
+    nodes
+        .into_iter()
+        .filter_map(|node| image.broker(node))
+        .map(|b| LeaderEndpoint { node: b.node, host: b.host.clone(), port: b.port, rack: b.rack.clone() })
+        .collect()
+}
+
+/// Starts a request. What must happen in the order of arrival (appends) has happened when this returns; the rest happens
+/// when the answer's turn comes.
+///
+/// # Errors
+/// When the request is no request. Nothing was done then.
+pub(crate) async fn start(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
+    let reply = Reply { correlation_id: request.correlation_id, key: request.api_key, version: request.version };
+    let broker = Arc::clone(broker);
+    let version = request.version;
+    // Each arm decodes now, so that bad bytes end the connection at once, and answers later.
+    macro_rules! later {
+        ($broker:ident, $decoded:ident => $answer:expr) => {{
+            let $decoded = decode(&request)?;
+            let permits = request.permits;
+            Box::pin(async move {
+                let response = { let $broker = &*broker; $answer };
+                drop(permits);
+                reply.whole(&response)
+            })
+        }};
+    }
+    Ok(match request.api_key {
+        ApiKey::Produce => {
+            let decoded = decode(&request)?;
+            let admission = produce::Admission {
+                permits: request.permits,
+                after_rejection: request.after_rejection,
+                hold_until: request.hold_until,
+            };
+            let answer = produce::start(broker, decoded, version, admission).await;
+            Box::pin(async move {
+                match answer.await {
+                    produce::Answer::Response(response) => reply.whole(&response),
+                    produce::Answer::Silent => Outcome::Silent,
+                    produce::Answer::Close => Outcome::Close,
+                }
+            })
+        }
+        ApiKey::Fetch => {
+            let decoded = decode(&request)?;
+            Box::pin(async move {
+                let (chunks, permit) = fetch::handle(&broker, decoded, version).await.encode(version);
+                reply.chunks(chunks, permit)
+            })
+        }
+        ApiKey::ListOffsets => later!(b, r => list_offsets::handle(b, r, version).await),
+        ApiKey::Metadata => later!(b, r => metadata::handle(b, r, version).await),
+        ApiKey::ApiVersions => later!(_b, r => api_versions::handle(&r, version)),
+        ApiKey::CreateTopics => later!(b, r => create_topics::handle(b, r, version).await),
+        ApiKey::DeleteTopics => later!(b, r => delete_topics::handle(b, r, version).await),
+        ApiKey::InitProducerId => later!(b, r => init_producer_id::handle(b, &r).await),
+        ApiKey::OffsetForLeaderEpoch => later!(b, r => offset_for_leader_epoch::handle(b, r)),
+        ApiKey::CreatePartitions => later!(b, r => create_partitions::handle(b, r).await),
+        ApiKey::DescribeCluster => later!(b, r => describe_cluster::handle(b, &r, version)),
+        // The connection looks requests up in the table before it gets here.
+        _ => Box::pin(std::future::ready(Outcome::Close)),
+    })
+}
+
+/// The answer to an ApiVersions request of an unknown version.
+pub(crate) fn unsupported_api_versions(correlation_id: i32) -> Outcome {
+    Reply { correlation_id, key: ApiKey::ApiVersions, version: 0 }.whole(&api_versions::unsupported())
+}
+
+/// The answer to a produce request whose records were not read: nothing was appended, retry.
+pub(crate) fn refused_produce(
+    correlation_id: i32,
+    version: i16,
+    topics: Vec<(TopicName, Uuid, Vec<i32>)>,
+) -> Outcome {
+    Reply { correlation_id, key: ApiKey::Produce, version }.whole(&produce::refused(topics, version))
+}
+
+fn decode<T: Decodable>(request: &Request) -> Result<T, RequestError> {
+    guard::check(request.api_key as i16, request.version, &request.body, &DECODE_LIMITS)?;
+    let mut body = request.body.clone();
+    T::decode(&mut body, request.version).map_err(|error| RequestError::Decode(error.to_string()))
+}
+
+/// How an answer's header is written.
+#[derive(Debug, Clone, Copy)]
+struct Reply {
+    correlation_id: i32,
+    key: ApiKey,
+    version: i16,
+}
+
+impl Reply {
+    fn header(self) -> BytesMut {
+        let mut out = BytesMut::with_capacity(64);
+        out.put_i32(self.correlation_id);
+        if self.key.response_header_version(self.version) >= 1 {
+            out.put_u8(0); // no tagged fields
+        }
+        out
+    }
+
+    fn whole<T: Encodable>(self, response: &T) -> Outcome {
+        let mut out = self.header();
+        if let Err(error) = response.encode(&mut out, self.version) {
+            tracing::error!(api = ?self.key, version = self.version, %error, "an answer cannot be encoded");
+            return Outcome::Close;
+        }
+        Outcome::Response(Response { chunks: vec![out.freeze()], permit: None })
+    }
+
+    fn chunks(self, body: Vec<Bytes>, permit: Option<Permit>) -> Outcome {
+        let mut chunks = Vec::with_capacity(body.len() + 1);
+        chunks.push(self.header().freeze());
+        chunks.extend(body);
+        Outcome::Response(Response { chunks, permit })
+    }
+}
+
+/// A group's leader in the words of the Kafka edge.
+pub(crate) fn current_leader(broker: &Broker, group: GroupId) -> Option<CurrentLeader> {
+    let info = broker.leaders().get(group)?;
+    let node = broker.image().broker_of_replica(info.leader?)?.node;
+    Some(CurrentLeader { node, epoch: info.term.0 as i32 })
+}

@@ -1,0 +1,38 @@
+//! Topic names, by Kafka's rules.
+
+/// The longest topic name: a partition's directory in Kafka must fit a file name.
+const MAX_NAME_BYTES: usize = 249;
+
+/// Checks a topic name.
+///
+/// # Errors
+/// A sentence saying what is wrong with it.
+pub(crate) fn check(name: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() {
+        Err("topic name is empty".into())
+    } else if name == "." || name == ".." {
+        Err(format!("topic name cannot be '{name}'"))
+    } else if name.len() > MAX_NAME_BYTES {
+        Err(format!("topic name is {} characters long, and at most {MAX_NAME_BYTES} are allowed", name.len()))
+    } else if !name.chars().all(legal) {
+        Err(format!("topic name {name:?} has characters other than ASCII letters, digits, '.', '_' and '-'"))
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    #[test]
+    fn names_follow_kafkas_rules() {
+        for good in ["a", "orders.v1", "A_b-C.9", "...", &"x".repeat(249)] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a b", "ä", "a/b", &"x".repeat(250)] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Reads the records of a batch through its compression, as a stream.
+
+use std::io::{self, BufReader, Cursor, Read};
+
+use super::{BatchError, Compression};
+
+/// First bytes of the framing that snappy-java (and so the Java client) puts around snappy blocks.
+const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+/// The magic is followed by two version numbers of 4 bytes each.
+const XERIAL_HEADER_BYTES: usize = 16;
+
+/// The decompressed records as a buffered stream.
+pub(super) fn open<'a>(
+    compression: Compression,
+    records: &'a [u8],
+    limit_bytes: u64,
+) -> Result<Box<dyn Read + 'a>, BatchError> {
+    Ok(match compression {
+        Compression::None => Box::new(records),
+        Compression::Gzip => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(records))),
+        Compression::Lz4 => Box::new(BufReader::new(lz4_flex::frame::FrameDecoder::new(records))),
+        Compression::Zstd => Box::new(BufReader::new(
+            zstd::stream::read::Decoder::with_buffer(records)
+                .map_err(|error| BatchError::Decompress { reason: error.to_string() })?,
+        )),
+        Compression::Snappy if records.starts_with(&XERIAL_MAGIC) => Box::new(XerialReader {
+            rest: records.get(XERIAL_HEADER_BYTES..).unwrap_or_default(),
+            block: Cursor::new(Vec::new()),
+            limit_bytes,
+        }),
+        Compression::Snappy => Box::new(Cursor::new(
+            snappy_block(records, limit_bytes)
+                .map_err(|error| BatchError::Decompress { reason: error.to_string() })?,
+        )),
+    })
+}
+
+fn snappy_block(block: &[u8], limit_bytes: u64) -> io::Result<Vec<u8>> {
+    let invalid = |error: snap::Error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let length = snap::raw::decompress_len(block).map_err(invalid)?;
+    if length as u64 > limit_bytes {
+        let reason = format!("a snappy block of {length} bytes is larger than {limit_bytes} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    snap::raw::Decoder::new().decompress_vec(block).map_err(invalid)
+}
+
+/// The framing of snappy-java: blocks, each with its compressed length in 4 bytes.
+struct XerialReader<'a> {
+    rest: &'a [u8],
+    block: Cursor<Vec<u8>>,
+    limit_bytes: u64,
+}
+
+impl XerialReader<'_> {
+    fn next_block(&mut self) -> io::Result<()> {
+        let cut =
+            || io::Error::new(io::ErrorKind::UnexpectedEof, "snappy framing ends in the middle of a block");
+        let (length, rest) = self.rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| cut())?;
+        let (block, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
+        self.rest = rest;
+        self.block = Cursor::new(snappy_block(block, self.limit_bytes)?);
+        Ok(())
+    }
+}
+
+impl Read for XerialReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.block.read(out)?;
+            if read > 0 || out.is_empty() || self.rest.is_empty() {
+                return Ok(read);
+            }
+            self.next_block()?;
+        }
+    }
+}

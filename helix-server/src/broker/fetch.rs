@@ -1,0 +1,85 @@
+//! The read path below the Fetch API: memory tail first, then the WAL, never past the high watermark.
+
+use std::sync::Arc;
+
+use helix_wal::{ReadLimit, RecordKind, Wal};
+use thiserror::Error;
+
+use crate::entry::EntryTag;
+use crate::partition::slices::{self, Slice};
+use crate::partition::view::PartitionView;
+
+/// Records asked of the WAL at a time; the byte limit ends most reads earlier.
+const MAX_RECORDS_PER_READ: usize = 4096;
+
+/// Why stored records could not be read.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// The WAL refused or failed.
+    #[error("stored records of group {group} cannot be read: {source}")]
+    Wal {
+        /// The partition's group.
+        group: helix_raft::GroupId,
+        /// What the WAL said.
+        source: helix_wal::ReadError,
+    },
+    /// The reading thread is gone.
+    #[error("the read was given up because the node stops")]
+    Stopping,
+}
+
+/// Reads committed batches from the one that holds `offset` on. At most `max_bytes`, but at least one whole batch (if there
+/// is one below the high watermark) when `at_least_one`.
+///
+/// # Errors
+/// When the WAL cannot give what it should hold.
+pub async fn read(
+    wal: &Wal,
+    view: &Arc<PartitionView>,
+    offset: i64,
+    max_bytes: usize,
+    at_least_one: bool,
+) -> Result<Slice, FetchError> {
+    let high_watermark = view.high_watermark();
+    if offset >= high_watermark || (max_bytes == 0 && !at_least_one) {
+        return Ok(Slice::default());
+    }
+    if let Some(slice) = view.read_tail(offset, max_bytes, at_least_one) {
+        return Ok(slice);
+    }
+    let (wal, group) = (wal.clone(), view.group);
+    tokio::task::spawn_blocking(move || read_wal(&wal, group, offset, high_watermark, max_bytes, at_least_one))
+        .await
+        .map_err(|_| FetchError::Stopping)?
+}
+
+fn read_wal(
+    wal: &Wal,
+    group: helix_raft::GroupId,
+    offset: i64,
+    high_watermark: i64,
+    max_bytes: usize,
+    at_least_one: bool,
+) -> Result<Slice, FetchError> {
+    let failed = |source| FetchError::Wal { group, source };
+    let wal_group = helix_wal::GroupId(group.0);
+    let mut out = Slice::default();
+    let Some(first) =
+        wal.index_at_offset(wal_group, helix_wal::Offset(offset as u64)).map_err(failed)?
+    else {
+        return Ok(out);
+    };
+    let limit = ReadLimit { max_bytes: max_bytes as u64, max_records: MAX_RECORDS_PER_READ };
+    for stored in wal.read(wal_group, first, limit).map_err(failed)? {
+        let record = stored.record;
+        let end = record.base_offset.0 + u64::from(record.offset_count);
+        if end > high_watermark as u64 {
+            break;
+        }
+        let data = matches!(record.kind, RecordKind::Entry { tag } if tag == EntryTag::Data as u8);
+        if data && !slices::take_batches(&record.payload, offset, max_bytes, at_least_one, &mut out) {
+            break;
+        }
+    }
+    Ok(out)
+}

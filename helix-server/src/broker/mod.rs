@@ -1,0 +1,180 @@
+//! What the Kafka APIs call: one node's view of the cluster and the way to its partitions.
+
+pub mod batch;
+pub mod batcher;
+pub mod budget;
+pub mod fetch;
+pub mod leaders;
+pub mod lookup;
+pub mod partitions;
+pub mod produce;
+pub mod producer_ids;
+pub(crate) mod retention;
+pub mod topics;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use helix_raft::{GroupId, ReplicaId};
+use helix_wal::Wal;
+use kafka_protocol::ResponseError;
+
+use crate::api::CurrentLeader;
+use crate::config::BrokerConfig;
+use crate::controller::image::{ClusterImage, TopicImage};
+use crate::controller::{Controller, commands::METADATA_GROUP};
+use crate::ids::{ClusterId, NodeId};
+use crate::ops::metrics::Metrics;
+use crate::partition::view::PartitionView;
+use crate::cluster::NodeLiveness;
+use crate::shard::Shards;
+use budget::Budget;
+use leaders::LeaderTable;
+use partitions::PartitionTable;
+use produce::AppendRequest;
+use producer_ids::ProducerIds;
+
+/// The budgets that bound the node's memory. They are separate so that one kind of work never starves another: two nodes
+/// that are both full must never refuse each other's appends.
+#[derive(Debug, Clone)]
+pub struct Budgets {
+    /// Bytes of produce requests, from the length prefix until every partition has decided.
+    pub produce_bytes: Budget,
+    /// Number of produce requests in that state.
+    pub produce_requests: Budget,
+    /// Bytes of all other requests until they are answered.
+    pub other_requests: Budget,
+    /// Bytes of fetch responses until they have left.
+    pub fetch: Budget,
+}
+
+/// Everything a request needs, shared by all connections.
+pub struct Broker {
+    pub(crate) parts: BrokerParts,
+}
+
+/// What a [`Broker`] is made of.
+pub(crate) struct BrokerParts {
+    pub(crate) node: NodeId,
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) image: Arc<ArcSwap<ClusterImage>>,
+    pub(crate) leaders: Arc<LeaderTable>,
+    pub(crate) partitions: Arc<PartitionTable>,
+    pub(crate) liveness: Arc<NodeLiveness>,
+    pub(crate) shards: Shards,
+    pub(crate) controller: Controller,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) wal: Wal,
+    pub(crate) budgets: Budgets,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Broker {
+    /// The cluster's metadata as this node knows it.
+    pub fn image(&self) -> Arc<ClusterImage> {
+        self.parts.image.load_full()
+    }
+
+    pub(crate) fn config(&self) -> &BrokerConfig {
+        &self.parts.config
+    }
+
+    pub(crate) fn cluster_id(&self) -> ClusterId {
+        self.parts.cluster_id
+    }
+
+    pub(crate) fn leaders(&self) -> &LeaderTable {
+        &self.parts.leaders
+    }
+
+    pub(crate) fn controller(&self) -> &Controller {
+        &self.parts.controller
+    }
+
+    pub(crate) fn producer_ids(&self) -> &ProducerIds {
+        &self.parts.producer_ids
+    }
+
+    pub(crate) fn wal(&self) -> &Wal {
+        &self.parts.wal
+    }
+
+    pub(crate) fn budgets(&self) -> &Budgets {
+        &self.parts.budgets
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.parts.metrics
+    }
+
+    /// Whether a node is this one or was heard of lately.
+    pub(crate) fn is_alive(&self, node: NodeId) -> bool {
+        node == self.parts.node || self.parts.liveness.is_alive(node)
+    }
+
+    /// The node that clients should send administrative requests to: the leader of the metadata group if it is known, else this
+    /// one, which forwards them.
+    pub(crate) fn controller_node(&self) -> NodeId {
+        self.node_leading(METADATA_GROUP).filter(|node| self.is_alive(*node)).unwrap_or(self.parts.node)
+    }
+
+    fn node_leading(&self, group: GroupId) -> Option<NodeId> {
+        let leader: ReplicaId = self.leaders().get(group)?.leader?;
+        self.image().broker_of_replica(leader).map(|b| b.node)
+    }
+
+    /// A group's leader in the words of the Kafka edge.
+    pub(crate) fn current_leader(&self, group: GroupId) -> Option<CurrentLeader> {
+        crate::api::current_leader(self, group)
+    }
+
+    /// The partition of a topic given by name, if this node leads it and the client's leader epoch is right.
+    pub(crate) fn leading_view(
+        &self,
+        topic: &str,
+        partition: i32,
+        current_leader_epoch: i32,
+    ) -> Result<Arc<PartitionView>, ResponseError> {
+        let image = self.image();
+        let topic = image.topic_named(topic).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        self.leading_view_of(topic, partition, current_leader_epoch)
+    }
+
+    /// A partition of a topic, if this node leads it and the client's leader epoch is right (KIP-320; -1 is not checked).
+    pub(crate) fn leading_view_of(
+        &self,
+        topic: &TopicImage,
+        partition: i32,
+        current_leader_epoch: i32,
+    ) -> Result<Arc<PartitionView>, ResponseError> {
+        let partition = usize::try_from(partition)
+            .ok()
+            .and_then(|number| topic.partitions.get(number))
+            .ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let view = self.parts.partitions.get(partition.group).ok_or(ResponseError::NotLeaderOrFollower)?;
+        let leadership = view.leadership();
+        if current_leader_epoch >= 0 {
+            if current_leader_epoch < leadership.epoch {
+                return Err(ResponseError::FencedLeaderEpoch);
+            }
+            if current_leader_epoch > leadership.epoch {
+                return Err(ResponseError::UnknownLeaderEpoch);
+            }
+        }
+        if leadership.serving { Ok(view) } else { Err(ResponseError::NotLeaderOrFollower) }
+    }
+
+    /// Hands a batch to the owner of its partition.
+    pub(crate) fn append(&self, request: AppendRequest) {
+        self.parts.shards.append(request);
+    }
+
+    pub(crate) fn partitions_or_default(&self, asked: i32) -> i32 {
+        if asked == -1 { self.config().num_partitions } else { asked }
+    }
+
+    pub(crate) fn replication_or_default(&self, asked: i16) -> i16 {
+        if asked == -1 { self.config().default_replication_factor } else { asked }
+    }
+}

@@ -1,0 +1,63 @@
+//! Creating topics, and waiting until they can be written to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Broker;
+use crate::controller::SubmitError;
+use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
+
+/// How long an automatic creation may take before the client is told to ask again.
+const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a creation waits for leaders once the topic exists; clients would otherwise have to retry.
+const LEADERS_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Broker {
+    /// Creates a topic, and waits (a while) until its partitions have leaders.
+    ///
+    /// # Errors
+    /// When the command is refused or nobody could take it in time. Missing leaders are no error.
+    pub(crate) async fn create_topic(
+        &self,
+        topic: NewTopic,
+        timeout: Duration,
+    ) -> Result<CommandOutcome, SubmitError> {
+        let deadline = Instant::now() + timeout;
+        let outcome = self.controller().submit(MetadataCommand::CreateTopic(topic), timeout).await?;
+        if let CommandOutcome::TopicCreated { topic_id, .. } = &outcome {
+            self.wait_for_leaders(*topic_id, deadline.min(Instant::now() + LEADERS_TIMEOUT)).await;
+        }
+        Ok(outcome)
+    }
+
+    /// Creates a topic because a client asked for its metadata.
+    pub(crate) async fn auto_create(&self, name: &str) -> Result<CommandOutcome, SubmitError> {
+        let topic = NewTopic {
+            name: name.to_owned(),
+            topic_id: Uuid::new_v4(),
+            partitions: self.partitions_or_default(-1),
+            replication_factor: self.replication_or_default(-1),
+            assignments: None,
+            configs: BTreeMap::new(),
+        };
+        self.create_topic(topic, AUTO_CREATE_TIMEOUT).await
+    }
+
+    async fn wait_for_leaders(&self, topic_id: Uuid, deadline: Instant) {
+        let mut news = self.leaders().watch();
+        loop {
+            let image = self.image();
+            let Some(topic) = image.topic(topic_id) else { return };
+            let led = |group| self.leaders().get(group).is_some_and(|info| info.leader.is_some());
+            if topic.partitions.iter().all(|p| led(p.group)) {
+                return;
+            }
+            if !matches!(tokio::time::timeout_at(deadline, news.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}

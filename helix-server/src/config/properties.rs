@@ -1,0 +1,202 @@
+//! The table of properties: from it come the typed configuration, the checks, the suggestions and the documentation.
+
+use std::ops::RangeInclusive;
+
+use super::value::{TimestampType, Value};
+
+/// Reads a value into its field, or says what would fit.
+type Setter = fn(&mut BrokerConfig, &str, Option<&RangeInclusive<i64>>) -> Result<(), String>;
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Property {
+    /// Its name; Kafka's where Kafka has one.
+    pub name: &'static str,
+    /// What it does, in Markdown.
+    pub doc: &'static str,
+    /// What the documentation calls its type.
+    pub type_name: &'static str,
+    /// Unit of the value, empty if it has none.
+    pub unit: &'static str,
+    /// Valid values, for integers.
+    pub range: Option<RangeInclusive<i64>>,
+    set: Setter,
+    show: fn(&BrokerConfig) -> String,
+}
+
+impl Property {
+    /// Sets the property, or says what value would fit.
+    pub(super) fn set(&self, config: &mut BrokerConfig, text: &str) -> Result<(), String> {
+        (self.set)(config, text, self.range.as_ref())
+    }
+
+    /// The value in force.
+    pub fn show(&self, config: &BrokerConfig) -> String {
+        (self.show)(config)
+    }
+}
+
+/// The property of that name.
+pub(super) fn find(name: &str) -> Option<&'static Property> {
+    PROPERTIES.iter().find(|property| property.name == name)
+}
+
+macro_rules! properties {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:literal => $field:ident: $type:ty = $default:expr, $unit:literal, $range:expr;
+    )+) => {
+        /// How a node behaves. Each field is one property of the same name.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct BrokerConfig {
+            $(
+                $(#[doc = $doc])+
+                #[doc = concat!("\n\nProperty `", $name, "`.")]
+                pub $field: $type,
+            )+
+        }
+
+        impl Default for BrokerConfig {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        /// Every property, in the order of the documentation.
+        pub static PROPERTIES: &[Property] = &[
+            $(Property {
+                name: $name,
+                doc: concat!($($doc),+),
+                type_name: <$type as Value>::TYPE,
+                unit: $unit,
+                range: $range,
+                set: |config, text, range| {
+                    config.$field = <$type as Value>::read(text, range)?;
+                    Ok(())
+                },
+                show: |config| config.$field.show(),
+            },)+
+        ];
+    };
+}
+
+const KIB: i64 = 1024;
+const MIB: i64 = 1024 * KIB;
+const GIB: i64 = 1024 * MIB;
+const I32_MAX: i64 = i32::MAX as i64;
+/// Upper end for durations: beyond any real one, and far from overflow when added to a clock.
+const MAX_MS: i64 = i64::MAX / 4;
+
+properties! {
+    /// Partitions of a topic whose creator does not say how many, and of topics created on first use.
+    "num.partitions" => num_partitions: i32 = 1, "", Some(1..=100_000);
+    /// Replicas of a topic whose creator does not say how many, and of topics created on first use.
+    "default.replication.factor" => default_replication_factor: i16 = 1, "", Some(1..=1000);
+    /// Whether a client's first use of a topic creates it.
+    "auto.create.topics.enable" => auto_create_topics_enable: bool = true, "", None;
+    /// Largest record batch taken, as the client sends it (compressed). Topics can override it with `max.message.bytes`.
+    "message.max.bytes" => message_max_bytes: usize = 1_048_588, "bytes", Some(1..=I32_MAX);
+    /// Fewest replicas in sync for a write to be taken. A majority is always needed to commit; this matters only above
+    /// that. Topics can override it.
+    "min.insync.replicas" => min_insync_replicas: u32 = 1, "", Some(1..=1000);
+    /// Largest request read from a client; the connection of a larger one is closed.
+    "socket.request.max.bytes" => socket_request_max_bytes: usize = 104_857_600, "bytes", Some(1024..=I32_MAX);
+    /// Most client connections at one time; further ones are closed at once.
+    "max.connections" => max_connections: usize = 10_000, "", Some(1..=1_000_000);
+    /// A client connection that was silent for this long is closed.
+    "connections.max.idle.ms" => connections_max_idle_ms: u64 = 600_000, "ms", Some(1000..=MAX_MS);
+    /// How long records are kept; `-1` is for ever. Wins over the two below. Topics can override it with `retention.ms`.
+    "log.retention.ms" => log_retention_ms: Option<i64> = None, "ms", Some(-1..=MAX_MS);
+    /// As `log.retention.ms`, in minutes. Wins over the one below.
+    "log.retention.minutes" => log_retention_minutes: Option<i64> = None, "minutes", Some(-1..=1_000_000_000);
+    /// As `log.retention.ms`, in hours.
+    "log.retention.hours" => log_retention_hours: i64 = 168, "hours", Some(-1..=10_000_000);
+    /// How large the log of one partition may grow before its oldest records are removed; `-1` is no limit. Topics can
+    /// override it with `retention.bytes`.
+    "log.retention.bytes" => log_retention_bytes: i64 = -1, "bytes", Some(-1..=i64::MAX);
+    /// How often the leader of a partition looks for records past their retention.
+    "log.retention.check.interval.ms" => log_retention_check_interval_ms: u64 = 300_000, "ms", Some(100..=86_400_000);
+    /// Whose timestamps records keep: the producer's, or the time of the append. Topics can override it with
+    /// `message.timestamp.type`.
+    "log.message.timestamp.type" => log_message_timestamp_type: TimestampType = TimestampType::CreateTime, "", None;
+    /// How far a producer's timestamp may lie in the past. Topics can override it.
+    "log.message.timestamp.before.max.ms" => log_message_timestamp_before_max_ms: i64 = i64::MAX, "ms",
+        Some(0..=i64::MAX);
+    /// How far a producer's timestamp may lie in the future. Topics can override it.
+    "log.message.timestamp.after.max.ms" => log_message_timestamp_after_max_ms: i64 = 3_600_000, "ms",
+        Some(0..=i64::MAX);
+    /// A replica that has not caught up for this long is no longer shown as in sync.
+    "replica.lag.time.max.ms" => replica_lag_time_max_ms: u64 = 30_000, "ms", Some(100..=MAX_MS);
+    /// Most bytes of records in one fetch response, whatever the client asks for. A single larger batch is still sent.
+    "fetch.max.bytes" => fetch_max_bytes: usize = 57_671_680, "bytes", Some(1024..=I32_MAX);
+    /// An idempotent producer that wrote nothing to a partition for this long is forgotten there.
+    "producer.id.expiration.ms" => producer_id_expiration_ms: i64 = 86_400_000, "ms", Some(1000..=MAX_MS);
+
+    /// How long a partition gathers batches for one entry while earlier ones are in flight. An idle partition does not
+    /// wait.
+    "helix.batch.linger.ms" => batch_linger_ms: u64 = 1, "ms", Some(0..=1000);
+    /// An entry that has this many bytes is not made to wait for more.
+    "helix.batch.max.bytes" => batch_max_bytes: usize = 4 << 20, "bytes", Some(KIB..=256 * MIB);
+    /// An entry that has the batches of this many requests is not made to wait for more.
+    "helix.batch.max.requests" => batch_max_requests: usize = 1000, "requests", Some(1..=100_000);
+    /// Most produce requests that wait for their outcome on this node. At the limit the node stops reading produce
+    /// requests; clients wait, and none fails.
+    "helix.produce.max.pending.requests" => produce_max_pending_requests: usize = 2000, "requests",
+        Some(1..=1_000_000);
+    /// Most bytes of produce requests that wait for their outcome on this node.
+    "helix.produce.max.pending.bytes" => produce_max_pending_bytes: usize = 100 << 20, "bytes",
+        Some(MIB..=256 * GIB);
+    /// Most bytes of requests other than produce that are being worked on.
+    "helix.request.max.pending.bytes" => request_max_pending_bytes: usize = 64 << 20, "bytes", Some(MIB..=256 * GIB);
+    /// Most bytes of replication traffic from other nodes that are being worked on.
+    "helix.peer.max.pending.bytes" => peer_max_pending_bytes: usize = 128 << 20, "bytes", Some(MIB..=256 * GIB);
+    /// Most bytes of fetch responses that are on their way to clients.
+    "helix.fetch.max.pending.bytes" => fetch_max_pending_bytes: usize = 128 << 20, "bytes", Some(MIB..=256 * GIB);
+    /// Memory for the newest records of all partitions, from which consumers and followers that keep up are fed.
+    "helix.tail.max.bytes" => tail_max_bytes: usize = 64 << 20, "bytes", Some(MIB..=256 * GIB);
+    /// Threads that own partitions; 0 is one for each core.
+    "helix.shards" => shards: usize = 0, "", Some(0..=1024);
+    /// How often a node tells the others that it is alive.
+    "helix.heartbeat.interval.ms" => heartbeat_interval_ms: u64 = 100, "ms", Some(5..=60_000);
+    /// Without a sign of life for this long a leader is replaced. At least three heartbeat intervals.
+    "helix.election.timeout.ms" => election_timeout_ms: u64 = 1000, "ms", Some(15..=600_000);
+    /// Longest wait for a write to commit, if the client allows even more. Then the outcome is unknown to the client.
+    "helix.commit.timeout.ms" => commit_timeout_ms: u64 = 30_000, "ms", Some(100..=600_000);
+    /// Size of the files of the write-ahead log, which all partitions of a node share.
+    "helix.wal.segment.bytes" => wal_segment_bytes: u64 = 128 << 20, "bytes", Some(MIB..=16 * GIB);
+    /// With `--write-durability replication-only`: data is synced to disk in the background after this time. It bounds
+    /// what a power loss of every machine at once can take.
+    "helix.wal.background.sync.ms" => wal_background_sync_ms: u64 = 1000, "ms", Some(1..=3_600_000);
+    /// As above, after this many bytes.
+    "helix.wal.background.sync.bytes" => wal_background_sync_bytes: u64 = 64 << 20, "bytes", Some(MIB..=64 * GIB);
+    /// Disk space that producers cannot use, so that a full disk leaves room for the cluster's own records and for
+    /// clearing up.
+    "helix.disk.reserve.bytes" => disk_reserve_bytes: u64 = 256 << 20, "bytes", Some(0..=1024 * GIB);
+}
+
+impl BrokerConfig {
+    /// How long records are kept unless the topic says otherwise; -1 is for ever.
+    pub fn retention_ms(&self) -> i64 {
+        let scaled = |amount: i64, unit_ms: i64| if amount < 0 { -1 } else { amount.saturating_mul(unit_ms) };
+        self.log_retention_ms
+            .or(self.log_retention_minutes.map(|minutes| scaled(minutes, 60_000)))
+            .unwrap_or(scaled(self.log_retention_hours, 3_600_000))
+    }
+
+    /// Checks what no single property can.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.election_timeout_ms < 3 * self.heartbeat_interval_ms {
+            return Err(format!(
+                "helix.election.timeout.ms ({}) must be at least three times helix.heartbeat.interval.ms ({})",
+                self.election_timeout_ms, self.heartbeat_interval_ms
+            ));
+        }
+        if self.message_max_bytes > self.socket_request_max_bytes {
+            return Err(format!(
+                "message.max.bytes ({}) must not be above socket.request.max.bytes ({}), or such a batch can't arrive",
+                self.message_max_bytes, self.socket_request_max_bytes
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! The commands of the metadata group (group 0) and what applying one can answer.
+//!
+//! A command states an intent ("create this topic with so many partitions"); everything derived (group ids, placement,
+//! producer id ranges) is computed when it is applied, from the image alone, so that every node derives the same.
+
+use std::collections::BTreeMap;
+
+use helix_raft::{GroupId, Incarnation, ReplicaId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::ids::NodeId;
+
+/// A change of the cluster's metadata, replicated through group 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetadataCommand {
+    /// A node came up: its identity, incarnation and addresses.
+    RegisterBroker(BrokerRegistration),
+    /// Create a topic with all its partitions.
+    CreateTopic(NewTopic),
+    /// Delete a topic; its group ids are never used again.
+    DeleteTopic {
+        /// The topic to delete.
+        topic_id: Uuid,
+    },
+    /// Grow a topic to `total` partitions.
+    CreatePartitions {
+        /// The topic to grow.
+        topic_id: Uuid,
+        /// Partition count afterwards.
+        total: i32,
+        /// Explicit replicas of each new partition, if the client chose them.
+        assignments: Option<Vec<Vec<NodeId>>>,
+    },
+    /// Reserve a block of producer ids for the node that asks.
+    AllocateProducerIds {
+        /// How many ids the block holds.
+        count: u32,
+    },
+}
+
+/// What a node says of itself when it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerRegistration {
+    /// Kafka broker id.
+    pub node: NodeId,
+    /// Identity of the node's disk.
+    pub replica: ReplicaId,
+    /// Start counter of that disk.
+    pub incarnation: Incarnation,
+    /// Host that clients are told to connect to.
+    pub host: String,
+    /// Port that clients are told to connect to.
+    pub port: u16,
+    /// Rack name, if configured.
+    pub rack: Option<String>,
+}
+
+/// A topic to be created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTopic {
+    /// Topic name, already validated.
+    pub name: String,
+    /// Topic id chosen by the node that took the request.
+    pub topic_id: Uuid,
+    /// Number of partitions; ignored when `assignments` is given.
+    pub partitions: i32,
+    /// Replicas per partition; ignored when `assignments` is given.
+    pub replication_factor: i16,
+    /// Explicit replicas per partition, in partition order.
+    pub assignments: Option<Vec<Vec<NodeId>>>,
+    /// Topic configuration overrides, already validated.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// What a committed command produced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandOutcome {
+    /// Applied; nothing to tell.
+    Done,
+    /// The topic exists now, with these partitions.
+    TopicCreated {
+        /// Its id.
+        topic_id: Uuid,
+        /// Number of partitions.
+        partitions: i32,
+        /// Replicas per partition.
+        replication_factor: i16,
+    },
+    /// Producer ids `first .. first + count` belong to the caller.
+    ProducerIds {
+        /// First id of the block.
+        first: i64,
+        /// Number of ids in the block.
+        count: u32,
+    },
+}
+
+/// Why a committed command changed nothing. The same on every node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum CommandError {
+    /// A topic of that name exists.
+    #[error("topic '{name}' already exists")]
+    TopicExists {
+        /// The name in question.
+        name: String,
+    },
+    /// No topic with that id.
+    #[error("this server does not host this topic")]
+    UnknownTopic,
+    /// The partition count is not larger than before.
+    #[error("the topic has {current} partitions, so {requested} would not be an increase")]
+    NotAnIncrease {
+        /// Partitions now.
+        current: i32,
+        /// Partitions asked for.
+        requested: i32,
+    },
+    /// A partition count below one.
+    #[error("number of partitions must be at least 1, but {requested} was asked for")]
+    InvalidPartitions {
+        /// Partitions asked for.
+        requested: i32,
+    },
+    /// More replicas than brokers, or fewer than one.
+    #[error(
+        "replication factor {requested} is not possible with {available} registered broker(s): use a factor between 1 and {available}, or start more brokers"
+    )]
+    InvalidReplicationFactor {
+        /// Replicas asked for.
+        requested: i16,
+        /// Brokers registered.
+        available: usize,
+    },
+    /// An explicit assignment that names unknown or repeated brokers, or differs in length.
+    #[error("invalid replica assignment: {reason}")]
+    InvalidAssignment {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A node registered with an incarnation lower than the recorded one.
+    #[error(
+        "node {node} registered with incarnation {got}, but {known} is recorded: its data directory was restored from an older copy"
+    )]
+    StaleIncarnation {
+        /// The node.
+        node: NodeId,
+        /// Incarnation on record.
+        known: Incarnation,
+        /// Incarnation offered.
+        got: Incarnation,
+    },
+    /// The node id is registered with another disk.
+    #[error(
+        "node {node} is registered with replica id {known}, but its data directory says {got}: its disk was replaced, which this version cannot repair"
+    )]
+    ReplicaChanged {
+        /// The node.
+        node: NodeId,
+        /// Replica id on record.
+        known: ReplicaId,
+        /// Replica id offered.
+        got: ReplicaId,
+    },
+}
+
+/// What the waiter of a command receives.
+pub type CommandResult = Result<CommandOutcome, CommandError>;
+
+/// The metadata group's own id.
+pub const METADATA_GROUP: GroupId = GroupId(0);

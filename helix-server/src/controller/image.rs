@@ -1,0 +1,345 @@
+//! The cluster's metadata as an immutable image: what every request reads without a lock.
+//!
+//! [`ClusterImage::apply`] is the only mutator. It is deterministic: the same commands in the same order give the
+//! same image on every node.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use helix_raft::{GroupId, ReplicaId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::commands::{
+    BrokerRegistration, CommandError, CommandOutcome, CommandResult, MetadataCommand, NewTopic,
+};
+use super::placement;
+use crate::ids::NodeId;
+
+/// One replica of a partition: the broker and the disk that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaPlace {
+    /// Kafka broker id.
+    pub node: NodeId,
+    /// Identity of the disk at the time of the assignment.
+    pub replica: ReplicaId,
+}
+
+/// One partition: its consensus group and where its replicas are meant to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionImage {
+    /// The consensus group; never used again after the topic is deleted.
+    pub group: GroupId,
+    /// Desired replicas, preferred leader first.
+    pub replicas: Vec<ReplicaPlace>,
+}
+
+/// One topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicImage {
+    /// Topic name.
+    pub name: String,
+    /// Topic id.
+    pub topic_id: Uuid,
+    /// Partitions, by number.
+    pub partitions: Vec<PartitionImage>,
+    /// Configuration overrides.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// All metadata of the cluster as of one index of group 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterImage {
+    brokers: BTreeMap<NodeId, BrokerRegistration>,
+    topics: BTreeMap<Uuid, Arc<TopicImage>>,
+    next_group: u64,
+    next_producer_id: i64,
+    #[serde(skip)]
+    names: HashMap<String, Uuid>,
+}
+
+impl ClusterImage {
+    /// The image of a cluster in which nothing was ever done.
+    pub fn empty() -> Self {
+        // Group 0 is the metadata group itself.
+        Self { next_group: 1, ..Self::default() }
+    }
+
+    /// Rebuilds what is not stored, after decoding.
+    pub fn reindexed(mut self) -> Self {
+        self.names = self.topics.values().map(|t| (t.name.clone(), t.topic_id)).collect();
+        self
+    }
+
+    /// Registered brokers, by node id.
+    pub fn brokers(&self) -> impl Iterator<Item = &BrokerRegistration> {
+        self.brokers.values()
+    }
+
+    /// One broker.
+    pub fn broker(&self, node: NodeId) -> Option<&BrokerRegistration> {
+        self.brokers.get(&node)
+    }
+
+    /// The broker that owns a disk.
+    pub fn broker_of_replica(&self, replica: ReplicaId) -> Option<&BrokerRegistration> {
+        self.brokers.values().find(|b| b.replica == replica)
+    }
+
+    /// Whether the group's id was given out by now: ids are given out in order and never again, so that such a group that no
+    /// topic has was deleted.
+    pub fn was_allocated(&self, group: GroupId) -> bool {
+        group.0 < self.next_group
+    }
+
+    /// All topics, by id.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.topics.values()
+    }
+
+    /// A topic by id.
+    pub fn topic(&self, topic_id: Uuid) -> Option<&Arc<TopicImage>> {
+        self.topics.get(&topic_id)
+    }
+
+    /// A topic by name.
+    pub fn topic_named(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.names.get(name).and_then(|id| self.topics.get(id))
+    }
+
+    /// Applies one committed command. An error is an answer to the client, the same on every node; the image is then
+    /// unchanged.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub fn apply(&mut self, command: MetadataCommand) -> CommandResult {
+        match command {
+            MetadataCommand::RegisterBroker(registration) => self.register(registration),
+            MetadataCommand::CreateTopic(topic) => self.create_topic(topic),
+            MetadataCommand::DeleteTopic { topic_id } => self.delete_topic(topic_id),
+            MetadataCommand::CreatePartitions { topic_id, total, assignments } => {
+                self.create_partitions(topic_id, total, assignments)
+            }
+            MetadataCommand::AllocateProducerIds { count } => {
+                let first = self.next_producer_id;
+                self.next_producer_id += i64::from(count);
+                Ok(CommandOutcome::ProducerIds { first, count })
+            }
+        }
+    }
+
+    fn register(&mut self, registration: BrokerRegistration) -> CommandResult {
+        if let Some(known) = self.brokers.get(&registration.node) {
+            if known.replica != registration.replica {
+                return Err(CommandError::ReplicaChanged {
+                    node: registration.node,
+                    known: known.replica,
+                    got: registration.replica,
+                });
+            }
+            if known.incarnation > registration.incarnation {
+                return Err(CommandError::StaleIncarnation {
+                    node: registration.node,
+                    known: known.incarnation,
+                    got: registration.incarnation,
+                });
+            }
+        }
+        self.brokers.insert(registration.node, registration);
+        Ok(CommandOutcome::Done)
+    }
+
+    fn create_topic(&mut self, topic: NewTopic) -> CommandResult {
+        if let Some(existing) = self.topic_named(&topic.name) {
+            // The same creation once more, because its first answer was lost: it has succeeded.
+            return if existing.topic_id == topic.topic_id {
+                Ok(created(existing))
+            } else {
+                Err(CommandError::TopicExists { name: topic.name })
+            };
+        }
+        let assignments = match topic.assignments {
+            Some(chosen) => chosen,
+            None => self.place(topic.partitions, topic.replication_factor)?,
+        };
+        self.check_assignments(&assignments)?;
+        let partitions = self.new_partitions(&assignments);
+        self.names.insert(topic.name.clone(), topic.topic_id);
+        let image =
+            TopicImage { name: topic.name, topic_id: topic.topic_id, partitions, configs: topic.configs };
+        let outcome = created(&image);
+        self.topics.insert(image.topic_id, Arc::new(image));
+        Ok(outcome)
+    }
+
+    fn delete_topic(&mut self, topic_id: Uuid) -> CommandResult {
+        let topic = self.topics.remove(&topic_id).ok_or(CommandError::UnknownTopic)?;
+        self.names.remove(&topic.name);
+        Ok(CommandOutcome::Done)
+    }
+
+    fn create_partitions(
+        &mut self,
+        topic_id: Uuid,
+        total: i32,
+        assignments: Option<Vec<Vec<NodeId>>>,
+    ) -> CommandResult {
+        let topic = Arc::clone(self.topics.get(&topic_id).ok_or(CommandError::UnknownTopic)?);
+        let current = topic.partitions.len() as i32;
+        if total <= current {
+            return Err(CommandError::NotAnIncrease { current, requested: total });
+        }
+        let added = total - current;
+        let replication_factor = topic.partitions[0].replicas.len();
+        let assignments = match assignments {
+            Some(chosen) => chosen,
+            None => self.place(added, replication_factor as i16)?,
+        };
+        if assignments.len() != added as usize || assignments.iter().any(|r| r.len() != replication_factor) {
+            return Err(CommandError::InvalidAssignment {
+                reason: format!(
+                    "it must give {replication_factor} replica(s) for each of the {added} new partition(s)"
+                ),
+            });
+        }
+        self.check_assignments(&assignments)?;
+        let mut grown = (*topic).clone();
+        grown.partitions.extend(self.new_partitions(&assignments));
+        self.topics.insert(topic_id, Arc::new(grown));
+        Ok(CommandOutcome::Done)
+    }
+
+    fn place(&self, partitions: i32, replication_factor: i16) -> Result<Vec<Vec<NodeId>>, CommandError> {
+        let brokers: Vec<NodeId> = self.brokers.keys().copied().collect();
+        if partitions < 1 {
+            return Err(CommandError::InvalidPartitions { requested: partitions });
+        }
+        if replication_factor < 1 || replication_factor as usize > brokers.len() {
+            return Err(CommandError::InvalidReplicationFactor {
+                requested: replication_factor,
+                available: brokers.len(),
+            });
+        }
+        Ok(placement::place(&brokers, partitions as usize, replication_factor as usize, self.next_group))
+    }
+
+    fn check_assignments(&self, assignments: &[Vec<NodeId>]) -> Result<(), CommandError> {
+        let invalid = |reason: String| Err(CommandError::InvalidAssignment { reason });
+        if assignments.is_empty() {
+            return Err(CommandError::InvalidPartitions { requested: 0 });
+        }
+        for (partition, replicas) in assignments.iter().enumerate() {
+            if replicas.is_empty() || replicas.len() != assignments[0].len() {
+                return invalid(format!("partition {partition} has {} replicas", replicas.len()));
+            }
+            for (k, node) in replicas.iter().enumerate() {
+                if replicas[..k].contains(node) {
+                    return invalid(format!("partition {partition} names broker {node} twice"));
+                }
+                if !self.brokers.contains_key(node) {
+                    return invalid(format!("broker {node} is not registered"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Allocates groups for checked assignments.
+    fn new_partitions(&mut self, assignments: &[Vec<NodeId>]) -> Vec<PartitionImage> {
+        assignments
+            .iter()
+            .map(|nodes| {
+                let group = GroupId(self.next_group);
+                self.next_group += 1;
+                let replicas = nodes
+                    .iter()
+                    .map(|node| ReplicaPlace { node: *node, replica: self.brokers[node].replica })
+                    .collect();
+                PartitionImage { group, replicas }
+            })
+            .collect()
+    }
+}
+
+fn created(topic: &TopicImage) -> CommandOutcome {
+    CommandOutcome::TopicCreated {
+        topic_id: topic.topic_id,
+        partitions: topic.partitions.len() as i32,
+        replication_factor: topic.partitions[0].replicas.len() as i16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::versioned::{decode, encode};
+    use helix_raft::Incarnation;
+
+    fn broker(node: i32, incarnation: u64) -> MetadataCommand {
+        MetadataCommand::RegisterBroker(BrokerRegistration {
+            node: NodeId(node),
+            replica: ReplicaId(node as u64 * 100),
+            incarnation: Incarnation(incarnation),
+            host: "h".into(),
+            port: 9092,
+            rack: None,
+        })
+    }
+
+    fn topic(name: &str, partitions: i32, replication_factor: i16) -> MetadataCommand {
+        MetadataCommand::CreateTopic(NewTopic {
+            name: name.into(),
+            topic_id: Uuid::new_v4(),
+            partitions,
+            replication_factor,
+            assignments: None,
+            configs: BTreeMap::new(),
+        })
+    }
+
+    fn cluster() -> ClusterImage {
+        let mut image = ClusterImage::empty();
+        for node in 1..=3 {
+            image.apply(broker(node, 1)).unwrap();
+        }
+        image
+    }
+
+    #[test]
+    fn group_ids_are_never_used_again() {
+        let mut image = cluster();
+        image.apply(topic("a", 4, 3)).unwrap();
+        let first = image.topic_named("a").unwrap().clone();
+        image.apply(MetadataCommand::DeleteTopic { topic_id: first.topic_id }).unwrap();
+        assert!(image.topic_named("a").is_none());
+        image.apply(topic("a", 4, 3)).unwrap();
+        let second = image.topic_named("a").unwrap();
+        let highest = first.partitions.iter().map(|p| p.group).max().unwrap();
+        assert!(second.partitions.iter().all(|p| p.group > highest));
+    }
+
+    #[test]
+    fn a_refused_command_changes_nothing() {
+        let mut image = cluster();
+        image.apply(topic("a", 1, 1)).unwrap();
+        let before = image.clone();
+        assert!(matches!(image.apply(topic("a", 1, 1)), Err(CommandError::TopicExists { .. })));
+        assert!(matches!(image.apply(topic("b", 1, 4)), Err(CommandError::InvalidReplicationFactor { .. })));
+        assert!(matches!(image.apply(topic("b", 0, 1)), Err(CommandError::InvalidPartitions { .. })));
+        assert!(matches!(image.apply(broker(1, 0)), Err(CommandError::StaleIncarnation { .. })));
+        let topic_id = image.topic_named("a").unwrap().topic_id;
+        let shrink = MetadataCommand::CreatePartitions { topic_id, total: 1, assignments: None };
+        assert!(matches!(image.apply(shrink), Err(CommandError::NotAnIncrease { .. })));
+        assert_eq!(image, before);
+    }
+
+    #[test]
+    fn an_image_survives_its_checkpoint() {
+        let mut image = cluster();
+        image.apply(topic("a", 2, 3)).unwrap();
+        image.apply(MetadataCommand::AllocateProducerIds { count: 1000 }).unwrap();
+        let restored = decode::<ClusterImage>(&encode(&image)).unwrap().reindexed();
+        assert_eq!(restored, image);
+        assert!(restored.topic_named("a").is_some());
+    }
+}

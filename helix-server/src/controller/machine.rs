@@ -1,0 +1,75 @@
+//! The state machine of group 0: applies committed commands to the image and publishes it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use helix_raft::Index;
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use super::commands::{CommandResult, MetadataCommand};
+use super::image::ClusterImage;
+use crate::versioned::{VersionedError, decode, encode};
+
+/// Owned by the shard that owns group 0; nobody else changes the image.
+#[derive(Debug)]
+pub struct MetadataMachine {
+    image: ClusterImage,
+    published: Arc<ArcSwap<ClusterImage>>,
+    applied: watch::Sender<Index>,
+    dirty: bool,
+}
+
+impl MetadataMachine {
+    /// A machine that publishes to the given places.
+    pub fn new(published: Arc<ArcSwap<ClusterImage>>, applied: watch::Sender<Index>) -> Self {
+        Self { image: ClusterImage::empty(), published, applied, dirty: false }
+    }
+
+    /// Takes over a checkpoint as of `index`.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be decoded.
+    pub fn restore(&mut self, index: Index, checkpoint: &[u8]) -> Result<(), VersionedError> {
+        self.image = decode::<ClusterImage>(checkpoint)?.reindexed();
+        self.dirty = true;
+        self.publish(index);
+        Ok(())
+    }
+
+    /// The image as a checkpoint.
+    pub fn checkpoint(&self) -> Vec<u8> {
+        encode(&self.image)
+    }
+
+    /// Applies one committed command. Nothing is visible to readers before [`Self::publish`].
+    pub fn apply(&mut self, index: Index, command: &[u8]) -> CommandResult {
+        self.dirty = true;
+        match decode::<MetadataCommand>(command) {
+            Ok(command) => {
+                let result = self.image.apply(command);
+                if let Err(refused) = &result {
+                    warn!(%index, %refused, "a metadata command was refused");
+                }
+                result
+            }
+            Err(damage) => {
+                // Every node reads the same bytes and comes to the same end: the command counts as refused.
+                error!(%index, %damage, "a committed metadata command cannot be read; skipped");
+                Err(super::commands::CommandError::UnknownTopic)
+            }
+        }
+    }
+
+    /// Shows readers everything applied through `index`.
+    pub fn publish(&mut self, index: Index) {
+        if std::mem::take(&mut self.dirty) {
+            self.published.store(Arc::new(self.image.clone()));
+        }
+        self.applied.send_if_modified(|seen| {
+            let moved = *seen < index;
+            *seen = (*seen).max(index);
+            moved
+        });
+    }
+}

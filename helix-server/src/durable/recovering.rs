@@ -1,0 +1,135 @@
+//! Which groups of this node may have lost acknowledged entries in a machine crash.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::GroupId;
+
+/// The groups whose log on this node is suspect. They stay so until a leader has shown them to be whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recovering {
+    /// Every log is whole.
+    #[default]
+    Nothing,
+    /// Every group is suspect, whether or not a trace of it is left here, but those found whole since.
+    AllBut(BTreeSet<GroupId>),
+    /// These groups are suspect.
+    Groups(BTreeSet<GroupId>),
+}
+
+impl Recovering {
+    /// Every group is suspect.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self::AllBut(BTreeSet::new())
+    }
+
+    /// Whether this group is suspect.
+    #[must_use]
+    pub fn contains(&self, group: GroupId) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::AllBut(sound) => !sound.contains(&group),
+            Self::Groups(groups) => groups.contains(&group),
+        }
+    }
+
+    /// Whether no group is suspect.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// These groups are suspect too.
+    pub fn mark(&mut self, groups: impl IntoIterator<Item = GroupId>) {
+        match self {
+            Self::AllBut(sound) => {
+                for group in groups {
+                    sound.remove(&group);
+                }
+            }
+            Self::Groups(suspect) => suspect.extend(groups),
+            Self::Nothing => {
+                let suspect: BTreeSet<_> = groups.into_iter().collect();
+                if !suspect.is_empty() {
+                    *self = Self::Groups(suspect);
+                }
+            }
+        }
+    }
+
+    /// These groups are whole: a leader has shown it, or they have just been created here.
+    pub fn mark_sound(&mut self, groups: impl IntoIterator<Item = GroupId>) {
+        match self {
+            Self::Nothing => {}
+            Self::AllBut(sound) => sound.extend(groups),
+            Self::Groups(suspect) => {
+                for group in groups {
+                    suspect.remove(&group);
+                }
+                self.shrink();
+            }
+        }
+    }
+
+    /// These are all the groups that this node hosts: from here on the suspect ones are counted, and when the last
+    /// one has been found whole the node is no longer recovering.
+    ///
+    /// The list must come from a source that the crash can't have shortened (group 0 itself, once it is sound).
+    pub fn narrow_to(&mut self, hosted: impl IntoIterator<Item = GroupId>) {
+        let suspect = hosted.into_iter().filter(|&group| self.contains(group)).collect();
+        *self = Self::Groups(suspect);
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        if matches!(self, Self::Groups(suspect) if suspect.is_empty()) {
+            *self = Self::Nothing;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: GroupId = GroupId(1);
+    const B: GroupId = GroupId(2);
+
+    #[test]
+    fn groups_are_marked_and_found_whole_one_by_one() {
+        let mut recovering = Recovering::Nothing;
+        recovering.mark([]);
+        assert!(recovering.is_nothing());
+        recovering.mark([A]);
+        recovering.mark([B]);
+        assert!(recovering.contains(A) && recovering.contains(B) && !recovering.contains(GroupId(3)));
+        recovering.mark_sound([A]);
+        assert!(!recovering.contains(A) && recovering.contains(B));
+        recovering.mark_sound([B]);
+        assert!(recovering.is_nothing());
+    }
+
+    #[test]
+    fn all_groups_are_suspect_until_the_hosted_ones_are_known() {
+        let mut recovering = Recovering::all();
+        assert!(recovering.contains(A));
+        recovering.mark_sound([A]);
+        assert!(!recovering.contains(A) && recovering.contains(B) && !recovering.is_nothing());
+        recovering.mark([A]);
+        assert!(recovering.contains(A));
+        recovering.mark_sound([A]);
+        recovering.narrow_to([A, B]);
+        assert_eq!(recovering, Recovering::Groups([B].into()));
+        recovering.mark_sound([B]);
+        assert!(recovering.is_nothing());
+    }
+
+    #[test]
+    fn a_node_that_hosts_nothing_has_nothing_to_recover() {
+        let mut recovering = Recovering::all();
+        recovering.narrow_to([]);
+        assert!(recovering.is_nothing());
+    }
+}

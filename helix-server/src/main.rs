@@ -1,0 +1,2 @@
+//! The `helix-server` program.
+fn main() {}

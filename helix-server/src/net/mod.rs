@@ -1,0 +1,9 @@
+//! Sockets: what comes in is bounded and checked before anything is decoded.
+
+pub(crate) mod connection;
+pub(crate) mod frame;
+pub(crate) mod guard;
+pub(crate) mod listener;
+mod reader;
+mod skeleton;
+mod writer;

@@ -1,0 +1,5 @@
+//! What operators see and do: metrics, health, and the way out when the node must stop.
+
+pub mod fatal;
+pub mod http;
+pub mod metrics;

@@ -1,0 +1,260 @@
+//! What readers see of a partition: published by its owner (the shard), read by every connection without waiting.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use helix_raft::GroupId;
+use helix_wal::Payload;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::epochs::EpochCache;
+use super::slices::{self, Slice};
+use crate::config::topic::TopicConfig;
+
+/// A committed entry that is still in memory.
+#[derive(Debug, Clone)]
+pub struct TailEntry {
+    /// Offset of its first record.
+    pub base_offset: i64,
+    /// Offset after its last record.
+    pub next_offset: i64,
+    /// Its record batches.
+    pub payload: Payload,
+}
+
+/// The published state of one partition replica.
+#[derive(Debug)]
+pub struct PartitionView {
+    /// The consensus group behind the partition.
+    pub group: GroupId,
+    /// The topic's configuration over the broker's.
+    pub config: Arc<TopicConfig>,
+    high_watermark: AtomicI64,
+    log_start: AtomicI64,
+    log_end: AtomicI64,
+    /// Leader epoch (Raft term) shifted left by one; bit 0 says that this replica leads and may answer clients.
+    leadership: AtomicU64,
+    quorum_contact: AtomicBool,
+    in_sync: AtomicU32,
+    pending_bytes: AtomicUsize,
+    tail: RwLock<VecDeque<TailEntry>>,
+    epochs: ArcSwap<EpochCache>,
+    waiters: Waiters,
+}
+
+/// Whether this replica answers clients, and in which epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// Raft term, which is the leader epoch that clients see.
+    pub epoch: i32,
+    /// This replica leads and has applied an entry of its own term.
+    pub serving: bool,
+}
+
+impl PartitionView {
+    /// A view of a replica that knows nothing yet beyond its recovered bounds.
+    pub fn new(
+        group: GroupId,
+        config: Arc<TopicConfig>,
+        log_start: i64,
+        high_watermark: i64,
+        epochs: EpochCache,
+    ) -> Self {
+        Self {
+            group,
+            config,
+            high_watermark: AtomicI64::new(high_watermark),
+            log_start: AtomicI64::new(log_start),
+            log_end: AtomicI64::new(high_watermark),
+            leadership: AtomicU64::new(0),
+            quorum_contact: AtomicBool::new(false),
+            in_sync: AtomicU32::new(0),
+            pending_bytes: AtomicUsize::new(0),
+            tail: RwLock::default(),
+            epochs: ArcSwap::from_pointee(epochs),
+            waiters: Waiters::default(),
+        }
+    }
+
+    /// Offset after the last committed record.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// Offset of the first record that is kept.
+    pub fn log_start(&self) -> i64 {
+        self.log_start.load(Ordering::Acquire)
+    }
+
+    /// Offset after the last appended record, committed or not.
+    pub fn log_end(&self) -> i64 {
+        self.log_end.load(Ordering::Acquire)
+    }
+
+    /// Whether this replica answers clients, and its epoch.
+    pub fn leadership(&self) -> Leadership {
+        let packed = self.leadership.load(Ordering::Acquire);
+        Leadership { epoch: (packed >> 1) as i32, serving: packed & 1 == 1 }
+    }
+
+    /// Whether a majority answered this leader within the election timeout.
+    pub fn quorum_contact(&self) -> bool {
+        self.quorum_contact.load(Ordering::Acquire)
+    }
+
+    /// Number of replicas in sync, as the leader sees it.
+    pub fn in_sync(&self) -> u32 {
+        self.in_sync.load(Ordering::Acquire)
+    }
+
+    /// Committed leader epochs.
+    pub fn epochs(&self) -> Arc<EpochCache> {
+        self.epochs.load_full()
+    }
+
+    /// Produce bytes admitted for this partition and not yet answered.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes.load(Ordering::Acquire)
+    }
+
+    /// Counts admitted produce bytes; the returned guard takes them off again.
+    pub fn add_pending(self: &Arc<Self>, bytes: usize) -> PendingBytes {
+        self.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        PendingBytes { view: Arc::clone(self), bytes }
+    }
+
+    /// Reads committed batches from memory, from the batch that holds `offset`. `None` when memory does not reach back that
+    /// far. Takes at least one whole batch if there is one, whatever its size, when `at_least_one`.
+    pub fn read_tail(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Option<Slice> {
+        let tail = self.tail.read();
+        if tail.front()?.base_offset > offset {
+            return None;
+        }
+        let first = tail.partition_point(|entry| entry.next_offset <= offset);
+        let mut out = Slice::default();
+        for entry in tail.range(first..) {
+            if !slices::take_batches(&entry.payload, offset, max_bytes, at_least_one, &mut out) {
+                break;
+            }
+        }
+        Some(out)
+    }
+
+    /// Registers to be notified when the high watermark moves or leadership changes.
+    pub fn watch(self: &Arc<Self>, notify: &Arc<Notify>) -> WatchGuard {
+        let id = self.waiters.add(Arc::clone(notify));
+        WatchGuard { view: Arc::clone(self), id }
+    }
+
+    // What follows is called by the owner alone.
+
+    /// Publishes a committed entry and moves the high watermark past it.
+    pub(crate) fn commit(&self, entry: TailEntry) {
+        let next_offset = entry.next_offset;
+        self.tail.write().push_back(entry);
+        self.high_watermark.store(next_offset, Ordering::Release);
+        self.waiters.notify_all();
+    }
+
+    /// Drops the oldest entry from memory; returns its bytes.
+    pub(crate) fn drop_oldest(&self) -> usize {
+        self.tail.write().pop_front().map_or(0, |entry| entry.payload.len())
+    }
+
+    /// Moves the bounds without data: after recovery, or when the log was replaced by "start here".
+    pub(crate) fn reset(&self, log_start: i64, high_watermark: i64) {
+        let mut tail = self.tail.write();
+        tail.clear();
+        self.log_start.store(log_start, Ordering::Release);
+        self.high_watermark.store(high_watermark, Ordering::Release);
+        drop(tail);
+        self.waiters.notify_all();
+    }
+
+    /// Publishes that records below `log_start` are gone for clients.
+    pub(crate) fn set_log_start(&self, log_start: i64) {
+        self.log_start.store(log_start, Ordering::Release);
+    }
+
+    /// Publishes where the log ends.
+    pub(crate) fn set_log_end(&self, log_end: i64) {
+        self.log_end.store(log_end, Ordering::Release);
+    }
+
+    /// Publishes whether this replica answers clients.
+    pub(crate) fn set_leadership(&self, leadership: Leadership) {
+        let packed = ((leadership.epoch as u64) << 1) | u64::from(leadership.serving);
+        if self.leadership.swap(packed, Ordering::AcqRel) != packed {
+            self.waiters.notify_all();
+        }
+    }
+
+    /// Publishes the quorum contact and the number of replicas in sync.
+    pub(crate) fn set_contact(&self, quorum_contact: bool, in_sync: u32) {
+        self.quorum_contact.store(quorum_contact, Ordering::Release);
+        self.in_sync.store(in_sync, Ordering::Release);
+    }
+
+    /// Publishes the committed leader epochs.
+    pub(crate) fn set_epochs(&self, epochs: EpochCache) {
+        self.epochs.store(Arc::new(epochs));
+    }
+}
+
+/// Produce bytes counted against a partition until dropped.
+#[derive(Debug)]
+pub struct PendingBytes {
+    view: Arc<PartitionView>,
+    bytes: usize,
+}
+
+impl Drop for PendingBytes {
+    fn drop(&mut self) {
+        self.view.pending_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.view.waiters.notify_all();
+    }
+}
+
+/// Those who wait for news of the partition. Held for moments only, never across a wait.
+#[derive(Debug, Default)]
+struct Waiters {
+    next_id: AtomicU64,
+    waiting: Mutex<Vec<(u64, Arc<Notify>)>>,
+}
+
+impl Waiters {
+    fn add(&self, notify: Arc<Notify>) -> u64 {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.waiting.lock().push((id, notify));
+        id
+    }
+
+    fn remove(&self, id: u64) {
+        let mut waiting = self.waiting.lock();
+        if let Some(at) = waiting.iter().position(|(other, _)| *other == id) {
+            waiting.swap_remove(at);
+        }
+    }
+
+    fn notify_all(&self) {
+        for (_, notify) in self.waiting.lock().iter() {
+            notify.notify_one();
+        }
+    }
+}
+
+/// A registration for news; ends when dropped.
+#[derive(Debug)]
+pub struct WatchGuard {
+    view: Arc<PartitionView>,
+    id: u64,
+}
+
+impl Drop for WatchGuard {
+    fn drop(&mut self) {
+        self.view.waiters.remove(self.id);
+    }
+}

@@ -1,0 +1,374 @@
+//! Does what the groups ask for: entries to the WAL, votes to their file, messages to peers, committed entries to the state
+//! machines. The one place where consensus, storage and the state machines meet.
+
+use helix_raft::{
+    Body, CommittedRange, Durability, Entry, GroupId, HardState, Index, ReadRequest, Ready, ReplicaId, Start, Term,
+};
+use helix_wal::{ReadLimit, Record, RecordKind, Wal};
+
+use super::owner::Owner;
+use super::replica::{Machine, Replica};
+use super::{ShardMessage, Shards};
+use crate::api::now_ms;
+use crate::entry::{self, Command, EntryTag, OffsetTrack};
+use crate::partition::checkpoint::PartitionCheckpoint;
+use crate::ops::fatal::Fatal;
+
+/// Bytes of committed entries read from the WAL at a time when they are not in memory.
+const COMMITTED_READ_BYTES: u64 = 4 << 20;
+/// Entries read from the WAL at a time.
+pub(super) const MAX_RECORDS_PER_READ: usize = 65_536;
+
+/// Records of one round that go to the WAL together.
+#[derive(Default)]
+struct Outgoing {
+    /// Runs of records that need the same durability, in order.
+    runs: Vec<Run>,
+}
+
+struct Run {
+    durability: Durability,
+    records: Vec<Record>,
+    positions: Vec<(GroupId, Index, Term)>,
+}
+
+impl Outgoing {
+    fn run(&mut self, durability: Durability) -> &mut Run {
+        if self.runs.last().is_none_or(|run| run.durability != durability) {
+            self.runs.push(Run { durability, records: Vec::new(), positions: Vec::new() });
+        }
+        self.runs.last_mut().expect("a run was just pushed if there was none")
+    }
+}
+
+impl Owner {
+    /// Does everything that groups ask for, until none asks for more.
+    pub(super) fn drive(&mut self) {
+        let mut outgoing = Outgoing::default();
+        let mut leadership_changed = false;
+        loop {
+            let ready = self.raft.take_ready();
+            if ready.is_empty() {
+                break;
+            }
+            for (group, ready) in ready {
+                leadership_changed |= ready.role_changed.is_some();
+                self.guarded(group, |owner| owner.process(group, ready, &mut outgoing));
+            }
+        }
+        self.write(outgoing);
+        self.trim_tails();
+        if leadership_changed {
+            self.publish_digests();
+        }
+    }
+
+    fn process(&mut self, group: GroupId, ready: Ready<Command>, outgoing: &mut Outgoing) {
+        if let Some(state) = ready.hard_state {
+            self.persist_vote(group, state);
+        }
+        if !ready.append.is_empty() {
+            self.append(group, &ready.append, ready.append_required, outgoing);
+        }
+        if let Some(position) = ready.sync {
+            self.sync(group, position.index, position.term);
+        }
+        for message in ready.messages {
+            self.context.cluster.send_raft(message);
+        }
+        self.apply_all(group, ready.committed);
+        if let Some(range) = ready.committed_to_read {
+            self.read_committed(group, range);
+        }
+        for request in ready.reads {
+            self.read_for_follower(group, request);
+        }
+        for to in ready.need_start {
+            self.provide_start(group, to);
+        }
+        if let Some(start) = ready.install {
+            self.install(group, start);
+        }
+        if ready.unclean_recovery {
+            tracing::warn!(%group, "unclean recovery: the only replica took its own log for the truth after a machine crash");
+            self.context.metrics.unclean_recovery();
+        }
+        if ready.sound && self.context.sound.send(group).is_err() {
+            tracing::debug!(%group, "the node stops; the group is marked sound at its next start");
+        }
+        if let Some(change) = ready.role_changed {
+            self.on_role_changed(group, change);
+        }
+        if ready.leader_ready {
+            self.on_leader_ready(group);
+        }
+    }
+
+    fn persist_vote(&self, group: GroupId, state: HardState) {
+        let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
+        self.context.votes.persist(group, state, move |result| match result {
+            Ok(()) => shards.send(group, ShardMessage::VotePersisted { group, state }),
+            Err(error) => fatal.report(format!("a vote could not be stored: {error}")),
+        });
+    }
+
+    /// Gives entries their place in the WAL. They are written when the round ends.
+    fn append(
+        &mut self,
+        group: GroupId,
+        entries: &[Entry<Command>],
+        required: Durability,
+        outgoing: &mut Outgoing,
+    ) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let run = outgoing.run(required);
+        for entry in entries {
+            let base_offset = match replica.track.append(entry) {
+                Ok(base_offset) => base_offset,
+                Err(error) => panic!("an appended entry does not fit the log: {error}"),
+            };
+            run.records.push(entry::to_record(group, entry, base_offset));
+        }
+        if let Some(last) = entries.last() {
+            run.positions.push((group, last.index, last.term));
+        }
+        let end = replica.track.next_offset().0 as i64;
+        if let Some(partition) = replica.partition() {
+            partition.view().set_log_end(end);
+        }
+    }
+
+    fn write(&mut self, outgoing: Outgoing) {
+        // Messages that brought no entries need their permits no longer. With several runs the last one is the last to be stored,
+        // but for a difference in durability; the first one holds the permits, so that a slow sync does not stop the peers.
+        let mut permits = Some(std::mem::take(&mut self.permits));
+        for run in outgoing.runs {
+            let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
+            let permits = permits.take();
+            let (positions, durability) = (run.positions, run.durability);
+            let wal_durability = to_wal(durability);
+            let shard_of = positions[0].0;
+            self.context.wal.append(run.records, wal_durability, move |result| {
+                drop(permits);
+                match result {
+                    Ok(()) => shards.send(shard_of, ShardMessage::Stored { positions, durability }),
+                    Err(error) => on_append_error(&shards, &fatal, positions, &error),
+                }
+            });
+        }
+    }
+
+    fn sync(&self, group: GroupId, index: Index, term: Term) {
+        let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
+        self.context.wal.sync(move |result| match result {
+            Ok(()) => {
+                let positions = vec![(group, index, term)];
+                shards.send(group, ShardMessage::Stored { positions, durability: Durability::Synced });
+            }
+            Err(error) => fatal.report(format!("the WAL could not be synced: {error}")),
+        });
+    }
+
+    /// The commit path: every committed entry of every group passes here, once, in order.
+    fn apply_all(&mut self, group: GroupId, entries: Vec<Entry<Command>>) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let now_ms = now_ms();
+        let mut published = None;
+        let mut new_log_start = None;
+        for entry in entries {
+            let (index, term) = (entry.index, entry.term);
+            replica.track.commit(index);
+            replica.applied_term = term;
+            match (&mut replica.machine, &entry.body) {
+                (Machine::Partition(partition), Body::Data(command)) => {
+                    let applied = partition.apply(index, term, command, now_ms);
+                    if applied.tail_bytes > 0 {
+                        self.tails.push_back((group, applied.tail_bytes));
+                        self.tail_bytes += applied.tail_bytes;
+                    }
+                    new_log_start = applied.new_log_start.or(new_log_start);
+                }
+                (Machine::Partition(partition), _) => partition.apply_bare(index, term),
+                (Machine::Metadata(metadata), body) => {
+                    let bytes = match body {
+                        Body::Data(command) if command.tag == EntryTag::Metadata => Some(command.payload.to_bytes()),
+                        _ => None,
+                    };
+                    metadata.apply(index, term, bytes.as_deref());
+                    published = Some(index);
+                }
+            }
+        }
+        if let (Some(index), Machine::Metadata(metadata)) = (published, &mut replica.machine) {
+            metadata.machine.publish(index);
+        }
+        if let Some(log_start) = new_log_start {
+            self.move_log_start(group, log_start);
+        }
+    }
+
+    /// Reads committed entries that are not in memory, a part at a time, on a blocking thread; they are applied when they come.
+    /// What cannot be read takes the group out of service: it could never go on.
+    fn read_committed(&self, group: GroupId, range: CommittedRange) {
+        let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let CommittedRange { from, through } = range;
+        let limit = ReadLimit { max_bytes: COMMITTED_READ_BYTES, max_records: MAX_RECORDS_PER_READ };
+        tokio::task::spawn_blocking(move || {
+            let message = match read_entries(&wal, group, from, through, limit) {
+                Ok(entries) => ShardMessage::CommittedRead { group, through, entries },
+                Err(reason) => ShardMessage::GroupFailed { group, reason },
+            };
+            shards.send(group, message);
+        });
+    }
+
+    /// Applies what [`Self::read_committed`] read, and asks for the rest.
+    pub(super) fn on_committed_read(&mut self, group: GroupId, through: Index, entries: Vec<Entry<Command>>) {
+        let Some(last) = entries.last().map(|entry| entry.index) else { return };
+        self.apply_all(group, entries);
+        if last < through {
+            self.read_committed(group, CommittedRange { from: last.next(), through });
+        } else {
+            self.raft.committed_read(group, through);
+        }
+    }
+
+    fn read_for_follower(&self, group: GroupId, request: ReadRequest) {
+        let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let ReadRequest { to, from, through, max_bytes } = request;
+        let limit = ReadLimit { max_bytes: max_bytes as u64, max_records: MAX_RECORDS_PER_READ };
+        tokio::task::spawn_blocking(move || {
+            // An answer without entries makes the core ask again later, or send a "start here".
+            let entries = read_entries(&wal, group, from, through, limit).unwrap_or_else(|reason| {
+                tracing::warn!(%group, %to, reason, "entries for a follower cannot be read");
+                Vec::new()
+            });
+            let prev_term = entries.first().map_or(Term::ZERO, |entry| entry.prev_term);
+            shards.send(group, ShardMessage::EntriesRead { group, to, from, prev_term, entries });
+        });
+    }
+
+    /// Tells a follower that is behind the log's start where to begin.
+    fn provide_start(&mut self, group: GroupId, to: ReplicaId) {
+        let (Some(replica), Some(status)) = (self.replicas.get(&group), self.raft.status(group)) else { return };
+        let Some(bounds) = self.context.wal.bounds(helix_wal::GroupId(group.0)) else { return };
+        let checkpoint = helix_wal::Payload::from_chunks(vec![replica.checkpoint().into()]);
+        let start = Start {
+            index: Index(bounds.start_index.0),
+            term: Term(bounds.start_term.0),
+            membership: status.membership,
+            payload: Command::without_offsets(EntryTag::LogStart, bounds.start_offset, checkpoint),
+        };
+        self.raft.start_provided(group, to, start);
+    }
+
+    /// Replaces a group's log by "start here": on disk first, then in memory.
+    fn install(&mut self, group: GroupId, start: Start<Command>) {
+        let record = start_record(group, &start);
+        let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
+        self.context.wal.append(vec![record], helix_wal::Durability::Synced, move |result| match result {
+            Ok(()) => shards.send(group, ShardMessage::StartInstalled { group, start }),
+            Err(error) => fatal.report(format!("a group's new start could not be stored: {error}")),
+        });
+    }
+
+    /// The "start here" is on disk: the state machine and the core follow.
+    pub(super) fn on_start_installed(&mut self, group: GroupId, start: Start<Command>) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let next_offset = start.payload.base_offset;
+        let bytes = start.payload.payload.to_bytes();
+        let restored = match &mut replica.machine {
+            Machine::Partition(partition) => PartitionCheckpoint::decode(&bytes, now_ms())
+                .map(|checkpoint| partition.install(checkpoint, start.index, start.term, next_offset.0 as i64))
+                .map_err(|error| error.to_string()),
+            Machine::Metadata(metadata) => {
+                metadata.applied = start.index;
+                metadata.machine.restore(start.index, &bytes).map_err(|error| error.to_string())
+            }
+        };
+        if let Err(reason) = restored {
+            self.fail_group(group, &reason);
+            return;
+        }
+        replica.track = OffsetTrack::new(start.index, next_offset);
+        replica.applied_term = start.term;
+        replica.checkpointed = start.index;
+        self.raft.start_installed(group, start.index, start.term);
+    }
+
+    fn trim_tails(&mut self) {
+        let limit = self.context.config.tail_max_bytes as usize / self.context.shards.count();
+        while self.tail_bytes > limit {
+            let Some((group, bytes)) = self.tails.pop_front() else { break };
+            self.tail_bytes -= bytes;
+            if let Some(partition) = self.replicas.get_mut(&group).and_then(Replica::partition) {
+                partition.view().drop_oldest();
+            }
+        }
+        self.raft.trim_tails();
+    }
+}
+
+/// The WAL record of a "start here".
+pub(super) fn start_record(group: GroupId, start: &Start<Command>) -> Record {
+    Record {
+        group: helix_wal::GroupId(group.0),
+        kind: RecordKind::Start,
+        index: helix_wal::Index(start.index.0),
+        term: helix_wal::Term(start.term.0),
+        prev_term: helix_wal::Term(start.term.0),
+        base_offset: start.payload.base_offset,
+        offset_count: 0,
+        max_timestamp_ms: entry::NO_TIMESTAMP,
+        payload: start.payload.payload.clone(),
+    }
+}
+
+/// Reads entries `from ..= through`, as many as the limit allows but at least one.
+pub(super) fn read_entries(
+    wal: &Wal,
+    group: GroupId,
+    from: Index,
+    through: Index,
+    limit: ReadLimit,
+) -> Result<Vec<Entry<Command>>, String> {
+    let stored = wal
+        .read(helix_wal::GroupId(group.0), helix_wal::Index(from.0), limit)
+        .map_err(|error| format!("entries from {from} on cannot be read: {error}"))?;
+    let entries: Result<Vec<_>, _> = stored
+        .iter()
+        .take_while(|stored| stored.record.index.0 <= through.0)
+        .map(|stored| entry::from_record(&stored.record))
+        .collect();
+    match entries {
+        Ok(entries) if !entries.is_empty() => Ok(entries),
+        Ok(_) => Err(format!("entry {from} is missing in the WAL")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn on_append_error(
+    shards: &Shards,
+    fatal: &Fatal,
+    positions: Vec<(GroupId, Index, Term)>,
+    error: &helix_wal::AppendError,
+) {
+    match error {
+        helix_wal::AppendError::DiskFull | helix_wal::AppendError::Invalid { .. } => {
+            // The log itself is whole. Leaders among these groups step down, and their entries leave the log.
+            tracing::warn!(%error, groups = positions.len(), "entries were not stored");
+            for (group, _, _) in positions {
+                shards.send(group, ShardMessage::AppendFailed { group });
+            }
+        }
+        _ => fatal.report(format!("the WAL cannot be written: {error}")),
+    }
+}
+
+/// A durability in the words of the WAL.
+fn to_wal(durability: Durability) -> helix_wal::Durability {
+    match durability {
+        Durability::PageCache => helix_wal::Durability::PageCache,
+        Durability::Synced => helix_wal::Durability::Synced,
+    }
+}

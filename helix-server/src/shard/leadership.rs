@@ -1,0 +1,133 @@
+//! Who leads: what the shard tells clients and the rest of the cluster about it, and handing it over.
+
+use helix_raft::{GroupId, ReplicaId, Role, RoleChange, Status, Term};
+use tokio::sync::oneshot;
+use tracing::{debug, info};
+
+use super::owner::{Owner, TICK};
+use super::replica::Machine;
+use crate::broker::leaders::LeaderInfo;
+use crate::peers::control::ControlMessage;
+
+impl Owner {
+    /// A replica's role changed: what it served as leader ends at once.
+    pub(super) fn on_role_changed(&mut self, group: GroupId, change: RoleChange) {
+        debug!(%group, role = ?change.role, term = %change.term, leader = ?change.leader, "role changed");
+        if change.role == Role::Candidate {
+            self.context.metrics.election_started();
+        }
+        if change.role == Role::Leader {
+            return;
+        }
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        replica.stop_serving(change.term);
+        if let Some(term) = replica.announced.take() {
+            self.context.metrics.leadership_lost();
+            let info = LeaderInfo { leader: None, term, in_sync: Vec::new() };
+            self.announce(vec![(group, info)]);
+        }
+    }
+
+    /// A replica leads and has applied an entry of its own term: it may answer clients, and the cluster is told.
+    pub(super) fn on_leader_ready(&mut self, group: GroupId) {
+        let Some(status) = self.raft.status(group) else { return };
+        let in_sync = self.in_sync(&status);
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        if replica.announced.is_none() {
+            self.context.metrics.leadership_won();
+        }
+        replica.announced = Some(status.term);
+        if let Machine::Partition(partition) = &mut replica.machine {
+            partition.view().set_contact(status.quorum_contact, in_sync.len() as u32);
+            partition.start_serving(status.term);
+        } else {
+            info!(term = %status.term, "this node leads the cluster's metadata");
+        }
+        let info = LeaderInfo { leader: Some(self.context.me), term: status.term, in_sync };
+        self.announce(vec![(group, info)]);
+    }
+
+    /// Looks again at who is in sync with the groups led here, and tells the cluster what changed.
+    pub(super) fn publish_contacts(&mut self) {
+        let mut news = Vec::new();
+        let led: Vec<(GroupId, Term)> =
+            self.replicas.iter().filter_map(|(group, replica)| Some((*group, replica.announced?))).collect();
+        for (group, term) in led {
+            let Some(status) = self.raft.status(group) else { continue };
+            let in_sync = self.in_sync(&status);
+            if let Some(partition) = self.replicas.get_mut(&group).and_then(super::replica::Replica::partition) {
+                partition.view().set_contact(status.quorum_contact, in_sync.len() as u32);
+            }
+            let info = LeaderInfo { leader: Some(self.context.me), term, in_sync };
+            if self.context.leaders.get(group).as_ref() != Some(&info) {
+                news.push((group, info));
+            }
+        }
+        self.announce(news);
+    }
+
+    fn announce(&self, news: Vec<(GroupId, LeaderInfo)>) {
+        if news.is_empty() {
+            return;
+        }
+        let deltas = news.iter().map(|(group, info)| info.delta(*group)).collect();
+        for (group, info) in news {
+            self.context.leaders.learn(group, info);
+        }
+        self.context.cluster.broadcast(&ControlMessage::Leaders(deltas));
+    }
+
+    /// Replicas that keep up, this one first: as clients know them, the ISR.
+    fn in_sync(&self, status: &Status) -> Vec<ReplicaId> {
+        let limit = u128::from(self.context.config.replica_lag_time_max_ms) / TICK.as_millis();
+        let followers = status
+            .progress
+            .iter()
+            .filter(|p| p.heard && !p.recovering && u128::from(p.lagging_ticks) <= limit)
+            .filter(|p| status.membership.is_voter(p.replica))
+            .map(|p| p.replica);
+        std::iter::once(self.context.me).chain(followers).collect()
+    }
+
+    /// Publishes what this shard leads and follows, for the heartbeats.
+    pub(super) fn publish_digests(&mut self) {
+        self.context.digests.publish(&self.raft, self.context.cluster.others());
+    }
+
+    /// Starts to hand over everything that another replica could lead.
+    pub(super) fn hand_over(&mut self, done: oneshot::Sender<()>) {
+        self.handing_over = Some(done);
+        self.continue_hand_over();
+    }
+
+    /// Goes on handing over; answers when nothing is left.
+    pub(super) fn continue_hand_over(&mut self) {
+        if self.handing_over.is_none() {
+            return;
+        }
+        let mut left = 0;
+        let led: Vec<GroupId> =
+            self.replicas.iter().filter(|(_, r)| r.announced.is_some()).map(|(group, _)| *group).collect();
+        for group in led {
+            let Some(status) = self.raft.status(group) else { continue };
+            let best = status
+                .progress
+                .iter()
+                .filter(|p| p.heard && p.replicating && !p.recovering && status.membership.is_voter(p.replica))
+                .max_by_key(|p| p.matched);
+            let Some(best) = best else { continue };
+            left += 1;
+            if status.transferring_to.is_none()
+                && let Err(refused) = self.raft.transfer_leadership(group, best.replica)
+            {
+                debug!(%group, %refused, "leadership is not handed over now");
+            }
+        }
+        if left == 0
+            && let Some(done) = self.handing_over.take()
+        {
+            // The node may have given up waiting.
+            drop(done.send(()));
+        }
+    }
+}

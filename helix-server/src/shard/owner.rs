@@ -1,0 +1,329 @@
+//! The loop of a shard: take messages, let batches become entries, do what the groups ask for.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use helix_raft::{Durability, GroupId, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term};
+use helix_wal::{Payload, RecoveredGroup, SpaceClass, Wal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+use tracing::error;
+
+use super::replica::{Machine, PendingCommand, Replica};
+use super::{ShardMessage, Shards};
+use crate::broker::batcher::Gather;
+use crate::broker::leaders::LeaderTable;
+use crate::broker::partitions::PartitionTable;
+use crate::broker::produce::{AppendError, AppendRequest};
+use crate::config::BrokerConfig;
+use crate::controller::image::ClusterImage;
+use crate::controller::Proposed;
+use crate::durable::vote_writer::VoteWriter;
+use crate::durable::votes::LoadedVotes;
+use crate::entry::{Command, EntryTag};
+use crate::ops::fatal::Fatal;
+use crate::ops::metrics::Metrics;
+use crate::cluster::ClusterLink;
+use crate::peers::board::ShardDigests;
+use crate::peers::{Inbound, ReceivePermit};
+
+/// How often a shard looks at its timers.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+/// Messages taken from the mailbox before the groups are driven.
+const MESSAGES_PER_ROUND: usize = 256;
+
+/// What a shard works with.
+pub(crate) struct ShardContext {
+    /// This node's replica id.
+    pub(crate) me: ReplicaId,
+    pub(crate) config: Arc<BrokerConfig>,
+    /// How safely data entries must be stored before they count.
+    pub(crate) required: Durability,
+    pub(crate) shards: Shards,
+    pub(crate) wal: Wal,
+    pub(crate) votes: VoteWriter,
+    pub(crate) loaded_votes: Arc<LoadedVotes>,
+    pub(crate) cluster: ClusterLink,
+    pub(crate) digests: ShardDigests,
+    pub(crate) leaders: Arc<LeaderTable>,
+    pub(crate) partitions: Arc<PartitionTable>,
+    pub(crate) image: Arc<ArcSwap<ClusterImage>>,
+    pub(crate) applied: watch::Sender<Index>,
+    /// Groups whose log on this disk is suspect after a machine crash.
+    pub(crate) recovering: Arc<crate::durable::recovering::Recovering>,
+    pub(crate) sound: mpsc::UnboundedSender<GroupId>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fatal: Fatal,
+}
+
+/// The owner of a shard's groups.
+pub(crate) struct Owner {
+    pub(super) context: ShardContext,
+    pub(super) raft: MultiRaft<Command>,
+    pub(super) replicas: HashMap<GroupId, Replica>,
+    /// What the WAL held at start of groups that the metadata has not asked for yet.
+    pub(super) recovered: HashMap<GroupId, RecoveredGroup>,
+    /// Partitions with batches that are not yet in an entry.
+    pub(super) gathering: BTreeSet<GroupId>,
+    /// What lies in the memory tails of this shard, oldest first, and its bytes.
+    pub(super) tails: VecDeque<(GroupId, usize)>,
+    pub(super) tail_bytes: usize,
+    /// Inbound permits of messages whose entries are not stored yet; given to the next WAL append.
+    pub(super) permits: Vec<ReceivePermit>,
+    pub(super) handing_over: Option<oneshot::Sender<()>>,
+    pub(super) ticks: u64,
+}
+
+impl Owner {
+    /// A shard without groups.
+    pub(crate) fn new(
+        context: ShardContext,
+        raft: MultiRaft<Command>,
+        recovered: HashMap<GroupId, RecoveredGroup>,
+    ) -> Self {
+        Self {
+            context,
+            raft,
+            replicas: HashMap::new(),
+            recovered,
+            gathering: BTreeSet::new(),
+            tails: VecDeque::new(),
+            tail_bytes: 0,
+            permits: Vec::new(),
+            handing_over: None,
+            ticks: 0,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(crate) async fn run(mut self, mut mailbox: mpsc::UnboundedReceiver<ShardMessage>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut messages = Vec::with_capacity(MESSAGES_PER_ROUND);
+        loop {
+            let linger_ends = self.flush_gathered();
+            self.drive();
+            let lingering = async {
+                match linger_ends {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = tick.tick() => self.on_tick(),
+                received = mailbox.recv_many(&mut messages, MESSAGES_PER_ROUND) => {
+                    if received == 0 {
+                        return;
+                    }
+                    for message in messages.drain(..) {
+                        if let ShardMessage::Stop { done } = message {
+                            self.stop(done);
+                            return;
+                        }
+                        self.on_message(message);
+                    }
+                }
+                () = lingering => {}
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: ShardMessage) {
+        match message {
+            ShardMessage::Peer(messages) => {
+                for Inbound { message, permit } in messages {
+                    let group = message.group;
+                    self.guarded(group, |owner| owner.step(message));
+                    self.permits.extend(permit);
+                }
+            }
+            ShardMessage::Append(request) => self.on_append(request),
+            ShardMessage::ProposeMetadata { command, reply } => self.on_propose_metadata(command, reply),
+            ShardMessage::CreatePartition(wanted) => {
+                let group = wanted.group;
+                self.guarded(group, |owner| owner.create_partition(wanted));
+            }
+            ShardMessage::DeleteGroup(group) => self.delete_group(group),
+            ShardMessage::Stored { positions, durability } => self.on_stored(positions, durability),
+            ShardMessage::VotePersisted { group, state } => {
+                self.guarded(group, |owner| owner.raft.hard_state_persisted(group, state));
+            }
+            ShardMessage::AppendFailed { group } => {
+                self.guarded(group, |owner| owner.raft.append_failed(group));
+            }
+            ShardMessage::EntriesRead { group, to, from, prev_term, entries } => {
+                self.guarded(group, |owner| owner.raft.entries_read(group, to, from, prev_term, entries));
+            }
+            ShardMessage::CommittedRead { group, through, entries } => {
+                self.guarded(group, |owner| owner.on_committed_read(group, through, entries));
+            }
+            ShardMessage::StartInstalled { group, start } => {
+                self.guarded(group, |owner| owner.on_start_installed(group, start));
+            }
+            ShardMessage::GroupFailed { group, reason } => self.fail_group(group, &reason),
+            ShardMessage::PeerLiveness { replica, liveness } => {
+                self.raft.peer_liveness(replica, liveness);
+                self.publish_contacts();
+            }
+            ShardMessage::PeerIncarnation { replica, incarnation } => {
+                self.raft.peer_incarnation(replica, incarnation);
+            }
+            ShardMessage::Wake { replica, bucket } => self.raft.wake(replica, bucket),
+            ShardMessage::Retire { group, log_start } => {
+                self.guarded(group, |owner| owner.on_retire(group, log_start));
+            }
+            ShardMessage::StartFound { group, index, base_offset } => {
+                self.guarded(group, |owner| owner.on_start_found(group, index, base_offset));
+            }
+            ShardMessage::Sealed { groups } => self.checkpoint_groups(&groups),
+            ShardMessage::HandOver { done } => self.hand_over(done),
+            // Taken by the loop.
+            ShardMessage::Stop { done } => self.stop(done),
+        }
+    }
+
+    fn step(&mut self, message: Message<Command>) {
+        let (group, kind) = (message.group, message.body.name());
+        let outcome = self.raft.step(message);
+        if outcome != StepOutcome::Handled {
+            tracing::trace!(%group, kind, ?outcome, "a message from a peer was dropped");
+        }
+    }
+
+    fn on_append(&mut self, request: AppendRequest) {
+        let group = request.group;
+        self.guarded(group, |owner| {
+            // Without a replica the request is dropped, which answers that another node leads.
+            if let Some(partition) = owner.replicas.get_mut(&group).and_then(Replica::partition) {
+                partition.gather(request, Instant::now());
+                owner.gathering.insert(group);
+            }
+        });
+    }
+
+    fn on_propose_metadata(&mut self, command: Bytes, reply: oneshot::Sender<Proposed>) {
+        let group = crate::controller::commands::METADATA_GROUP;
+        self.guarded(group, |owner| {
+            let Some(replica) = owner.replicas.get_mut(&group) else { return };
+            let payload = Payload::from_chunks(vec![command]);
+            if owner.context.wal.check_space(payload.len() as u64, SpaceClass::Critical).is_err() {
+                // Nobody is answered: the submitter tries again until its time is up.
+                return;
+            }
+            let command = Command::without_offsets(EntryTag::Metadata, replica.track.next_offset(), payload);
+            // An error drops the reply: not the leader.
+            if let Ok((index, term)) = owner.raft.propose(group, command)
+                && let Machine::Metadata(metadata) = &mut replica.machine
+            {
+                metadata.pending.push_back(PendingCommand { index, term, reply });
+            }
+        });
+    }
+
+    /// Lets gathered batches become entries where they are due. Returns when to look again.
+    fn flush_gathered(&mut self) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        let now = Instant::now();
+        for group in std::mem::take(&mut self.gathering) {
+            self.guarded(group, |owner| {
+                let Some(partition) = owner.replicas.get_mut(&group).and_then(Replica::partition) else { return };
+                match partition.poll(now) {
+                    Gather::Empty => {}
+                    Gather::Until(due) => {
+                        next = Some(next.map_or(due, |n| n.min(due)));
+                        owner.gathering.insert(group);
+                    }
+                    Gather::Flush => {
+                        owner.flush(group, now);
+                        owner.gathering.insert(group);
+                    }
+                }
+            });
+        }
+        next
+    }
+
+    /// Makes one entry of a partition's gathered batches and proposes it.
+    fn flush(&mut self, group: GroupId, now: Instant) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let (index, next_offset) = (replica.track.last_index().next(), replica.track.next_offset());
+        let Some(partition) = replica.partition() else { return };
+        // An entry is at most a full batch and one request more; asking for that much costs nothing.
+        let most = self.context.config.batch_max_bytes + self.context.config.message_max_bytes;
+        if self.context.wal.check_space(most as u64, SpaceClass::Normal).is_err() {
+            partition.refuse_gathered(&AppendError::DiskFull);
+            return;
+        }
+        let Some(term) = partition.serving_term() else {
+            partition.refuse_gathered(&AppendError::NotLeader);
+            return;
+        };
+        let Some(prepared) = partition.prepare(index, term, next_offset, now) else { return };
+        let batches = prepared.batches;
+        let (command, waiting) = prepared.into_parts();
+        self.context.metrics.entry_proposed(command.payload.len(), batches);
+        match self.raft.propose(group, command) {
+            Ok((at, in_term)) => {
+                assert_eq!((at, in_term), (index, term), "an entry must lie where its offsets were given");
+                partition.proposed(index, term, waiting);
+            }
+            Err(refused) => {
+                tracing::debug!(%group, %refused, "leadership went while a batch was prepared");
+                partition.stop_serving(term);
+            }
+        }
+    }
+
+    fn on_stored(&mut self, positions: Vec<(GroupId, Index, Term)>, durability: Durability) {
+        for (group, index, term) in positions {
+            self.guarded(group, |owner| {
+                owner.raft.appended(group, index, term, durability);
+                if let Some(partition) = owner.replicas.get_mut(&group).and_then(Replica::partition) {
+                    partition.stored(index, term);
+                }
+            });
+        }
+    }
+
+    /// Runs what concerns one group. A panic in there is a bug, and it ends that group on this node, not the node.
+    pub(super) fn guarded(&mut self, group: GroupId, work: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+            self.context.metrics.panic_caught();
+            let reason = panic_text(panic.as_ref());
+            self.fail_group(group, &reason);
+        }
+    }
+
+    /// Takes a group out of service on this node. Its other replicas go on without this one.
+    pub(super) fn fail_group(&mut self, group: GroupId, reason: &str) {
+        error!(%group, reason, "this replica is out of service until the node restarts");
+        self.raft.remove_group(group);
+        self.gathering.remove(&group);
+        if let Some(mut replica) = self.replicas.remove(&group) {
+            replica.stop_serving(replica.applied_term);
+        }
+        self.context.partitions.remove(group);
+        if group == crate::controller::commands::METADATA_GROUP {
+            self.context.fatal.report(format!("the metadata group failed: {reason}"));
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.raft.tick();
+        self.ticks += 1;
+        self.upkeep();
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic without a message".to_owned())
+}

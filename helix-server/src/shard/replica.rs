@@ -1,0 +1,107 @@
+//! One group as its shard holds it: the state machine behind it and where offsets lie in its log.
+
+use std::collections::VecDeque;
+
+use helix_raft::{Index, Term};
+use tokio::sync::oneshot;
+
+use crate::controller::Proposed;
+use crate::controller::machine::MetadataMachine;
+use crate::entry::OffsetTrack;
+use crate::partition::Partition;
+
+/// A group's replica on this node.
+#[derive(Debug)]
+pub(super) struct Replica {
+    /// Next offset at every uncommitted entry.
+    pub(super) track: OffsetTrack,
+    /// What committed entries are applied to.
+    pub(super) machine: Machine,
+    /// Index of the last checkpoint in the WAL.
+    pub(super) checkpointed: Index,
+    /// Term of the last applied entry.
+    pub(super) applied_term: Term,
+    /// What this shard last told the cluster about leading this group.
+    pub(super) announced: Option<Term>,
+}
+
+/// The state machines that a group can have.
+#[derive(Debug)]
+pub(super) enum Machine {
+    Partition(Box<Partition>),
+    Metadata(Box<MetadataReplica>),
+}
+
+/// The replica of group 0.
+#[derive(Debug)]
+pub(super) struct MetadataReplica {
+    pub(super) machine: MetadataMachine,
+    pub(super) applied: Index,
+    /// Commands proposed here that are not decided yet.
+    pub(super) pending: VecDeque<PendingCommand>,
+}
+
+/// A proposed metadata command and who waits for it.
+#[derive(Debug)]
+pub(super) struct PendingCommand {
+    pub(super) index: Index,
+    pub(super) term: Term,
+    pub(super) reply: oneshot::Sender<Proposed>,
+}
+
+impl Replica {
+    pub(super) fn applied(&self) -> Index {
+        match &self.machine {
+            Machine::Partition(partition) => partition.applied(),
+            Machine::Metadata(metadata) => metadata.applied,
+        }
+    }
+
+    pub(super) fn partition(&mut self) -> Option<&mut Partition> {
+        match &mut self.machine {
+            Machine::Partition(partition) => Some(partition),
+            Machine::Metadata(_) => None,
+        }
+    }
+
+    /// This replica leads and has applied an entry of its own term.
+    pub(super) fn start_serving(&mut self, term: Term) {
+        if let Machine::Partition(partition) = &mut self.machine {
+            partition.start_serving(term);
+        }
+    }
+
+    /// This replica does not lead.
+    pub(super) fn stop_serving(&mut self, term: Term) {
+        match &mut self.machine {
+            Machine::Partition(partition) => partition.stop_serving(term),
+            // Dropping the replies tells the submitters that another node leads.
+            Machine::Metadata(metadata) => metadata.pending.clear(),
+        }
+    }
+
+    /// The state as of the last applied entry.
+    pub(super) fn checkpoint(&self) -> Vec<u8> {
+        match &self.machine {
+            Machine::Partition(partition) => partition.checkpoint(),
+            Machine::Metadata(metadata) => metadata.machine.checkpoint(),
+        }
+    }
+}
+
+impl MetadataReplica {
+    /// Applies a committed command and answers whoever proposed it here.
+    pub(super) fn apply(&mut self, index: Index, term: Term, command: Option<&[u8]>) {
+        let result = command.map(|bytes| self.machine.apply(index, bytes));
+        self.applied = index;
+        while let Some(first) = self.pending.front()
+            && first.index <= index
+        {
+            let Some(first) = self.pending.pop_front() else { return };
+            if first.index == index && first.term == term && let Some(result) = &result {
+                // The submitter may have given up.
+                drop(first.reply.send(Proposed::Applied { index, result: result.clone() }));
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What a shard does from time to time: checkpoints, retention, idle producers, and the end.
+
+use helix_raft::{GroupId, Index, Start};
+use helix_wal::{Durability, Offset, Payload, Record, RecordKind};
+use tokio::sync::oneshot;
+use tracing::{debug, info};
+
+use super::ShardMessage;
+use super::drive::start_record;
+use super::owner::{Owner, TICK};
+use super::replica::Replica;
+use crate::api::now_ms;
+use crate::entry::{Command, EntryTag, NO_TIMESTAMP};
+use crate::partition::Partition;
+
+/// Ticks between two looks at who is in sync.
+const CONTACT_TICKS: u64 = 1000 / TICK.as_millis() as u64;
+/// Ticks between two looks at retention and idle producers.
+const RETENTION_TICKS: u64 = 10_000 / TICK.as_millis() as u64;
+
+impl Owner {
+    /// Called at every tick.
+    pub(super) fn upkeep(&mut self) {
+        if self.ticks.is_multiple_of(CONTACT_TICKS) {
+            self.publish_contacts();
+            self.publish_digests();
+        }
+        if self.ticks.is_multiple_of(RETENTION_TICKS) {
+            self.retire_old_data();
+        }
+        self.continue_hand_over();
+    }
+
+    /// Writes checkpoints of these groups, where something was applied since the last one.
+    pub(super) fn checkpoint_groups(&mut self, groups: &[GroupId]) {
+        let mut records = Vec::new();
+        for group in groups {
+            if let Some(replica) = self.replicas.get_mut(group)
+                && replica.applied() > replica.checkpointed
+            {
+                replica.checkpointed = replica.applied();
+                records.push(checkpoint_record(*group, replica));
+            }
+        }
+        if records.is_empty() {
+            return;
+        }
+        let fatal = self.context.fatal.clone();
+        self.context.wal.append(records, Durability::PageCache, move |result| {
+            if let Err(error) = result {
+                // A missing checkpoint costs time at the next start and nothing else; a broken WAL reports itself.
+                tracing::warn!(%error, "checkpoints were not written");
+                if matches!(error, helix_wal::AppendError::Failed(_)) {
+                    fatal.report(format!("the WAL cannot be written: {error}"));
+                }
+            }
+        });
+    }
+
+    /// A committed command deleted the group's topic: its data goes.
+    pub(super) fn delete_group(&mut self, group: GroupId) {
+        self.raft.remove_group(group);
+        self.gathering.remove(&group);
+        if let Some(mut replica) = self.replicas.remove(&group) {
+            replica.stop_serving(replica.applied_term);
+        }
+        self.context.partitions.remove(group);
+        self.context.leaders.forget(group);
+        let record = Record {
+            group: helix_wal::GroupId(group.0),
+            kind: RecordKind::Delete,
+            index: helix_wal::Index(0),
+            term: helix_wal::Term(0),
+            prev_term: helix_wal::Term(0),
+            base_offset: helix_wal::Offset(0),
+            offset_count: 0,
+            max_timestamp_ms: NO_TIMESTAMP,
+            payload: Payload::empty(),
+        };
+        self.context.wal.append(vec![record], Durability::PageCache, move |result| {
+            if let Err(error) = result {
+                tracing::warn!(%group, %error, "the deletion was not recorded; it is repeated at the next start");
+            }
+        });
+        self.context.votes.remove(group, move |result| {
+            if let Err(error) = result {
+                tracing::warn!(%group, %error, "the vote of a deleted group was not removed");
+            }
+        });
+    }
+
+    /// As leader: moves log starts past what is too old or too much, and forgets idle producers.
+    fn retire_old_data(&mut self) {
+        let now_ms = now_ms();
+        let groups: Vec<GroupId> =
+            self.replicas.iter().filter(|(_, r)| r.announced.is_some()).map(|(group, _)| *group).collect();
+        for group in groups {
+            self.guarded(group, |owner| owner.retire_of(group, now_ms));
+        }
+    }
+
+    fn retire_of(&mut self, group: GroupId, now_ms: i64) {
+        let expiration_ms = self.context.config.producer_id_expiration_ms;
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let next_offset = replica.track.next_offset();
+        let Some(partition) = replica.partition() else { return };
+        if let Some(command) = partition.expiry_command(now_ms, expiration_ms, next_offset) {
+            self.propose_upkeep(group, command);
+        }
+        let (retention_ms, retention_bytes) = match self.replicas.get_mut(&group).and_then(Replica::partition) {
+            Some(partition) => partition.retention_limits(),
+            None => return,
+        };
+        if retention_ms < 0 && retention_bytes < 0 {
+            return;
+        }
+        // Looking through footers is IO: it happens on a blocking thread, and its outcome comes back as a message.
+        let Some(view) = self.context.partitions.get(group) else { return };
+        let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        tokio::task::spawn_blocking(move || {
+            let limits = crate::broker::retention::Limits { retention_ms, retention_bytes, now_ms };
+            match crate::broker::retention::log_start(&wal, &view, limits) {
+                Ok(Some(log_start)) => shards.send(group, ShardMessage::Retire { group, log_start }),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%group, %error, "retention could not look at the log"),
+            }
+        });
+    }
+
+    /// Retention found that the log should start later.
+    pub(super) fn on_retire(&mut self, group: GroupId, log_start: i64) {
+        let Some(replica) = self.replicas.get(&group).filter(|r| r.announced.is_some()) else { return };
+        let command = Partition::log_start_command(log_start, replica.track.next_offset());
+        self.propose_upkeep(group, command);
+    }
+
+    /// Proposes an entry that takes no offsets, then drives, so that the next entry's offsets are known.
+    fn propose_upkeep(&mut self, group: GroupId, command: Command) {
+        if let Err(refused) = self.raft.propose(group, command) {
+            debug!(%group, %refused, "upkeep is left to the next leader");
+        }
+        self.drive();
+    }
+
+    /// A committed entry moved the log start: finds, on a blocking thread, the first entry that is kept.
+    pub(super) fn move_log_start(&self, group: GroupId, log_start: i64) {
+        let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        tokio::task::spawn_blocking(move || match crate::broker::retention::first_kept(&wal, group, log_start) {
+            Ok(Some((index, base_offset))) => {
+                shards.send(group, ShardMessage::StartFound { group, index, base_offset });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%group, %error, "the WAL keeps data that clients can no longer read"),
+        });
+    }
+
+    /// The WAL gets a "start here" in front of the first entry that is kept; what lies before it can be reclaimed.
+    pub(super) fn on_start_found(&mut self, group: GroupId, first_kept: Index, base_offset: Offset) {
+        let index = first_kept.prev();
+        let (Some(term), Some(status)) = (self.raft.term_at(group, index), self.raft.status(group)) else { return };
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        if index <= status.start_index || index > replica.applied() {
+            return;
+        }
+        let checkpoint = Payload::from_chunks(vec![replica.checkpoint().into()]);
+        replica.checkpointed = replica.applied();
+        let payload = Command::without_offsets(EntryTag::LogStart, base_offset, checkpoint);
+        let start = Start { index, term, membership: status.membership, payload };
+        info!(%group, %index, "old data retired");
+        self.context.wal.append(vec![start_record(group, &start)], Durability::PageCache, move |result| {
+            if let Err(error) = result {
+                tracing::warn!(%group, %error, "the new start of a log was not recorded");
+            }
+        });
+        self.raft.log_start_moved(group, index, term);
+    }
+
+    /// Writes checkpoints of everything, so that the next start reads little, and ends the shard.
+    pub(super) fn stop(&mut self, done: oneshot::Sender<()>) {
+        self.drive();
+        let groups: Vec<GroupId> = self.replicas.keys().copied().collect();
+        self.checkpoint_groups(&groups);
+        for replica in self.replicas.values_mut() {
+            replica.stop_serving(replica.applied_term);
+        }
+        self.context.wal.sync(move |result| {
+            if let Err(error) = result {
+                tracing::warn!(%error, "the WAL could not be synced at the end");
+            }
+            drop(done.send(()));
+        });
+    }
+}
+
+fn checkpoint_record(group: GroupId, replica: &Replica) -> Record {
+    Record {
+        group: helix_wal::GroupId(group.0),
+        kind: RecordKind::Checkpoint,
+        index: helix_wal::Index(replica.applied().0),
+        term: helix_wal::Term(replica.applied_term.0),
+        prev_term: helix_wal::Term(replica.applied_term.0),
+        base_offset: replica.track.committed_offset(),
+        offset_count: 0,
+        max_timestamp_ms: NO_TIMESTAMP,
+        payload: Payload::from_chunks(vec![replica.checkpoint().into()]),
+    }
+}

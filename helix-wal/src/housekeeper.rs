@@ -1,0 +1,171 @@
+//! Work on files that nobody should wait for: preparing the next segment, writing footers, retiring files.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::disk::is_out_of_space;
+use crate::error::FatalError;
+use crate::footer::Directory;
+use crate::index::{Contents, SegmentEntry};
+use crate::options::SealedSegment;
+use crate::segment::{FileName, SEGMENT_HEADER_BYTES, Segment};
+use crate::shared::{Job, Shared, SpareFile};
+use crate::types::{GroupId, Index, SegmentId};
+
+/// Does jobs until told to stop.
+pub(crate) fn run(shared: &Arc<Shared>) {
+    while let Some(job) = shared.wait_job() {
+        do_job(shared, job);
+    }
+}
+
+/// Does one job if there is one.
+pub(crate) fn step(shared: &Arc<Shared>) -> bool {
+    shared.take_job().map(|job| do_job(shared, job)).is_some()
+}
+
+fn do_job(shared: &Arc<Shared>, job: Job) {
+    if shared.failure().is_some() {
+        return;
+    }
+    match job {
+        Job::Seal { segment, data_end } => {
+            if let Err(error) = seal(shared, &segment, data_end) {
+                shared.fail(&FatalError::new(format!("sealing segment {}", segment.id), error));
+            }
+        }
+        Job::Prepare => {
+            if shared.begin_preparing() {
+                prepare_next(shared);
+            }
+            shared.space.refresh(&*shared.disk);
+        }
+        Job::Writeback { segment, position, len } => {
+            // Only a hint; the sync that follows reports what is wrong.
+            if let Err(error) = segment.file.start_writeback(position, len) {
+                tracing::debug!(%error, segment = %segment.id, "starting writeback");
+            }
+        }
+        Job::RefreshSpace => shared.space.refresh(&*shared.disk),
+    }
+}
+
+/// Has the next segment ready, unless there is no space: then the writer will try again when it needs one.
+pub(crate) fn prepare_next(shared: &Shared) {
+    match prepare(shared) {
+        Ok(segment) => shared.put_next(Some(segment)),
+        Err(error) => {
+            shared.put_next(None);
+            if is_out_of_space(&error) {
+                tracing::warn!("no space for another log segment; free space or lower the retention");
+            } else {
+                shared.fail(&FatalError::new("preparing a segment", error));
+            }
+        }
+    }
+}
+
+/// Makes a segment with a durable name and nothing valid in it, from a retired file if there is one.
+pub(crate) fn prepare(shared: &Shared) -> io::Result<Arc<Segment>> {
+    let id = shared.allocate_segment_id();
+    let name = FileName::Segment(id).to_string();
+    let spare = shared.spares.lock().pop();
+    shared.count_spares();
+    let file = match spare {
+        Some(spare) => {
+            let free_name = FileName::Free(spare.id).to_string();
+            let file = shared.disk.open(&free_name)?;
+            if let Err(error) = file.allocate(shared.options.segment_bytes) {
+                shared.spares.lock().push(spare);
+                shared.count_spares();
+                return Err(error);
+            }
+            // Zeros say that nothing was written in this life of the file.
+            file.write_at(&[0; SEGMENT_HEADER_BYTES as usize], 0)?;
+            shared.disk.rename(&free_name, &name)?;
+            file
+        }
+        None => shared.disk.create(&name, shared.options.segment_bytes)?,
+    };
+    file.sync_data()?;
+    shared.disk.sync_dir()?;
+    Ok(Segment::new(id, file))
+}
+
+fn seal(shared: &Shared, segment: &Arc<Segment>, data_end: u64) -> io::Result<()> {
+    let closing = {
+        let index = shared.index.read();
+        match index.segments.get(&segment.id).map(|entry| &entry.contents) {
+            Some(Contents::Closing(dense)) => Arc::clone(dense),
+            _ => return Ok(()),
+        }
+    };
+    let (bytes, directory) = closing.encode(segment.id, data_end);
+    match write_footer(segment, data_end, &bytes) {
+        Err(error) if is_out_of_space(&error) => {
+            // The frames are durable and the index stays in memory; the next start writes the footer.
+            tracing::warn!(segment = %segment.id, "no space for the index footer of a segment");
+            return Ok(());
+        }
+        other => other?,
+    }
+    shared.index.write().seal(segment.id, &directory, data_end + bytes.len() as u64);
+    shared.stats.seals.add(1);
+    shared.space.refresh(&*shared.disk);
+    (shared.options.on_seal)(SealedSegment { sequence: segment.id, groups: last_indexes(&directory) });
+    Ok(())
+}
+
+/// Stores the footer of a segment whose frames are durable, and cuts off what lies behind.
+pub(crate) fn write_footer(segment: &Segment, data_end: u64, bytes: &[u8]) -> io::Result<()> {
+    segment.file.write_at(bytes, data_end)?;
+    segment.file.set_len(data_end + bytes.len() as u64)?;
+    segment.file.sync_data()
+}
+
+fn last_indexes(directory: &Directory) -> Vec<(GroupId, Index)> {
+    let mut groups: Vec<(GroupId, Index)> = Vec::new();
+    for run in &directory.runs {
+        match groups.last_mut() {
+            Some((group, last)) if *group == run.group => *last = run.last(),
+            _ => groups.push((run.group, run.last())),
+        }
+    }
+    groups
+}
+
+/// Takes segments out of use: their names are gone or changed when this returns, durably after the next directory sync.
+/// Returns how many bytes that frees.
+pub(crate) fn retire(shared: &Shared, segments: &[SegmentId]) -> io::Result<u64> {
+    let mut retired = Vec::new();
+    {
+        let mut index = shared.index.write();
+        retired.extend(segments.iter().filter_map(|segment| index.segments.remove(segment)));
+    }
+    let mut freed_bytes = 0;
+    for entry in retired {
+        freed_bytes += entry.file_bytes;
+        retire_file(shared, entry)?;
+        shared.stats.segments_retired.add(1);
+    }
+    shared.count_spares();
+    Ok(freed_bytes)
+}
+
+fn retire_file(shared: &Shared, entry: SegmentEntry) -> io::Result<()> {
+    let SegmentEntry { segment, file_bytes, .. } = entry;
+    shared.footers.forget(segment.id);
+    let name = segment.name();
+    // Nobody can get at the segment through the index any more. If somebody still reads it, its bytes must stay.
+    let unused = Arc::strong_count(&segment) == 1;
+    let wanted = shared.spares.lock().len() < shared.options.recycled_segments
+        && file_bytes <= shared.options.segment_bytes
+        && file_bytes >= shared.options.segment_bytes / 2;
+    if unused && wanted {
+        shared.disk.rename(&name, &FileName::Free(segment.id).to_string())?;
+        shared.spares.lock().push(SpareFile { id: segment.id, bytes: file_bytes });
+        Ok(())
+    } else {
+        shared.disk.remove(&name)
+    }
+}

@@ -1,0 +1,435 @@
+//! Where everything is: per group its live ranges by segment, per segment what it holds.
+//!
+//! Memory grows with the number of (group, segment) pairs, not with the number of records: dense entries are kept only
+//! for segments that have no footer yet.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::footer::{Directory, EntryMeta, RunSummary, SegmentIndex, StateKind, StateMeta};
+use crate::frame::{FrameHeader, FrameKind};
+use crate::record::{Bounds, RecordKind};
+use crate::segment::Segment;
+use crate::types::{GroupId, Index as EntryIndex, Lsn, Offset, SegmentId, Term};
+
+/// The index of the whole log.
+#[derive(Default)]
+pub(crate) struct Index {
+    pub(crate) groups: HashMap<GroupId, GroupLog>,
+    /// Tombstones whose groups may still have records on disk.
+    pub(crate) deleted: HashMap<GroupId, StateRef>,
+    pub(crate) segments: BTreeMap<SegmentId, SegmentEntry>,
+}
+
+/// One segment.
+pub(crate) struct SegmentEntry {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) contents: Contents,
+    pub(crate) file_bytes: u64,
+}
+
+/// What is in a segment.
+pub(crate) enum Contents {
+    /// Being written to.
+    Active(SegmentIndex),
+    /// Complete, its footer on the way.
+    Closing(Arc<SegmentIndex>),
+    /// The footer is durable.
+    Sealed(SealedContents),
+}
+
+/// What stays in memory of a sealed segment, apart from the ranges of the groups.
+pub(crate) struct SealedContents {
+    /// Every group with anything in it, in order.
+    pub(crate) groups: Box<[GroupId]>,
+    pub(crate) damaged: bool,
+}
+
+impl SealedContents {
+    pub(crate) fn of(directory: &Directory) -> Self {
+        Self { groups: directory.groups().into(), damaged: !directory.damage.is_empty() }
+    }
+}
+
+impl SegmentEntry {
+    /// The dense index, while it is in memory.
+    pub(crate) fn dense(&self) -> Option<&SegmentIndex> {
+        match &self.contents {
+            Contents::Active(index) => Some(index),
+            Contents::Closing(index) => Some(index),
+            Contents::Sealed(_) => None,
+        }
+    }
+
+    pub(crate) fn has_group(&self, group: GroupId) -> bool {
+        match &self.contents {
+            Contents::Sealed(sealed) => sealed.groups.binary_search(&group).is_ok(),
+            _ => self.dense().is_some_and(|index| index.groups.contains_key(&group)),
+        }
+    }
+}
+
+/// A state record and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StateRef {
+    pub(crate) segment: SegmentId,
+    pub(crate) meta: StateMeta,
+}
+
+/// Where a group's log begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogStart {
+    pub(crate) index: EntryIndex,
+    pub(crate) term: Term,
+    pub(crate) offset: Offset,
+}
+
+/// The live part of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) segment: SegmentId,
+    pub(crate) first: EntryIndex,
+    pub(crate) last: EntryIndex,
+    /// The run in the segment, of which `first..=last` is live.
+    pub(crate) run: RunSummary,
+}
+
+impl Range {
+    pub(crate) fn new(segment: SegmentId, run: RunSummary) -> Self {
+        Self { segment, first: run.first, last: run.last(), run }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.last.0 - self.first.0 + 1
+    }
+
+    /// Bytes of the live frames; in proportion, where only a part of the run is live.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        if self.count() >= self.run.count {
+            return self.run.bytes;
+        }
+        let share = u128::from(self.run.bytes) * u128::from(self.count()) / u128::from(self.run.count.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+}
+
+/// The log of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupLog {
+    pub(crate) start: LogStart,
+    pub(crate) start_state: Option<StateRef>,
+    /// Newer than `start_state`.
+    pub(crate) checkpoint: Option<StateRef>,
+    /// Ordered by index. There are gaps only where something is damaged.
+    pub(crate) ranges: VecDeque<Range>,
+    pub(crate) last_index: EntryIndex,
+    pub(crate) last_term: Term,
+    pub(crate) next_offset: Offset,
+}
+
+impl GroupLog {
+    pub(crate) fn new(start: LogStart) -> Self {
+        Self {
+            start,
+            start_state: None,
+            checkpoint: None,
+            ranges: VecDeque::new(),
+            last_index: start.index,
+            last_term: start.term,
+            next_offset: start.offset,
+        }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            start_index: self.start.index,
+            start_term: self.start.term,
+            start_offset: self.start.offset,
+            last_index: self.last_index,
+            last_term: self.last_term,
+            next_offset: self.next_offset,
+            bytes: self.ranges.iter().map(Range::live_bytes).sum(),
+        }
+    }
+
+    /// The first range that ends at or above `index`; it may begin above it.
+    pub(crate) fn range_at(&self, index: EntryIndex) -> Option<&Range> {
+        self.ranges.get(self.ranges.partition_point(|range| range.last < index))
+    }
+
+    /// Makes everything from `index` on dead. The last term and offset are the caller's to set.
+    pub(crate) fn truncate_from(&mut self, index: EntryIndex) {
+        while let Some(range) = self.ranges.back_mut() {
+            if range.last < index {
+                break;
+            }
+            if range.first < index {
+                range.last = index.previous();
+                break;
+            }
+            self.ranges.pop_back();
+        }
+    }
+
+    /// Makes everything up to `index` dead.
+    pub(crate) fn trim_through(&mut self, index: EntryIndex) {
+        while let Some(range) = self.ranges.front_mut() {
+            if range.first > index {
+                break;
+            }
+            if range.last > index {
+                range.first = index.next();
+                break;
+            }
+            self.ranges.pop_front();
+        }
+    }
+
+    /// All segments the group needs.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &StateRef> {
+        self.start_state.iter().chain(&self.checkpoint)
+    }
+}
+
+/// Dense entries of one range, or where to load them from.
+pub(crate) enum Located {
+    /// From memory: the entries from the asked one on, as many as wanted.
+    Dense(Vec<EntryMeta>),
+    /// In the footer of the segment.
+    Stored,
+}
+
+impl Index {
+    /// Takes in a frame that has been written to the active segment.
+    pub(crate) fn apply(&mut self, segment: SegmentId, header: &FrameHeader, position: u64) {
+        let Some(entry) = self.segments.get_mut(&segment) else { return };
+        let Contents::Active(dense) = &mut entry.contents else { return };
+        dense.add(header, position);
+        let FrameKind::Record(kind) = header.kind else { return };
+        let state = |kind| StateRef { segment, meta: StateMeta::of(header, kind, position) };
+        match kind {
+            RecordKind::Entry { .. } => {
+                let run = dense.run_of(header.group, header.index);
+                let run = run.map(|run| (run.first, run.bytes, run.max_timestamp_ms));
+                self.apply_entry(segment, header, position, run);
+            }
+            RecordKind::Start => self.apply_start(state(StateKind::Start)),
+            RecordKind::Checkpoint => {
+                if let Some(log) = self.groups.get_mut(&header.group) {
+                    log.checkpoint = Some(state(StateKind::Checkpoint));
+                }
+            }
+            RecordKind::Delete => {
+                self.groups.remove(&header.group);
+                self.deleted.insert(header.group, state(StateKind::Delete));
+            }
+        }
+    }
+
+    /// `run` is the first index, the bytes and the largest timestamp of the run that the entry has become a part of.
+    fn apply_entry(
+        &mut self,
+        segment: SegmentId,
+        header: &FrameHeader,
+        position: u64,
+        run: Option<(EntryIndex, u64, i64)>,
+    ) {
+        let meta = EntryMeta::of(header, position);
+        let log = self.groups.entry(header.group).or_insert_with(|| {
+            GroupLog::new(LogStart {
+                index: header.index.previous(),
+                term: header.prev_term,
+                offset: header.base_offset,
+            })
+        });
+        log.truncate_from(header.index);
+        if log.ranges.is_empty() && log.start_state.is_none() {
+            // A log without a start record begins where its first entry does.
+            log.start.offset = header.base_offset;
+        }
+        log.last_index = header.index;
+        log.last_term = header.term;
+        log.next_offset = meta.next_offset();
+        let Some((run_first, run_bytes, run_max_timestamp_ms)) = run else { return };
+        let alone = RunSummary {
+            group: header.group,
+            first: header.index,
+            count: 1,
+            prev_term: header.prev_term,
+            last_term: header.term,
+            first_lsn: header.lsn,
+            last_lsn: header.lsn,
+            base_offset: header.base_offset,
+            next_offset: meta.next_offset(),
+            max_timestamp_ms: run_max_timestamp_ms,
+            bytes: meta.frame_bytes(),
+            entries_position: 0,
+            entries_crc: 0,
+        };
+        match log.ranges.back_mut() {
+            Some(back)
+                if back.segment == segment
+                    && back.last.next() == header.index
+                    && run_first <= back.first =>
+            {
+                back.last = header.index;
+                back.run.first = run_first;
+                back.run.count = header.index.0 - run_first.0 + 1;
+                back.run.bytes = run_bytes;
+                back.run.last_term = header.term;
+                back.run.last_lsn = header.lsn;
+                back.run.next_offset = meta.next_offset();
+                back.run.max_timestamp_ms = run_max_timestamp_ms;
+            }
+            _ => log.ranges.push_back(Range::new(segment, alone)),
+        }
+    }
+
+    fn apply_start(&mut self, state: StateRef) {
+        let meta = state.meta;
+        let start = LogStart { index: meta.index, term: meta.term, offset: meta.base_offset };
+        let log = self.groups.entry(meta.group).or_insert_with(|| GroupLog::new(start));
+        if meta.floor_lsn == meta.lsn || meta.index >= log.last_index {
+            log.ranges.clear();
+            log.last_index = start.index;
+            log.last_term = start.term;
+            log.next_offset = start.offset;
+        } else {
+            log.trim_through(meta.index);
+        }
+        log.start = start;
+        log.start_state = Some(state);
+        log.checkpoint = None;
+    }
+
+    /// The entries of `range` from `from` on, at most `max_count`.
+    pub(crate) fn locate(&self, range: &Range, from: EntryIndex, max_count: u64) -> Located {
+        let dense = self.segments.get(&range.segment).and_then(SegmentEntry::dense);
+        let Some(dense) = dense else { return Located::Stored };
+        let last = EntryIndex(range.last.0.min(from.0.saturating_add(max_count.saturating_sub(1))));
+        let entries = (from.0..=last.0).map_while(|index| {
+            let index = EntryIndex(index);
+            dense.run_of(range.run.group, index)?.get(index).copied()
+        });
+        Located::Dense(entries.collect())
+    }
+
+    /// The LSN below which all records of a group are dead once a `Start` at `index` is written with `lsn`, or `None` if
+    /// it must be looked up in the footer of this range.
+    pub(crate) fn first_live_lsn_after(&self, group: GroupId, index: EntryIndex) -> FirstLive {
+        let Some(log) = self.groups.get(&group) else { return FirstLive::Nothing };
+        let Some(range) = log.range_at(index.next()) else { return FirstLive::Nothing };
+        let first = range.first.max(index.next());
+        if first == range.run.first {
+            return FirstLive::Lsn(range.run.first_lsn);
+        }
+        match self.locate(range, first, 1) {
+            Located::Dense(entries) => {
+                entries.first().map_or(FirstLive::Stored(*range, first), |entry| FirstLive::Lsn(entry.lsn))
+            }
+            Located::Stored => FirstLive::Stored(*range, first),
+        }
+    }
+
+    /// Replaces the dense index of a closed segment by what its footer says.
+    pub(crate) fn seal(&mut self, segment: SegmentId, directory: &Directory, file_bytes: u64) {
+        let Some(entry) = self.segments.get_mut(&segment) else { return };
+        entry.contents = Contents::Sealed(SealedContents::of(directory));
+        entry.file_bytes = file_bytes;
+        for run in &directory.runs {
+            let Some(log) = self.groups.get_mut(&run.group) else { continue };
+            let mine = log.ranges.iter_mut().filter(|range| range.segment == segment);
+            for range in mine.filter(|range| run.first <= range.first && range.last <= run.last()) {
+                range.run = *run;
+            }
+        }
+    }
+
+    /// Moves everything live from `sources` to the segment that holds the copies.
+    pub(crate) fn move_survivors(&mut self, sources: &[SegmentId], target: SegmentId, directory: &Directory) {
+        for run in &directory.runs {
+            let Some(log) = self.groups.get_mut(&run.group) else { continue };
+            for range in log.ranges.iter_mut().filter(|range| sources.contains(&range.segment)) {
+                if run.first <= range.first && range.last <= run.last() {
+                    range.segment = target;
+                    range.run = *run;
+                }
+            }
+        }
+        for state in &directory.states {
+            let log = self.groups.get_mut(&state.group);
+            let of_log = log.into_iter().flat_map(|log| [&mut log.start_state, &mut log.checkpoint]).flatten();
+            let of_deleted = self.deleted.get_mut(&state.group);
+            for reference in of_log.chain(of_deleted) {
+                if reference.meta.lsn == state.lsn && reference.meta.kind == state.kind {
+                    *reference = StateRef { segment: target, meta: *state };
+                }
+            }
+        }
+    }
+}
+
+/// Answer of [`Index::first_live_lsn_after`].
+pub(crate) enum FirstLive {
+    /// No entry would be left.
+    Nothing,
+    Lsn(Lsn),
+    /// To be loaded: the entry with that index of that range.
+    Stored(Range, EntryIndex),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(first: u64, count: u64) -> RunSummary {
+        RunSummary {
+            group: GroupId(1),
+            first: EntryIndex(first),
+            count,
+            prev_term: Term(0),
+            last_term: Term(0),
+            first_lsn: Lsn(1),
+            last_lsn: Lsn(2),
+            base_offset: Offset(0),
+            next_offset: Offset(0),
+            max_timestamp_ms: 0,
+            bytes: count * 100,
+            entries_position: 0,
+            entries_crc: 0,
+        }
+    }
+
+    fn log() -> GroupLog {
+        let mut log = GroupLog::new(LogStart::default());
+        log.ranges.push_back(Range::new(SegmentId(1), run(1, 10)));
+        log.ranges.push_back(Range::new(SegmentId(2), run(11, 5)));
+        log.last_index = EntryIndex(15);
+        log
+    }
+
+    fn extents(log: &GroupLog) -> Vec<(u64, u64)> {
+        log.ranges.iter().map(|range| (range.first.0, range.last.0)).collect()
+    }
+
+    #[test]
+    fn truncating_and_trimming_clip_ranges() {
+        let mut log = log();
+        log.truncate_from(EntryIndex(13));
+        log.trim_through(EntryIndex(4));
+        assert_eq!(extents(&log), [(5, 10), (11, 12)]);
+        assert_eq!(log.bounds().bytes, 600 + 200);
+        log.truncate_from(EntryIndex(11));
+        assert_eq!(extents(&log), [(5, 10)]);
+        log.trim_through(EntryIndex(10));
+        assert_eq!(extents(&log), []);
+    }
+
+    #[test]
+    fn a_range_is_found_by_index() {
+        let log = log();
+        assert_eq!(log.range_at(EntryIndex(10)).unwrap().segment, SegmentId(1));
+        assert_eq!(log.range_at(EntryIndex(11)).unwrap().segment, SegmentId(2));
+        assert!(log.range_at(EntryIndex(16)).is_none());
+    }
+}

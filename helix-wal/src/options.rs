@@ -1,0 +1,89 @@
+//! What a log is opened with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::FatalError;
+use crate::types::{GroupId, Index, SegmentId};
+
+/// Called once, with the error that stopped the log.
+pub type OnFatal = Arc<dyn Fn(&FatalError) + Send + Sync>;
+/// Called for each segment once its footer is durable.
+pub type OnSeal = Arc<dyn Fn(SealedSegment) + Send + Sync>;
+
+/// Settings of a log. All have defaults.
+#[derive(Clone)]
+pub struct WalOptions {
+    /// Size of a segment file. A record larger than that gets a segment of its own size.
+    pub segment_bytes: u64,
+    /// The kernel is told to start writing back after this many bytes, so that a later sync finds little to do.
+    pub writeback_bytes: u64,
+    /// Unsynced bytes are synced after this time even if nobody asks.
+    pub background_sync_ms: u64,
+    /// ... or as soon as there are this many of them.
+    pub background_sync_bytes: u64,
+    /// How many retired segment files are kept for reuse.
+    pub recycled_segments: usize,
+    /// Space that [`SpaceClass::Normal`] leaves free.
+    pub reserve_bytes: u64,
+    /// Memory for index footers of sealed segments.
+    pub footer_cache_bytes: u64,
+    /// Whether this boot's page cache is the one the log was written through. If so only the last write can be torn;
+    /// if not (the machine crashed), each group is cut at its first break above the last recorded synced position.
+    pub trust_unsynced: bool,
+    /// Called once when a write or sync fails; the log takes no more appends.
+    pub on_fatal: OnFatal,
+    /// Called on a thread of the log when a segment has been sealed.
+    pub on_seal: OnSeal,
+}
+
+impl Default for WalOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 128 << 20,
+            writeback_bytes: 8 << 20,
+            background_sync_ms: 1000,
+            background_sync_bytes: 64 << 20,
+            recycled_segments: 4,
+            reserve_bytes: 256 << 20,
+            footer_cache_bytes: 64 << 20,
+            trust_unsynced: false,
+            on_fatal: Arc::new(|_| {}),
+            on_seal: Arc::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for WalOptions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("WalOptions")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("writeback_bytes", &self.writeback_bytes)
+            .field("background_sync_ms", &self.background_sync_ms)
+            .field("background_sync_bytes", &self.background_sync_bytes)
+            .field("recycled_segments", &self.recycled_segments)
+            .field("reserve_bytes", &self.reserve_bytes)
+            .field("footer_cache_bytes", &self.footer_cache_bytes)
+            .field("trust_unsynced", &self.trust_unsynced)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A segment that will not be written to again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedSegment {
+    /// Which one.
+    pub sequence: SegmentId,
+    /// The groups with entries in it, each with the last index it has there.
+    pub groups: Vec<(GroupId, Index)>,
+}
+
+/// Who asks for space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SpaceClass {
+    /// Leaves the reserve alone.
+    Normal,
+    /// May use the reserve: metadata, membership, rewriting.
+    Critical,
+}

@@ -1,0 +1,596 @@
+//! The one owner of the active segment.
+//!
+//! A state machine without a thread of its own: each [`Writer::turn`] takes what is queued, gives every record its LSN and
+//! place, and writes it with as few vectored writes as there are segments and size limits. What queued up meanwhile is the
+//! next turn's: that is the group commit.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::disk::is_out_of_space;
+use crate::error::{AppendError, FatalError};
+use crate::footer::{ENTRY_BYTES, RUN_BYTES, STATE_BYTES, SegmentIndex, TRAILER_BYTES};
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, MAX_PAYLOAD_BYTES};
+use crate::housekeeper;
+use crate::index::{Contents, FirstLive, Index, SegmentEntry};
+use crate::reader;
+use crate::record::{Durability, Record, RecordKind};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use crate::shared::{Command, Done, Job, Shared, Unit};
+use crate::types::{GroupId, Index as EntryIndex, Lsn, SegmentId, Term};
+
+/// One vectored write takes at most about this much, so that the first to wait does not wait for all the others.
+const BATCH_BYTES: u64 = 8 << 20;
+
+/// The end of a group's log as planned, ahead of the index by what is in the batch.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    start_index: EntryIndex,
+    start_term: Term,
+    last_index: EntryIndex,
+    last_term: Term,
+    state: TailState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TailState {
+    Normal,
+    /// An append did not fit on the disk; what follows it does not fit the log.
+    Refused,
+    Deleted,
+}
+
+/// The segment being written to.
+struct Active {
+    segment: Arc<Segment>,
+    /// Where the next frame goes.
+    position: u64,
+    capacity: u64,
+    /// To be written in front of the first frame.
+    header: Option<[u8; SEGMENT_HEADER_BYTES as usize]>,
+    /// What the footer will take at least.
+    footer_bytes: u64,
+    groups: HashSet<GroupId>,
+    /// Up to where writeback was started.
+    writeback_position: u64,
+}
+
+/// A frame on its way to the disk.
+struct Planned {
+    header: FrameHeader,
+    position: u64,
+    record: Option<Record>,
+}
+
+/// What the next vectored write consists of.
+#[derive(Default)]
+struct Batch {
+    frames: Vec<Planned>,
+    /// Bytes of all frames, padding included.
+    bytes: u64,
+    /// Where the first frame goes.
+    position: u64,
+    finished: Vec<(Done, Durability)>,
+}
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    active: Option<Active>,
+    tails: HashMap<GroupId, Tail>,
+    next_lsn: Lsn,
+    /// The segment written to before the active one, and where its frames end.
+    previous: (SegmentId, u64),
+    /// The synced position is in the last frame already.
+    marked: bool,
+    /// A segment could not be had in this turn.
+    full: bool,
+    batch: Batch,
+    /// Headers and padding of the batch; kept for its memory.
+    scratch: Vec<u8>,
+}
+
+/// Writes until the log is closed.
+pub(crate) fn run(mut writer: Writer) {
+    while let Some(commands) = writer.shared.wait_commands() {
+        writer.turn(commands);
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, last_lsn: Lsn) -> Self {
+        let tails = {
+            let index = shared.index.read();
+            let deleted = index.deleted.keys().map(|group| (*group, Tail::deleted()));
+            index.groups.keys().map(|group| (*group, Tail::of(&index, *group))).chain(deleted).collect()
+        };
+        Self {
+            shared,
+            active: None,
+            tails,
+            next_lsn: last_lsn.next(),
+            previous: (SegmentId(0), 0),
+            marked: false,
+            full: false,
+            batch: Batch::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes what is queued, if anything.
+    pub(crate) fn step(&mut self) -> bool {
+        let commands = self.shared.take_commands();
+        let any = !commands.is_empty();
+        if any {
+            self.turn(commands);
+        }
+        any
+    }
+
+    fn turn(&mut self, commands: VecDeque<Command>) {
+        self.full = false;
+        for command in commands {
+            match command {
+                Command::Append(unit) => self.append(unit),
+                Command::Mark => self.mark(),
+                Command::Close => {
+                    self.flush();
+                    self.close_active();
+                }
+            }
+        }
+        self.flush();
+        let left = self.active.as_ref().map_or(0, |active| active.capacity.saturating_sub(active.position));
+        self.shared.space.active_bytes.set(left);
+    }
+
+    fn append(&mut self, unit: Unit) {
+        let Unit { records, durability, done, payload_bytes } = unit;
+        self.shared.stats.queue_units.subtract(1);
+        self.shared.stats.queue_bytes.subtract(payload_bytes);
+        self.shared.space.queued_bytes.subtract(payload_bytes);
+        for record in records {
+            if let Err(error) = self.plan(record) {
+                self.shared.stats.appends_failed.add(1);
+                done(Err(error));
+                return;
+            }
+        }
+        self.shared.stats.appends.add(1);
+        self.batch.finished.push((done, durability));
+    }
+
+    fn plan(&mut self, record: Record) -> Result<(), AppendError> {
+        if self.shared.failure().is_some() {
+            return Err(self.shared.stop_reason());
+        }
+        if record.kind == RecordKind::Start {
+            // What it supersedes is looked up in the index, which knows only what has been written.
+            self.flush();
+        }
+        let tail = self.next_tail(&record)?;
+        let floor_lsn = if record.kind == RecordKind::Start {
+            self.floor_lsn(record.group, record.index, tail.last_index)?
+        } else {
+            Lsn(0)
+        };
+        let header =
+            FrameHeader::of(&record, self.next_lsn, self.shared.synced_lsn(), floor_lsn);
+        if let Err(error) = self.make_room(&header) {
+            if let Some(tail) = self.tails.get_mut(&record.group) {
+                tail.state = TailState::Refused;
+            }
+            return Err(error);
+        }
+        // A roll may have taken time in which the synced position went up, never down.
+        let lsn = self.next_lsn;
+        let floor_lsn = if floor_lsn.0 == u64::MAX { lsn } else { floor_lsn };
+        self.push(FrameHeader { lsn, floor_lsn, ..header }, Some(record));
+        self.tails.insert(header.group, tail);
+        Ok(())
+    }
+
+    /// The tail that the record leaves behind, or why it does not fit.
+    fn next_tail(&self, record: &Record) -> Result<Tail, AppendError> {
+        let known = self.tails.get(&record.group).copied();
+        let tail = known.unwrap_or_default();
+        let invalid = |reason| {
+            // Whoever appended behind a refused record has not heard of it yet; the reason is the same.
+            let refused = known.is_some_and(|tail| tail.state == TailState::Refused);
+            Err(if refused {
+                AppendError::DiskFull
+            } else {
+                AppendError::Invalid { group: record.group, index: record.index, reason }
+            })
+        };
+        if record.payload.len() > MAX_PAYLOAD_BYTES {
+            return invalid("the payload is larger than 1 GiB");
+        }
+        if tail.state == TailState::Deleted {
+            return invalid("the group was deleted, and group ids are never reused");
+        }
+        let normal = Tail { state: TailState::Normal, ..tail };
+        match record.kind {
+            RecordKind::Entry { .. } => {
+                if record.index <= tail.start_index {
+                    return invalid("the log begins after that index");
+                }
+                if record.index > tail.last_index.next() {
+                    return invalid("entries between the last one and this one are missing");
+                }
+                let before = record.index.previous();
+                let term_before = if before == tail.last_index {
+                    Some(tail.last_term)
+                } else if before == tail.start_index {
+                    Some(tail.start_term)
+                } else {
+                    None
+                };
+                let from_nothing = known.is_none() || (before.0 == 0 && tail.start_term.0 == 0);
+                if !from_nothing && term_before.is_some_and(|term| term != record.prev_term) {
+                    return invalid("its previous term is not that of the entry before it");
+                }
+                let start_term = if from_nothing { record.prev_term } else { tail.start_term };
+                Ok(Tail { start_term, last_index: record.index, last_term: record.term, ..normal })
+            }
+            RecordKind::Start => Ok(self.tail_after_start(record, &normal, known.is_some())),
+            RecordKind::Checkpoint => {
+                if known.is_none() || record.index < tail.start_index || record.index > tail.last_index {
+                    return invalid("a checkpoint must be of an index within the log");
+                }
+                Ok(Tail { state: tail.state, ..tail })
+            }
+            RecordKind::Delete => Ok(Tail::deleted()),
+        }
+    }
+
+    fn tail_after_start(&self, record: &Record, tail: &Tail, known: bool) -> Tail {
+        let started = Tail { start_index: record.index, start_term: record.term, ..*tail };
+        let kept = known && self.contains(record, tail);
+        if kept && record.index < tail.last_index {
+            started
+        } else {
+            Tail { last_index: record.index, last_term: record.term, ..started }
+        }
+    }
+
+    /// Whether the log has the entry that a start record refers to. All of it has been written.
+    fn contains(&self, record: &Record, tail: &Tail) -> bool {
+        if record.index < tail.start_index || record.index > tail.last_index {
+            return false;
+        }
+        // If the entry cannot be read, the log is not thrown away for that: entries that do not belong there will be
+        // superseded by those that follow the start.
+        !matches!(reader::term_at(&self.shared, record.group, record.index),
+            Ok(Some(term)) if term != record.term)
+    }
+
+    /// Below which LSN everything of the group is dead once it starts after `start_index` and ends at `last_index`;
+    /// `u64::MAX` stands for the record's own LSN.
+    fn floor_lsn(
+        &self,
+        group: GroupId,
+        start_index: EntryIndex,
+        last_index: EntryIndex,
+    ) -> Result<Lsn, AppendError> {
+        if start_index >= last_index {
+            return Ok(Lsn(u64::MAX));
+        }
+        let first_live = self.shared.index.read().first_live_lsn_after(group, start_index);
+        match first_live {
+            FirstLive::Nothing => Ok(Lsn(u64::MAX)),
+            FirstLive::Lsn(lsn) => Ok(lsn),
+            FirstLive::Stored(range, index) => {
+                reader::meta_in(&self.shared, &range, index).map(|meta| meta.lsn).map_err(|_| {
+                    AppendError::Invalid {
+                        group,
+                        index: start_index,
+                        reason: "the index of the entry after it is damaged; start after another index",
+                    }
+                })
+            }
+        }
+    }
+
+    /// Makes sure that the frame fits into the active segment, behind what is planned already.
+    fn make_room(&mut self, header: &FrameHeader) -> Result<(), AppendError> {
+        let frame_bytes = header.frame_bytes();
+        if self.batch.bytes > 0 && self.batch.bytes + frame_bytes > BATCH_BYTES {
+            self.flush();
+        }
+        let fits = self.active.as_ref().is_some_and(|active| {
+            active.position + frame_bytes + active.footer_bytes + footer_share(header) <= active.capacity
+        });
+        if fits {
+            return Ok(());
+        }
+        self.flush();
+        if self.shared.failure().is_some() {
+            return Err(self.shared.stop_reason());
+        }
+        if self.full {
+            return Err(AppendError::DiskFull);
+        }
+        self.roll(SEGMENT_HEADER_BYTES + frame_bytes + footer_share(header) + TRAILER_BYTES as u64)
+    }
+
+    /// Goes on in a new segment of at least that size.
+    fn roll(&mut self, needed_bytes: u64) -> Result<(), AppendError> {
+        let segment = match self.shared.take_next() {
+            Some(segment) => segment,
+            None => {
+                self.shared.stats.roll_stalls.add(1);
+                let prepared = housekeeper::prepare(&self.shared);
+                prepared.map_err(|error| self.no_segment(error))?
+            }
+        };
+        self.shared.count_spares();
+        let mut capacity = self.shared.options.segment_bytes;
+        if needed_bytes > capacity {
+            if let Err(error) = segment.file.allocate(needed_bytes) {
+                let error = self.no_segment(error);
+                self.shared.put_next(Some(segment));
+                return Err(error);
+            }
+            capacity = needed_bytes;
+        }
+        self.close_active();
+        let (previous, previous_end) = self.previous;
+        let header = SegmentHeader {
+            segment: segment.id,
+            rewritten: false,
+            first_lsn: self.next_lsn,
+            previous,
+            previous_end,
+        };
+        let entry = SegmentEntry {
+            segment: Arc::clone(&segment),
+            contents: Contents::Active(SegmentIndex::default()),
+            file_bytes: capacity,
+        };
+        self.shared.index.write().segments.insert(segment.id, entry);
+        self.active = Some(Active {
+            segment,
+            position: SEGMENT_HEADER_BYTES,
+            capacity,
+            header: Some(header.encode()),
+            footer_bytes: TRAILER_BYTES as u64,
+            groups: HashSet::new(),
+            writeback_position: 0,
+        });
+        self.shared.push_job(Job::Prepare);
+        Ok(())
+    }
+
+    fn no_segment(&mut self, error: io::Error) -> AppendError {
+        if is_out_of_space(&error) {
+            self.full = true;
+            self.shared.push_job(Job::RefreshSpace);
+            return AppendError::DiskFull;
+        }
+        self.shared.fail(&FatalError::new("preparing a segment", error));
+        self.shared.stop_reason()
+    }
+
+    /// Ends the active segment: its footer is written once its frames are durable. Everything planned has been written.
+    fn close_active(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        self.previous = (active.segment.id, active.position);
+        {
+            let mut index = self.shared.index.write();
+            if active.header.is_some() {
+                // Nothing was written to it; the next start finds it unused.
+                index.segments.remove(&active.segment.id);
+                return;
+            }
+            if let Some(entry) = index.segments.get_mut(&active.segment.id)
+                && let Contents::Active(dense) = &mut entry.contents
+            {
+                entry.contents = Contents::Closing(Arc::new(std::mem::take(dense)));
+            }
+        }
+        let shared = Arc::downgrade(&self.shared);
+        let (segment, data_end) = (active.segment, active.position);
+        self.shared.when_synced(Box::new(move |synced| {
+            if let (Ok(()), Some(shared)) = (synced, shared.upgrade()) {
+                shared.push_job(Job::Seal { segment, data_end });
+            }
+        }));
+    }
+
+    /// Writes down how far the log is synced, if there is room and the last frame does not say so.
+    fn mark(&mut self) {
+        self.flush();
+        let header = FrameHeader::mark(self.next_lsn, self.shared.synced_lsn());
+        let fits = self.active.as_ref().is_some_and(|active| {
+            active.header.is_none()
+                && active.position + header.frame_bytes() + active.footer_bytes <= active.capacity
+        });
+        if fits && !self.marked && self.shared.failure().is_none() {
+            self.push(header, None);
+        }
+    }
+
+    fn push(&mut self, header: FrameHeader, record: Option<Record>) {
+        let Some(active) = &mut self.active else { return };
+        if self.batch.frames.is_empty() {
+            self.batch.position = active.position;
+        }
+        if record.is_some() {
+            active.footer_bytes += footer_share(&header);
+            if active.groups.insert(header.group) {
+                active.footer_bytes += RUN_BYTES as u64;
+            }
+        }
+        self.marked = record.is_none();
+        self.batch.frames.push(Planned { header, position: active.position, record });
+        self.batch.bytes += header.frame_bytes();
+        active.position += header.frame_bytes();
+        self.next_lsn = self.next_lsn.next();
+    }
+
+    /// Writes what is planned and completes those who wait for no more than that.
+    fn flush(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        if batch.frames.is_empty() {
+            self.complete(&mut batch, None);
+        } else if let Some(mut active) = self.active.take() {
+            let begun = Instant::now();
+            let written = write_batch(&mut active, &batch, &mut self.scratch);
+            self.shared.stats.write_latency.record(begun.elapsed());
+            match written {
+                Ok(()) => self.after_write(&mut active, &mut batch),
+                Err(error) => {
+                    let operation = format!("writing to segment {}", active.segment.id);
+                    self.shared.fail(&FatalError::new(operation, error));
+                }
+            }
+            self.active = Some(active);
+        }
+        for (done, _) in batch.finished.drain(..) {
+            self.shared.stats.appends_failed.add(1);
+            done(Err(self.shared.stop_reason()));
+        }
+        batch.frames.clear();
+        self.batch = Batch { frames: batch.frames, finished: batch.finished, ..Batch::default() };
+    }
+
+    fn after_write(&mut self, active: &mut Active, batch: &mut Batch) {
+        let stats = &self.shared.stats;
+        stats.writes.add(1);
+        stats.bytes.add(batch.bytes);
+        stats.frames.add(batch.frames.len() as u64);
+        {
+            let mut index = self.shared.index.write();
+            for frame in &batch.frames {
+                index.apply(active.segment.id, &frame.header, frame.position);
+            }
+        }
+        let payloads = batch.frames.iter().map(|frame| u64::from(frame.header.payload_len));
+        stats.payload_bytes.add(payloads.sum());
+        let record_bytes: u64 = batch
+            .frames
+            .iter()
+            .filter(|frame| frame.record.is_some())
+            .map(|frame| frame.header.frame_bytes())
+            .sum();
+        self.start_writeback(active);
+        let written = Written { segment: Arc::clone(&active.segment), record_bytes };
+        self.complete(batch, Some(&written));
+    }
+
+    /// Completes those who wait for the page cache; hands the others to the syncer.
+    fn complete(&self, batch: &mut Batch, written: Option<&Written>) {
+        let mut now = Vec::new();
+        let mut synced = Vec::new();
+        for (done, durability) in batch.finished.drain(..) {
+            match durability {
+                Durability::PageCache => now.push(done),
+                Durability::Synced => synced.push(done),
+            }
+        }
+        self.shared.stats.appends_synced.add(synced.len() as u64);
+        match written {
+            Some(written) => {
+                let last_lsn = self.next_lsn.previous();
+                self.shared.written(&written.segment, last_lsn, written.record_bytes, synced);
+            }
+            None => synced.into_iter().for_each(|done| self.shared.when_synced(done)),
+        }
+        for done in now {
+            match self.shared.failure() {
+                // A sync failed meanwhile: nothing written to the page cache can be relied on.
+                Some(error) => done(Err(AppendError::Failed(error.clone()))),
+                None => done(Ok(())),
+            }
+        }
+    }
+
+    fn start_writeback(&self, active: &mut Active) {
+        let position = active.writeback_position;
+        let len = active.position - position;
+        if len >= self.shared.options.writeback_bytes {
+            active.writeback_position = active.position;
+            self.shared.push_job(Job::Writeback { segment: Arc::clone(&active.segment), position, len });
+        }
+    }
+}
+
+/// Where a batch went.
+struct Written {
+    segment: Arc<Segment>,
+    record_bytes: u64,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            start_index: EntryIndex(0),
+            start_term: Term(0),
+            last_index: EntryIndex(0),
+            last_term: Term(0),
+            state: TailState::Normal,
+        }
+    }
+}
+
+impl Tail {
+    fn deleted() -> Self {
+        Self { state: TailState::Deleted, ..Self::default() }
+    }
+
+    fn of(index: &Index, group: GroupId) -> Self {
+        let Some(log) = index.groups.get(&group) else { return Self::default() };
+        Self {
+            start_index: log.start.index,
+            start_term: log.start.term,
+            last_index: log.last_index,
+            last_term: log.last_term,
+            state: TailState::Normal,
+        }
+    }
+}
+
+/// What a frame adds to the footer, apart from the line of its group.
+fn footer_share(header: &FrameHeader) -> u64 {
+    match header.kind {
+        crate::frame::FrameKind::Record(RecordKind::Entry { .. }) => ENTRY_BYTES as u64,
+        crate::frame::FrameKind::Record(_) => (STATE_BYTES + RUN_BYTES) as u64,
+        crate::frame::FrameKind::Mark => 0,
+    }
+}
+
+/// One vectored write: the padding of a frame and the header of the next one are one slice, payload chunks are slices of
+/// their own and never copied.
+fn write_batch(active: &mut Active, batch: &Batch, scratch: &mut Vec<u8>) -> io::Result<()> {
+    const PADDING: [u8; 8] = [0; 8];
+    scratch.clear();
+    let mut cuts = Vec::with_capacity(batch.frames.len() + 1);
+    let mut position = batch.position;
+    if let Some(header) = active.header.take() {
+        position = 0;
+        scratch.extend(header);
+    }
+    for frame in &batch.frames {
+        scratch.extend(frame.header.encode(&active.segment.seed, frame.position));
+        cuts.push(scratch.len());
+        let unpadded = FRAME_HEADER_BYTES as u64 + u64::from(frame.header.payload_len);
+        let padding = usize::try_from(frame.header.frame_bytes() - unpadded).unwrap_or(0);
+        scratch.extend(&PADDING[..padding]);
+    }
+    cuts.push(scratch.len());
+    let mut slices = Vec::with_capacity(2 * cuts.len());
+    let mut from = 0;
+    for (at, cut) in cuts.iter().enumerate() {
+        if from < *cut {
+            slices.push(IoSlice::new(&scratch[from..*cut]));
+        }
+        from = *cut;
+        let record = batch.frames.get(at).and_then(|frame| frame.record.as_ref());
+        let chunks = record.into_iter().flat_map(|record| record.payload.chunks());
+        slices.extend(chunks.map(|chunk| IoSlice::new(chunk)));
+    }
+    active.segment.file.write_vectored_at(&slices, position)
+}
+

@@ -1,0 +1,205 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use helix_workload::client::TopicSpec;
+use helix_workload::profile::{Profile, ProfileError};
+
+/// Load and checks for any Kafka-compatible cluster.
+#[derive(Debug, Parser)]
+#[command(name = "helix-workload", version, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write messages that can be verified later
+    Produce(Produce),
+    /// Read a topic from its first record to its last and say how fast that went
+    Consume(Consume),
+    /// Write, measure, read everything back, check it, and report
+    Bench(Bench),
+    /// Read everything back and hold it against the history of an earlier `produce`
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Kafka addresses, HOST:PORT,...
+    #[arg(long, default_value = "127.0.0.1:9092")]
+    pub(crate) bootstrap: String,
+    /// The topic
+    #[arg(long, default_value = "helix-workload")]
+    pub(crate) topic: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopicShape {
+    /// Partitions, if the topic has to be created
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) partitions: u32,
+    /// Copies of each partition, if the topic has to be created [default: the cluster's]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) replication_factor: Option<u32>,
+    /// Delete the topic at the end
+    #[arg(long)]
+    pub(crate) delete_topic: bool,
+}
+
+impl TopicShape {
+    pub(crate) fn named(&self, name: &str) -> TopicSpec {
+        TopicSpec {
+            name: name.to_owned(),
+            partitions: self.partitions,
+            replication_factor: self.replication_factor,
+        }
+    }
+}
+
+/// The load: a profile, and flags that override it.
+#[derive(Debug, Args)]
+pub(crate) struct LoadShape {
+    /// baseline, throughput, latency, stress, sustained, or the path of a TOML file
+    #[arg(long, default_value = "baseline")]
+    profile: String,
+    /// Producers, one thread each
+    #[arg(long)]
+    threads: Option<u32>,
+    /// Messages that each producer keeps in flight
+    #[arg(long)]
+    inflight: Option<u32>,
+    /// Bytes of each message
+    #[arg(long)]
+    message_size: Option<usize>,
+    /// Milliseconds that a batch may wait for more messages
+    #[arg(long)]
+    linger_ms: Option<u32>,
+    /// Seconds of load before measuring begins
+    #[arg(long)]
+    warmup_secs: Option<u64>,
+    /// Seconds of measured load
+    #[arg(long)]
+    duration_secs: Option<u64>,
+    /// Use idempotent producers
+    #[arg(long)]
+    pub(crate) idempotent: bool,
+    /// A further setting of librdkafka (repeatable)
+    #[arg(short = 'X', long = "client-setting", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) client_settings: Vec<(String, String)>,
+}
+
+impl LoadShape {
+    pub(crate) fn profile(&self) -> Result<Profile, ProfileError> {
+        let mut profile = Profile::load(&self.profile)?;
+        let (shape, execution) = (&mut profile.producer, &mut profile.execution);
+        shape.threads = self.threads.unwrap_or(shape.threads);
+        shape.inflight = self.inflight.unwrap_or(shape.inflight);
+        shape.message_size = self.message_size.unwrap_or(shape.message_size);
+        shape.linger_ms = self.linger_ms.unwrap_or(shape.linger_ms);
+        execution.warmup_secs = self.warmup_secs.unwrap_or(execution.warmup_secs);
+        execution.duration_secs = self.duration_secs.unwrap_or(execution.duration_secs);
+        profile.validate()?;
+        Ok(profile)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Also write the outcome to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Produce {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) shape: TopicShape,
+    #[command(flatten)]
+    pub(crate) load: LoadShape,
+    /// So many messages per producer, instead of the profile's seconds
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) messages: Option<u64>,
+    /// Write what was acknowledged to this file, for `verify`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Consume {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Readers, one thread each
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..1000))]
+    pub(crate) readers: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) shape: TopicShape,
+    #[command(flatten)]
+    pub(crate) load: LoadShape,
+    /// Process ids of the brokers, for CPU per GB and memory
+    #[arg(long, value_name = "PID,...", value_delimiter = ',')]
+    pub(crate) broker_pids: Vec<u32>,
+    /// HOST:PORT of each node's /metrics, for syncs and elections
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    pub(crate) metrics: Vec<String>,
+    /// Measure the floor in this directory, on the brokers' disk, before and after the load
+    #[arg(long, value_name = "DIR")]
+    pub(crate) floor_dir: Option<PathBuf>,
+    /// Do not read everything back
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Kafka addresses, HOST:PORT,...
+    #[arg(long, default_value = "127.0.0.1:9092")]
+    pub(crate) bootstrap: String,
+    /// The file that `produce --history` wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_override_the_profile() {
+        let arguments =
+            Arguments::parse_from(["helix-workload", "bench", "--profile", "stress", "--threads", "2"]);
+        let Command::Bench(bench) = arguments.command else { panic!("bench was asked for") };
+        let profile = bench.load.profile().unwrap();
+        assert_eq!((profile.producer.threads, profile.producer.inflight), (2, 4000));
+    }
+}

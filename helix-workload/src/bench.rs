@@ -1,0 +1,211 @@
+//! One measurement from end to end: floor, load, floor, reading back, report.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::client::{ClientError, ClusterClient, TopicSpec};
+use crate::engine::{Load, LoadOptions, LoadOutcome, StartError};
+use crate::floor::{self, FloorError};
+use crate::metrics::{HttpError, Samples};
+use crate::process::{self, ProcessError, Usage};
+use crate::profile::Profile;
+use crate::progress::Progress;
+use crate::reader::ReadError;
+use crate::report::{BrokerCounters, BrokerUsage, Floors, Latency, Report, Verification};
+use crate::verify;
+
+/// After the load, how long to wait for messages in flight: longer than librdkafka itself keeps trying.
+const DRAIN: Duration = Duration::from_secs(330);
+const TOPIC_DEADLINE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
+const FLOOR_BYTES: u64 = 2_000_000_000;
+
+/// Counter names of helix-server; see its `/metrics`.
+const ELECTIONS: &[&str] =
+    &["helix_raft_elections_won_total", "helix_elections_total", "helix_raft_elections_total"];
+const SYNCS: &[&str] = &["helix_wal_syncs_total", "helix_wal_fdatasync_total"];
+const PRODUCE_REQUESTS: &[&str] = &["helix_produce_requests_total", "helix_broker_produce_requests_total"];
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// Kafka addresses.
+    pub bootstrap: String,
+    /// The topic, made if it does not exist.
+    pub topic: TopicSpec,
+    /// The load.
+    pub profile: Profile,
+    /// Whether producers are idempotent.
+    pub idempotent: bool,
+    /// Further librdkafka settings.
+    pub client_settings: Vec<(String, String)>,
+    /// Processes whose CPU time and memory are the brokers'.
+    pub broker_pids: Vec<u32>,
+    /// `HOST:PORT` of each broker's `/metrics`.
+    pub metrics: Vec<String>,
+    /// Where the floor writes its files; without it there is no floor.
+    pub floor_directory: Option<PathBuf>,
+    /// Whether everything is read back and checked.
+    pub verify: bool,
+}
+
+/// Why a measurement could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The cluster could not be asked, or not make the topic.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The load could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The floor could not be measured.
+    #[error(transparent)]
+    Floor(#[from] FloorError),
+    /// Not everything could be read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A broker's process could not be observed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A broker's metrics could not be read.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+}
+
+/// Runs the measurement.
+pub fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchError> {
+    let client = ClusterClient::new(&options.bootstrap)?;
+    let view = client.ensure_topic(&options.topic, TOPIC_DEADLINE)?;
+    let floor = |when: &str| {
+        options.floor_directory.as_ref().map(|directory| {
+            progress.note(&format!("measuring the floor {when} the load"));
+            floor::measure(directory, FLOOR_BYTES)
+        })
+    };
+    let floor_before = floor("before").transpose()?;
+    let before = Observation::take(options)?;
+    let load = Load::start(LoadOptions {
+        bootstrap: options.bootstrap.clone(),
+        topic: options.topic.name.clone(),
+        partitions: view.partitions.len() as u32,
+        profile: options.profile.clone(),
+        idempotent: options.idempotent,
+        messages_per_producer: None,
+        client_settings: options.client_settings.clone(),
+    })?;
+    let (outcome, measured_usage) = drive(load, options, progress)?;
+    let after = Observation::take(options)?;
+    let floor_after = floor("after").transpose()?;
+    let verification = if options.verify { Some(read_back(&client, &outcome, progress)?) } else { None };
+    let mut report = summarise(options, &outcome);
+    report.brokers = measured_usage.map(|usage| broker_usage(usage, &outcome));
+    report.counters = after.counters_since(&before);
+    report.floors = floor_before.zip(floor_after).map(|(before, after)| Floors { before, after });
+    report.verification = verification;
+    Ok(report)
+}
+
+/// Warm-up, measured time, and the end; with what the brokers used in the measured time.
+fn drive(
+    mut load: Load,
+    options: &BenchOptions,
+    progress: &Progress,
+) -> Result<(LoadOutcome, Option<Usage>), BenchError> {
+    let execution = &options.profile.execution;
+    let bar = progress.stage(&options.profile.name, None);
+    let watch = |load: &Load, seconds: u64| {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until && !load.is_finished() {
+            std::thread::sleep(LOOK);
+            bar.set(load.progress().acknowledged);
+        }
+    };
+    watch(&load, execution.warmup_secs);
+    let usage = |options: &BenchOptions| {
+        let known = !options.broker_pids.is_empty();
+        known.then(|| process::usage_of_all(&options.broker_pids)).transpose()
+    };
+    let before = usage(options)?;
+    load.begin_measuring();
+    watch(&load, execution.duration_secs);
+    load.end_measuring();
+    let after = usage(options)?;
+    bar.finish();
+    let used =
+        before.zip(after).map(|(before, after)| Usage { cpu: after.cpu.saturating_sub(before.cpu), ..after });
+    Ok((load.stop(DRAIN), used))
+}
+
+fn read_back(
+    client: &ClusterClient,
+    outcome: &LoadOutcome,
+    progress: &Progress,
+) -> Result<Verification, BenchError> {
+    let verified = verify::verify(client, &outcome.history, progress)?;
+    Ok(Verification {
+        records: verified.records,
+        mb_per_s: verified.bytes as f64 / 1e6 / verified.took.as_secs_f64(),
+        findings: verified.findings,
+    })
+}
+
+fn broker_usage(usage: Usage, outcome: &LoadOutcome) -> BrokerUsage {
+    let gb = (outcome.measured_messages * outcome.history.message_size as u64) as f64 / 1e9;
+    BrokerUsage {
+        cpu_s_per_gb: usage.cpu.as_secs_f64() / gb.max(f64::MIN_POSITIVE),
+        peak_mb_of_one: usage.peak_bytes as f64 / 1e6,
+    }
+}
+
+/// The report's part that the load alone determines.
+pub fn summarise(options: &BenchOptions, outcome: &LoadOutcome) -> Report {
+    let shape = &options.profile.producer;
+    let seconds = outcome.measured.as_secs_f64().max(f64::MIN_POSITIVE);
+    let bytes = outcome.measured_messages as f64 * outcome.history.message_size as f64;
+    Report {
+        profile: options.profile.name.clone(),
+        shape: format!(
+            "{} producers{}, {} in flight each, {} bytes, linger {} ms",
+            shape.threads,
+            if options.idempotent { ", idempotent" } else { "" },
+            shape.inflight,
+            shape.message_size,
+            shape.linger_ms
+        ),
+        seconds,
+        messages: outcome.measured_messages,
+        mb_per_s: bytes / 1e6 / seconds,
+        messages_per_s: outcome.measured_messages as f64 / seconds,
+        failed: outcome.failed(),
+        retried_messages: outcome.retried_messages,
+        retried_requests: outcome.retried_requests,
+        latency: Latency::of(&outcome.latency_us),
+        brokers: None,
+        counters: None,
+        replicas: options.topic.replication_factor.unwrap_or(1),
+        floors: None,
+        verification: None,
+        errors: outcome.errors.clone(),
+    }
+}
+
+/// The brokers' counters at one moment.
+struct Observation {
+    samples: Option<Samples>,
+}
+
+impl Observation {
+    fn take(options: &BenchOptions) -> Result<Self, BenchError> {
+        let known = !options.metrics.is_empty();
+        Ok(Self { samples: known.then(|| Samples::fetch_all(&options.metrics)).transpose()? })
+    }
+
+    fn counters_since(&self, before: &Self) -> Option<BrokerCounters> {
+        let (after, before) = (self.samples.as_ref()?, before.samples.as_ref()?);
+        Some(BrokerCounters {
+            elections: after.growth(before, ELECTIONS),
+            syncs: after.growth(before, SYNCS),
+            produce_requests: after.growth(before, PRODUCE_REQUESTS),
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! What each subcommand does.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use helix_workload::bench::{self, BenchOptions};
+use helix_workload::client::ClusterClient;
+use helix_workload::engine::{Load, LoadOptions};
+use helix_workload::history::History;
+use helix_workload::profile::Profile;
+use helix_workload::progress::Progress;
+use helix_workload::reader::{self, ReadCounters, ReadError};
+use helix_workload::report::Verification;
+use helix_workload::verify;
+use serde::Serialize;
+
+use crate::arguments::{Bench, Command, Consume, LoadShape, Produce, Target, TopicShape, Verify};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+const TOPIC_DEADLINE: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_secs(330);
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(crate) fn run(command: Command) -> Outcome {
+    match command {
+        Command::Produce(produce) => run_produce(&produce),
+        Command::Consume(consume) => run_consume(&consume),
+        Command::Bench(bench) => run_bench(&bench),
+        Command::Verify(verify) => run_verify(&verify),
+    }
+}
+
+fn bench_options(target: &Target, shape: &TopicShape, load: &LoadShape, profile: &Profile) -> BenchOptions {
+    BenchOptions {
+        bootstrap: target.bootstrap.clone(),
+        topic: shape.named(&target.topic),
+        profile: profile.clone(),
+        idempotent: load.idempotent,
+        client_settings: load.client_settings.clone(),
+        broker_pids: Vec::new(),
+        metrics: Vec::new(),
+        floor_directory: None,
+        verify: false,
+    }
+}
+
+fn run_produce(produce: &Produce) -> Outcome {
+    let progress = Progress::detect();
+    let profile = produce.load.profile()?;
+    let options = bench_options(&produce.target, &produce.shape, &produce.load, &profile);
+    let client = ClusterClient::new(&options.bootstrap)?;
+    let view = client.ensure_topic(&options.topic, TOPIC_DEADLINE)?;
+    let mut load = Load::start(LoadOptions {
+        bootstrap: options.bootstrap.clone(),
+        topic: options.topic.name.clone(),
+        partitions: view.partitions.len() as u32,
+        profile: profile.clone(),
+        idempotent: options.idempotent,
+        messages_per_producer: produce.messages,
+        client_settings: options.client_settings.clone(),
+    })?;
+    load.begin_measuring();
+    let total = produce.messages.map(|each| each * u64::from(profile.producer.threads));
+    let bar = progress.stage("producing", total);
+    let outcome = if produce.messages.is_some() {
+        load.finish()
+    } else {
+        let until = Instant::now() + profile.load_duration();
+        while Instant::now() < until && !load.is_finished() {
+            std::thread::sleep(LOOK);
+            bar.set(load.progress().acknowledged);
+        }
+        load.stop(DRAIN)
+    };
+    bar.finish();
+    if let Some(path) = &produce.history {
+        outcome.history.save(path)?;
+    }
+    let report = bench::summarise(&options, &outcome);
+    print!("{report}");
+    save_json(produce.output.json.as_deref(), &report)?;
+    if produce.shape.delete_topic {
+        client.delete_topic(&options.topic.name)?;
+    }
+    report.fault().map_or(Ok(()), |fault| Err(fault.into()))
+}
+
+fn run_bench(bench: &Bench) -> Outcome {
+    let profile = bench.load.profile()?;
+    let options = BenchOptions {
+        broker_pids: bench.broker_pids.clone(),
+        metrics: bench.metrics.clone(),
+        floor_directory: bench.floor_dir.clone(),
+        verify: !bench.no_verify,
+        ..bench_options(&bench.target, &bench.shape, &bench.load, &profile)
+    };
+    let report = bench::run(&options, &Progress::detect())?;
+    print!("{report}");
+    save_json(bench.output.json.as_deref(), &report)?;
+    if bench.shape.delete_topic {
+        ClusterClient::new(&options.bootstrap)?.delete_topic(&options.topic.name)?;
+    }
+    report.fault().map_or(Ok(()), |fault| Err(fault.into()))
+}
+
+#[derive(Debug, Serialize)]
+struct Consumed {
+    records: u64,
+    bytes: u64,
+    seconds: f64,
+    mb_per_s: f64,
+}
+
+fn run_consume(consume: &Consume) -> Outcome {
+    let Target { bootstrap, topic } = &consume.target;
+    let client = ClusterClient::new(bootstrap)?;
+    let ranges = reader::whole_topic(&client, topic)?;
+    let bar =
+        Progress::detect().stage("reading", Some(ranges.iter().map(|range| range.end - range.start).sum()));
+    let counters = ReadCounters::default();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = reader::deal(&ranges, consume.readers as usize)
+            .into_iter()
+            .map(|hand| {
+                let counters = &counters;
+                scope.spawn(move || reader::read(bootstrap, topic, &hand, counters, |_, _, _| {}))
+            })
+            .collect();
+        while readers.iter().any(|reader| !reader.is_finished()) {
+            std::thread::sleep(LOOK);
+            bar.set(counters.records.load(Ordering::Relaxed));
+        }
+        readers.into_iter().try_for_each(|reader| match reader.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
+    .map_err(Box::<ReadError>::new)?;
+    bar.finish();
+    let seconds = begun.elapsed().as_secs_f64();
+    let bytes = counters.bytes.into_inner();
+    let mb_per_s = bytes as f64 / 1e6 / seconds;
+    let consumed = Consumed { records: counters.records.into_inner(), bytes, seconds, mb_per_s };
+    println!("  {:<15} {} records, {bytes} bytes in {seconds:.1} s", "read", consumed.records);
+    println!("  {:<15} {mb_per_s:.1} MB/s", "throughput");
+    save_json(consume.output.json.as_deref(), &consumed)
+}
+
+fn run_verify(command: &Verify) -> Outcome {
+    let history = History::load(&command.history)?;
+    let client = ClusterClient::new(&command.bootstrap)?;
+    let verified = verify::verify(&client, &history, &Progress::detect())?;
+    let findings = &verified.findings;
+    let rows = [
+        ("acknowledged", history.acknowledged()),
+        ("read", verified.records),
+        ("of this run", findings.stored),
+        ("uncertain", findings.uncertain),
+        ("lost", findings.lost),
+        ("twice", findings.duplicated),
+        ("reordered", findings.reordered),
+        ("damaged", findings.damaged),
+        ("misplaced", findings.misplaced),
+        ("gaps", findings.gaps),
+        ("invented", findings.invented),
+    ];
+    for (name, count) in rows {
+        println!("  {name:<15} {count}");
+    }
+    for example in &findings.examples {
+        println!("  {:<15} {example}", "example");
+    }
+    let verification = Verification {
+        records: verified.records,
+        mb_per_s: verified.bytes as f64 / 1e6 / verified.took.as_secs_f64(),
+        findings: findings.clone(),
+    };
+    save_json(command.output.json.as_deref(), &verification)?;
+    if findings.is_clean() { Ok(()) } else { Err("what was read differs from what was acknowledged".into()) }
+}
+
+fn save_json(path: Option<&Path>, outcome: &impl Serialize) -> Outcome {
+    if let Some(path) = path {
+        let path: PathBuf = path.to_owned();
+        std::fs::write(&path, serde_json::to_vec_pretty(outcome)?)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}

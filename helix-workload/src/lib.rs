@@ -1,0 +1,31 @@
+//! Load, faults and checks for Kafka-compatible clusters.
+//!
+//! The way through the crate, in the order in which a benchmark uses it:
+//!
+//! * [`profile`] says how much load, [`message`] what is in it;
+//! * [`engine`] runs the producers (one thread each, [`producer`]) and notes every acknowledgement in a [`history`];
+//! * [`verify`] reads everything back ([`reader`]) and holds it against the history by the rules of [`check`];
+//! * [`floor`] measures the least that the same work can cost on this machine, in the same run;
+//! * [`bench`] puts these together and [`report`] prints the outcome.
+//!
+//! [`cluster`] starts, kills and restarts real `helix-server` processes for the tests under `tests/`.
+//! `message`, `history` and `check` are pure: no IO, no clock.
+
+pub mod bench;
+pub mod check;
+pub mod client;
+pub mod cluster;
+pub mod engine;
+pub mod floor;
+pub mod history;
+pub mod message;
+pub mod metrics;
+pub mod process;
+pub mod producer;
+pub mod profile;
+pub mod progress;
+pub mod reader;
+pub mod report;
+pub mod server_binary;
+pub mod verify;
+pub mod wait;

@@ -1,0 +1,86 @@
+//! What `/proc` says about a process: CPU time and memory.
+
+use std::time::Duration;
+
+/// CPU time and memory of one process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// User and system time since the process started.
+    pub cpu: Duration,
+    /// Memory in use now.
+    pub resident_bytes: u64,
+    /// The most that was ever in use.
+    pub peak_bytes: u64,
+}
+
+/// The process is gone or its files can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("process {pid} can't be observed: {reason}; is it still running?")]
+pub struct ProcessError {
+    /// Which process.
+    pub pid: u32,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Looks at one process.
+pub fn usage(pid: u32) -> Result<Usage, ProcessError> {
+    let failed = |reason: String| ProcessError { pid, reason };
+    let read = |name: &str| {
+        std::fs::read_to_string(format!("/proc/{pid}/{name}")).map_err(|error| failed(error.to_string()))
+    };
+    let cpu = cpu_from_stat(&read("stat")?).ok_or_else(|| failed("its stat file has another form".into()))?;
+    let status = read("status")?;
+    let memory = |field| kib_field(&status, field).ok_or_else(|| failed(format!("no {field} in its status")));
+    Ok(Usage { cpu, resident_bytes: memory("VmRSS:")?, peak_bytes: memory("VmHWM:")? })
+}
+
+/// The sum over several processes; peaks are the largest of any.
+pub fn usage_of_all(pids: &[u32]) -> Result<Usage, ProcessError> {
+    let mut sum = Usage::default();
+    for pid in pids {
+        let one = usage(*pid)?;
+        sum.cpu += one.cpu;
+        sum.resident_bytes += one.resident_bytes;
+        sum.peak_bytes = sum.peak_bytes.max(one.peak_bytes);
+    }
+    Ok(sum)
+}
+
+/// Fields 14 and 15 count from behind the command, which may itself hold spaces and parentheses.
+fn cpu_from_stat(stat: &str) -> Option<Duration> {
+    let after_command = &stat[stat.rfind(')')? + 1..];
+    let mut fields = after_command.split_ascii_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Some(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+fn kib_field(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_with_parentheses_do_not_shift_the_fields() {
+        let stat = "7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0";
+        let per_second = rustix::param::clock_ticks_per_second() as f64;
+        assert_eq!(cpu_from_stat(stat), Some(Duration::from_secs_f64(200.0 / per_second)));
+        assert_eq!(cpu_from_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn this_process_uses_memory() {
+        let usage = usage(std::process::id()).unwrap();
+        assert!(usage.resident_bytes > 0 && usage.peak_bytes >= usage.resident_bytes);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        assert!(usage(u32::MAX).is_err());
+    }
+}

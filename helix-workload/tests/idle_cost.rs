@@ -1,0 +1,57 @@
+//! What an idle cluster costs: CPU of three nodes that each hold `HELIX_IDLE_PARTITIONS` (1,000) idle partitions,
+//! over `HELIX_IDLE_SECS` seconds (5). A measurement: it prints, and fails only if a node does not stay up.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use helix_workload::client::{ClusterClient, TopicSpec};
+use helix_workload::cluster::DEADLINE;
+use helix_workload::process::usage_of_all;
+use helix_workload::progress::line;
+use helix_workload::wait;
+use support::{OrPanic, start_cluster, variable};
+
+/// Below this share of a core the cluster counts as having settled.
+const SETTLED_PERCENT: f64 = 10.0;
+const PROMISED_PERCENT: f64 = 5.0;
+
+fn cpu_percent(pids: &[u32], over: Duration) -> f64 {
+    let begun = Instant::now();
+    let before = usage_of_all(pids).or_panic().cpu;
+    let _ = wait::until::<()>("the measured time", over, || Err("not yet".into()));
+    let used = usage_of_all(pids).or_panic().cpu - before;
+    100.0 * used.as_secs_f64() / begun.elapsed().as_secs_f64()
+}
+
+#[test]
+fn idle_partitions_cost_next_to_nothing() {
+    let partitions: u32 = variable("HELIX_IDLE_PARTITIONS", 1_000);
+    let seconds: u64 = variable("HELIX_IDLE_SECS", 5);
+    let mut cluster = start_cluster("idle-cost", 3, &[]);
+    let client = ClusterClient::new(&cluster.bootstrap()).or_panic();
+    let empty = cpu_percent(&cluster.pids(), Duration::from_secs(2));
+    let begun = Instant::now();
+    let topic = TopicSpec { name: "idle".into(), partitions, replication_factor: Some(3) };
+    client
+        .ensure_topic(&topic, DEADLINE)
+        .and_then(|_| client.await_in_sync("idle", DEADLINE))
+        .unwrap_or_else(|error| panic!("{error}\n{}", cluster.log_tails()));
+    line(&format!("{partitions} partitions, 3 copies each, ready after {:.1?}", begun.elapsed()));
+    // The topic's creation has an aftermath: a measured second below the limit says that it is over.
+    let settled = wait::until("the cluster to settle", DEADLINE, || {
+        let percent = cpu_percent(&cluster.pids(), Duration::from_secs(1));
+        if percent < SETTLED_PERCENT { Ok(()) } else { Err(format!("{percent:.1} % of a core")) }
+    });
+    if let Err(error) = settled {
+        line(&format!("{error}"));
+    }
+    let percent = cpu_percent(&cluster.pids(), Duration::from_secs(seconds));
+    let memory = usage_of_all(&cluster.pids()).or_panic().peak_bytes as f64 / 1e6;
+    let remark = if percent > PROMISED_PERCENT { "  MORE THAN PROMISED" } else { "" };
+    line(&format!(
+        "three nodes with {partitions} idle partitions each: {percent:.2} % of one core over {seconds} s \
+         ({empty:.2} % without them), peak {memory:.0} MB of one node{remark}"
+    ));
+    cluster.check_alive().or_panic();
+}
