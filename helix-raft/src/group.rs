@@ -6,6 +6,7 @@ mod election;
 mod follower;
 mod leader;
 mod output;
+mod replication;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,12 +19,15 @@ use crate::peers::Context;
 use crate::ready::{ReadRequest, RoleChange};
 use crate::rng::{Rng, mix};
 use crate::types::{
-    Durability, Entry, GroupId, HardState, Incarnation, Index, Membership, Payload, Position, ReplicaId,
-    Role, Term,
+    Body, Durability, Entry, GroupId, HardState, Incarnation, Index, Membership, Payload, Position,
+    ReplicaId, Role, Term,
 };
 
 use follower::Following;
 use leader::Leading;
+
+/// Everything by which a group can come to count differently in the digests.
+pub(crate) type Standing = (Role, Term, Option<ReplicaId>, u64);
 
 /// What the next `Ready` has to say beside what can be read off the state.
 #[derive(Clone, Debug)]
@@ -159,6 +163,11 @@ impl<P: Payload> Group<P> {
 
     pub(crate) fn trim_tail(&mut self, bytes: usize) -> usize {
         self.log.trim(bytes)
+    }
+
+    /// Changes whenever the contribution to the digests does.
+    pub(crate) const fn standing(&self) -> Standing {
+        (self.role, self.hard.term, self.leader, self.membership_version)
     }
 
     /// What this group adds to the digests.
@@ -401,8 +410,9 @@ impl<P: Payload> Group<P> {
     fn note_memberships(&mut self, entries: &[Entry<P>]) -> bool {
         let mut changed = false;
         for entry in entries {
-            if let crate::types::Body::Membership(membership) = &entry.body {
+            if let Body::Membership(membership) = &entry.body {
                 self.memberships.push(entry.index, membership.clone());
+                self.log.want_sync(entry.index);
                 changed = true;
             }
         }

@@ -289,3 +289,143 @@ fn buckets_of(mask: u64) -> Vec<Bucket> {
 fn wakes(replica: ReplicaId, buckets: Vec<Bucket>) -> Vec<Wake> {
     buckets.into_iter().map(|bucket| Wake { replica, bucket }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Digests of one bucket, as led and as followed.
+    #[derive(Default)]
+    struct Fixed {
+        led: u64,
+        followed: u64,
+    }
+
+    impl DigestSource for Fixed {
+        fn led_digest(&self, _: ReplicaId, bucket: Bucket) -> u64 {
+            if bucket == Bucket(3) { self.led } else { 0 }
+        }
+
+        fn followed_digest(&self, _: ReplicaId, bucket: Bucket) -> u64 {
+            if bucket == Bucket(3) { self.followed } else { 0 }
+        }
+    }
+
+    const ONE: ReplicaId = ReplicaId(1);
+    const TWO: ReplicaId = ReplicaId(2);
+
+    fn heartbeats(me: ReplicaId, incarnation: u64, peer: ReplicaId, now_ms: u64) -> Heartbeats {
+        let options =
+            HeartbeatOptions { me, incarnation: Incarnation(incarnation), interval_ms: 100, timeout_ms: 500 };
+        let mut heartbeats = Heartbeats::new(options);
+        heartbeats.add_peer(now_ms, peer);
+        heartbeats
+    }
+
+    fn exchange(
+        now_ms: u64,
+        one: &mut Heartbeats,
+        two: &mut Heartbeats,
+        led: &Fixed,
+        followed: &Fixed,
+    ) -> Vec<Wake> {
+        let mut woken = Vec::new();
+        for (_, heartbeat) in one.tick(now_ms, led) {
+            let (answer, wakes) = two.on_heartbeat(now_ms, ONE, &heartbeat, followed);
+            woken.extend(wakes);
+            if let Some(answer) = answer {
+                woken.extend(one.on_answer(now_ms, TWO, &answer));
+            }
+        }
+        woken
+    }
+
+    #[test]
+    fn a_peer_that_never_shows_itself_is_reported_once_after_the_timeout() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        for now_ms in (0..500).step_by(100) {
+            assert_eq!(one.tick(now_ms, &Fixed::default()).len(), 1);
+            assert_eq!(one.take_events(), []);
+        }
+        one.tick(500, &Fixed::default());
+        let gone = Liveness { heard: false, round_trip: false };
+        assert_eq!(one.take_events(), [HeartbeatEvent::Liveness(TWO, gone)]);
+        one.tick(2000, &Fixed::default());
+        assert_eq!(one.take_events(), []);
+    }
+
+    #[test]
+    fn a_one_way_connection_is_heard_and_no_round_trip() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        let mut two = heartbeats(TWO, 1, ONE, 0);
+        for now_ms in (0..=600).step_by(100) {
+            for (_, heartbeat) in one.tick(now_ms, &Fixed::default()) {
+                // Its answers are lost.
+                assert!(two.on_heartbeat(now_ms, ONE, &heartbeat, &Fixed::default()).0.is_some());
+            }
+            two.tick(now_ms, &Fixed::default());
+        }
+        assert_eq!(two.liveness(ONE), Some(Liveness { heard: true, round_trip: false }));
+        assert_eq!(one.liveness(TWO), Some(Liveness { heard: false, round_trip: false }));
+    }
+
+    #[test]
+    fn an_old_answer_proves_no_contact() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        let mut two = heartbeats(TWO, 1, ONE, 0);
+        let (_, heartbeat) = one.tick(0, &Fixed::default()).remove(0);
+        let (answer, _) = two.on_heartbeat(0, ONE, &heartbeat, &Fixed::default());
+        one.on_answer(700, TWO, &answer.unwrap());
+        assert_eq!(one.liveness(TWO), Some(Liveness { heard: true, round_trip: false }));
+    }
+
+    #[test]
+    fn a_refused_connection_counts_at_once() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        let mut two = heartbeats(TWO, 1, ONE, 0);
+        exchange(100, &mut one, &mut two, &Fixed::default(), &Fixed::default());
+        one.take_events();
+        one.refused(150, TWO);
+        let gone = Liveness { heard: false, round_trip: false };
+        assert_eq!(one.take_events(), [HeartbeatEvent::Liveness(TWO, gone)]);
+    }
+
+    #[test]
+    fn a_difference_acts_when_it_is_seen_twice_in_a_row() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        let mut two = heartbeats(TWO, 1, ONE, 0);
+        let (led, same, differs) =
+            (Fixed { led: 7, followed: 0 }, Fixed { led: 0, followed: 7 }, Fixed { led: 0, followed: 8 });
+        let both = [Wake { replica: ONE, bucket: Bucket(3) }, Wake { replica: TWO, bucket: Bucket(3) }];
+        assert_eq!(exchange(0, &mut one, &mut two, &led, &differs), []);
+        assert_eq!(exchange(100, &mut one, &mut two, &led, &same), []);
+        assert_eq!(exchange(200, &mut one, &mut two, &led, &differs), []);
+        assert_eq!(exchange(300, &mut one, &mut two, &led, &differs), both);
+        assert_eq!(exchange(400, &mut one, &mut two, &led, &differs), [], "it takes two to act again");
+        assert_eq!(exchange(500, &mut one, &mut two, &led, &differs), both);
+    }
+
+    #[test]
+    fn a_duplicate_is_not_a_second_sight() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        let mut two = heartbeats(TWO, 1, ONE, 0);
+        let (_, heartbeat) = one.tick(0, &Fixed { led: 7, followed: 0 }).remove(0);
+        for _ in 0..3 {
+            assert_eq!(two.on_heartbeat(0, ONE, &heartbeat, &Fixed::default()).1, []);
+        }
+    }
+
+    #[test]
+    fn a_new_incarnation_is_an_event_and_the_old_one_is_not_heard_any_more() {
+        let mut old = heartbeats(ONE, 1, TWO, 0);
+        let mut new = heartbeats(ONE, 2, TWO, 0);
+        let mut two = heartbeats(TWO, 1, ONE, 0);
+        exchange(0, &mut old, &mut two, &Fixed::default(), &Fixed::default());
+        assert_eq!(two.take_events(), [HeartbeatEvent::Incarnation(ONE, Incarnation(1))]);
+        exchange(0, &mut new, &mut two, &Fixed::default(), &Fixed::default());
+        assert_eq!(two.take_events(), [HeartbeatEvent::Incarnation(ONE, Incarnation(2))]);
+        assert_eq!(two.incarnation(ONE), Incarnation(2));
+        let (_, late) = old.tick(100, &Fixed::default()).remove(0);
+        assert_eq!(two.on_heartbeat(100, ONE, &late, &Fixed::default()).0, None);
+    }
+}

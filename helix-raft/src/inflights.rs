@@ -69,3 +69,71 @@ impl Inflights {
         self.window.is_empty() && self.blocked_until.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Send { entries: u64, bytes: usize },
+        Answer { back: u64 },
+        Clear,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (1u64..4, 0usize..700).prop_map(|(entries, bytes)| Step::Send { entries, bytes }),
+            3 => (0u64..12).prop_map(|back| Step::Answer { back }),
+            1 => Just(Step::Clear),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn the_window_is_what_was_sent_and_not_answered(steps in steps()) {
+            let mut inflights = Inflights::new(4, 1000);
+            let mut model: Vec<(u64, usize)> = Vec::new();
+            let mut last = 0;
+            for step in steps {
+                match step {
+                    Step::Send { entries, bytes } => {
+                        let Some(room) = inflights.room() else { continue };
+                        let bytes = bytes.min(room.max(1));
+                        last += entries;
+                        inflights.add(Index(last), bytes);
+                        model.push((last, bytes));
+                    }
+                    Step::Answer { back } => {
+                        let stored = last.saturating_sub(back);
+                        inflights.free_to(Index(stored));
+                        model.retain(|sent| sent.0 > stored);
+                    }
+                    Step::Clear => {
+                        inflights.clear();
+                        model.clear();
+                    }
+                }
+                let bytes: usize = model.iter().map(|sent| sent.1).sum();
+                prop_assert!(model.len() <= 4 && bytes <= 1000);
+                prop_assert_eq!(inflights.is_empty(), model.is_empty());
+                let open = model.len() < 4 && (bytes < 1000 || model.is_empty());
+                prop_assert_eq!(inflights.room(), open.then_some(1000 - bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_on_top_of_what_a_follower_holds_in_memory() {
+        let mut inflights = Inflights::new(4, 1000);
+        inflights.block_until(Index(5));
+        assert_eq!(inflights.room(), None);
+        inflights.free_to(Index(4));
+        assert_eq!(inflights.room(), None);
+        inflights.free_to(Index(5));
+        assert_eq!(inflights.room(), Some(1000));
+    }
+}

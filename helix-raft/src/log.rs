@@ -419,3 +419,7 @@ fn recover_terms(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{AddGroupError, GroupOptions, MultiRaftConfig, ProposeError, TransferError};
 use crate::digest::{Contribution, Digests};
-use crate::group::Group;
+use crate::group::{Group, Standing};
 use crate::message::{Message, Start};
 use crate::peers::{Context, Liveness, Seen};
 use crate::ready::{Ready, Status};
@@ -31,6 +31,8 @@ struct Slot<P> {
     group: Group<P>,
     /// Waits in the queue for `take_ready`.
     queued: bool,
+    /// What the contribution was made from.
+    standing: Option<Standing>,
     contribution: Contribution,
     membership_version: u64,
     /// The members besides this replica, as they stand in the index by replica.
@@ -96,6 +98,7 @@ impl<P: Payload> MultiRaft<P> {
         let slot = Slot {
             group,
             queued: false,
+            standing: None,
             contribution: Contribution::default(),
             membership_version: u64::MAX,
             shared_with: Vec::new(),
@@ -149,8 +152,10 @@ impl<P: Payload> MultiRaft<P> {
         } else {
             self.active.remove(&id);
         }
-        let contribution = slot.group.contribution(&self.cx);
-        if contribution != slot.contribution {
+        let standing = slot.group.standing();
+        if slot.standing != Some(standing) {
+            slot.standing = Some(standing);
+            let contribution = slot.group.contribution(&self.cx);
             self.digests.replace(id, &slot.contribution, &contribution);
             slot.contribution = contribution;
         }

@@ -68,3 +68,65 @@ fn half_result(voters: &[ReplicaId], vote: impl Fn(ReplicaId) -> Option<bool>) -
         VoteResult::Pending
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn memberships() -> impl Strategy<Value = Membership> {
+        let half = |least| prop::collection::btree_set(1u64..8, least..6);
+        (half(1), half(0)).prop_map(|(voters, outgoing)| Membership {
+            voters: voters.into_iter().map(ReplicaId).collect(),
+            outgoing: outgoing.into_iter().map(ReplicaId).collect(),
+            learners: vec![ReplicaId(9)],
+        })
+    }
+
+    /// Counts heads in each half, the long way.
+    fn brute_force(membership: &Membership, agrees: impl Fn(ReplicaId) -> bool) -> bool {
+        [&membership.voters, &membership.outgoing].into_iter().filter(|half| !half.is_empty()).all(|half| {
+            let yes = half.iter().filter(|voter| agrees(**voter)).count();
+            2 * yes > half.len()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_is_the_highest_that_a_majority_has_reached(
+            membership in memberships(),
+            positions in prop::collection::vec(0u64..12, 10),
+        ) {
+            let at = |voter: ReplicaId| Index(positions[voter.get() as usize]);
+            let expected = (0..12)
+                .map(Index)
+                .filter(|index| brute_force(&membership, |voter| at(voter) >= *index))
+                .max();
+            prop_assert_eq!(Some(majority_index(&membership, at)), expected);
+        }
+
+        #[test]
+        fn an_election_is_decided_when_the_open_votes_no_longer_matter(
+            membership in memberships(),
+            votes in prop::collection::vec(prop::option::of(any::<bool>()), 10),
+        ) {
+            let vote = |voter: ReplicaId| votes[voter.get() as usize];
+            let expected = if brute_force(&membership, |voter| vote(voter) == Some(true)) {
+                VoteResult::Won
+            } else if brute_force(&membership, |voter| vote(voter) != Some(false)) {
+                VoteResult::Pending
+            } else {
+                VoteResult::Lost
+            };
+            prop_assert_eq!(vote_result(&membership, vote), expected);
+        }
+    }
+
+    #[test]
+    fn nobody_decides_for_an_empty_configuration() {
+        let nobody = Membership::default();
+        assert_eq!(vote_result(&nobody, |_| Some(true)), VoteResult::Pending);
+        assert_eq!(majority_index(&nobody, |_| Index(7)), Index::ZERO);
+    }
+}

@@ -114,3 +114,87 @@ pub fn term_runs<E>(
     }
     Ok(runs)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A log of terms that never fall, after a start.
+    fn logs() -> impl Strategy<Value = (u64, Vec<u64>)> {
+        (0u64..5, prop::collection::vec(0u64..3, 0..30)).prop_map(|(start, steps)| {
+            let mut term = 1;
+            let terms = steps.into_iter().map(|step| {
+                term += step / 2;
+                term
+            });
+            (start, terms.collect())
+        })
+    }
+
+    fn runs_of(start: u64, terms: &[u64]) -> TermRuns {
+        let mut runs = TermRuns::new(Position::new(Index(start), Term(1)));
+        for (number, term) in terms.iter().enumerate() {
+            runs.extend(Index(start + 1 + number as u64), Term(*term));
+        }
+        runs
+    }
+
+    fn check(runs: &TermRuns, start: u64, terms: &[u64]) {
+        for index in 0..start + terms.len() as u64 + 3 {
+            let expected = match index.checked_sub(start) {
+                None => None,
+                Some(0) => Some(runs.start().term),
+                Some(at) => terms.get(at as usize - 1).map(|term| Term(*term)),
+            };
+            assert_eq!(runs.term_at(Index(index)), expected, "at {index} of {terms:?} after {start}");
+        }
+        assert_eq!(runs.last().index, Index(start + terms.len() as u64));
+    }
+
+    proptest! {
+        #[test]
+        fn every_term_is_known((start, terms) in logs(), cut in 0usize..30, moved in 0usize..30) {
+            let mut runs = runs_of(start, &terms);
+            check(&runs, start, &terms);
+            let kept = cut.min(terms.len());
+            if kept < terms.len() {
+                runs.truncate_from(Index(start + 1 + kept as u64));
+            }
+            check(&runs, start, &terms[..kept]);
+            let moved = moved.min(kept);
+            if moved > 0 {
+                runs.move_start(Position::new(Index(start + moved as u64), Term(terms[moved - 1])));
+                check(&runs, start + moved as u64, &terms[moved..kept]);
+            }
+        }
+
+        #[test]
+        fn the_hint_is_the_highest_position_that_can_match((start, terms) in logs(), index in 0u64..40, term in 1u64..9) {
+            let runs = runs_of(start, &terms);
+            let last = start + terms.len() as u64;
+            let expected = (start..=index.min(last))
+                .rev()
+                .find(|at| runs.term_at(Index(*at)).is_some_and(|found| found <= Term(term)))
+                .unwrap_or(start);
+            prop_assert_eq!(runs.last_not_above(Index(index), Term(term)).index, Index(expected));
+        }
+
+        #[test]
+        fn runs_are_found_by_few_questions((start, terms) in logs()) {
+            let runs = runs_of(start, &terms);
+            let mut asked = 0;
+            let found = term_runs(Index(start + 1), runs.last().index, |index| {
+                asked += 1;
+                runs.term_at(index).ok_or(())
+            });
+            let distinct = terms.iter().collect::<std::collections::BTreeSet<_>>().len();
+            prop_assert_eq!(found.as_deref().map(<[_]>::len), Ok(distinct));
+            prop_assert!(asked <= distinct * 7);
+            for (first, term) in found.unwrap() {
+                prop_assert_eq!(runs.term_at(first), Some(term));
+            }
+        }
+    }
+}

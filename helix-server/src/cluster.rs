@@ -78,23 +78,24 @@ impl ClusterLink {
     }
 }
 
-/// Which nodes were heard of within the election timeout. Written by the heartbeats, read by metadata requests.
+/// Which nodes were not heard of within the election timeout. A node counts as alive until it had its chance. Written by the
+/// heartbeats, read by metadata requests.
 #[derive(Debug, Default)]
 pub(crate) struct NodeLiveness {
-    alive: RwLock<HashSet<NodeId>>,
+    silent: RwLock<HashSet<ReplicaId>>,
 }
 
 impl NodeLiveness {
-    pub(crate) fn is_alive(&self, node: NodeId) -> bool {
-        self.alive.read().contains(&node)
+    pub(crate) fn is_alive(&self, replica: ReplicaId) -> bool {
+        !self.silent.read().contains(&replica)
     }
 
-    pub(crate) fn set(&self, node: NodeId, liveness: Liveness) {
-        let mut alive = self.alive.write();
+    pub(crate) fn set(&self, replica: ReplicaId, liveness: Liveness) {
+        let mut silent = self.silent.write();
         if liveness.heard {
-            alive.insert(node);
+            silent.remove(&replica);
         } else {
-            alive.remove(&node);
+            silent.insert(replica);
         }
     }
 }

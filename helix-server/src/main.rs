@@ -1,2 +1,105 @@
 //! The `helix-server` program.
-fn main() {}
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use helix_server::cli::{self, CliError, Command};
+use helix_server::config::ServerConfig;
+use helix_server::durable::layout::WAL_DIRECTORY;
+use helix_server::node;
+use helix_wal::disk::RealDisk;
+use helix_wal::inspect::{self, DumpOptions, VerifyReport};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(Command::Run(config)) => run(*config),
+        Ok(Command::WalDump { data_dir }) => look_into(&data_dir, Look::Dump),
+        Ok(Command::WalVerify { data_dir }) => look_into(&data_dir, Look::Verify),
+        Err(CliError::Usage(usage)) => usage.exit(),
+        Err(CliError::Config(error)) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("helix-server: {error}");
+    ExitCode::FAILURE
+}
+
+fn run(config: ServerConfig) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("helix").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let result = runtime.block_on(async {
+        let stop = stop_on_signal()?;
+        node::run(config, stop).await.map_err(std::io::Error::other)
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Tells when the process is asked to end: SIGTERM, or SIGINT from a terminal.
+fn stop_on_signal() -> std::io::Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        sender.send_replace(true);
+        // The signal stays told for as long as anybody can ask.
+        sender.closed().await;
+    });
+    Ok(receiver)
+}
+
+enum Look {
+    Dump,
+    Verify,
+}
+
+fn look_into(data_dir: &Path, look: Look) -> ExitCode {
+    let disk = match RealDisk::new(data_dir.join(WAL_DIRECTORY)) {
+        Ok(disk) => Arc::new(disk),
+        Err(error) => return fail(&error),
+    };
+    let mut out = std::io::stdout().lock();
+    match look {
+        Look::Dump => match inspect::dump(&*disk, DumpOptions::default(), &mut out) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Look::Verify => match inspect::verify(&*disk) {
+            Ok(report) => show(&report, &mut out),
+            Err(error) => fail(&error),
+        },
+    }
+}
+
+fn show(report: &VerifyReport, out: &mut dyn Write) -> ExitCode {
+    let VerifyReport { segments, frames, bytes, problems, notes } = report;
+    let mut text = format!("{segments} segment(s), {frames} record(s), {bytes} bytes\n");
+    for note in notes {
+        text += &format!("note: {note}\n");
+    }
+    for problem in problems {
+        text += &format!("problem: {problem}\n");
+    }
+    text += if problems.is_empty() { "the write-ahead log is whole\n" } else { "the write-ahead log is damaged\n" };
+    match out.write_all(text.as_bytes()) {
+        Ok(()) if problems.is_empty() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}

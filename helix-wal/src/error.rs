@@ -138,7 +138,9 @@ pub enum CloseError {
 
 /// The answer of a space check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{requested} bytes asked for, {available} available above a reserve of {reserve}; free space on the log's disk")]
+#[error(
+    "{requested} bytes asked for, {available} available above a reserve of {reserve}; free space on the log's disk"
+)]
 pub struct OutOfSpace {
     /// What was asked for.
     pub requested: u64,

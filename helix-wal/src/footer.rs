@@ -95,8 +95,7 @@ pub(crate) struct Run {
 
 impl Run {
     fn new(first: Index, prev_term: Term, meta: EntryMeta) -> Self {
-        let mut run =
-            Self { first, prev_term, entries: Vec::new(), bytes: 0, max_timestamp_ms: i64::MIN };
+        let mut run = Self { first, prev_term, entries: Vec::new(), bytes: 0, max_timestamp_ms: i64::MIN };
         run.push(meta);
         run
     }
@@ -573,8 +572,8 @@ mod tests {
     use super::*;
     use crate::disk::{Disk, FaultyDisk};
     use crate::frame::FrameHeader;
-    use crate::record::Record;
     use crate::payload::Payload;
+    use crate::record::Record;
     use proptest::prelude::*;
 
     fn header(group: u64, kind: RecordKind, index: u64, term: u64, prev_term: u64, lsn: u64) -> FrameHeader {

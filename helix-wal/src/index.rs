@@ -268,9 +268,7 @@ impl Index {
         };
         match log.ranges.back_mut() {
             Some(back)
-                if back.segment == segment
-                    && back.last.next() == header.index
-                    && run_first <= back.first =>
+                if back.segment == segment && back.last.next() == header.index && run_first <= back.first =>
             {
                 back.last = header.index;
                 back.run.first = run_first;
@@ -307,11 +305,12 @@ impl Index {
         let dense = self.segments.get(&range.segment).and_then(SegmentEntry::dense);
         let Some(dense) = dense else { return Located::Stored };
         let last = EntryIndex(range.last.0.min(from.0.saturating_add(max_count.saturating_sub(1))));
-        let entries = (from.0..=last.0).map_while(|index| {
-            let index = EntryIndex(index);
-            dense.run_of(range.run.group, index)?.get(index).copied()
+        let entries = dense.run_of(range.run.group, from).and_then(|run| {
+            let at = |index: EntryIndex| usize::try_from(index.0 - run.first.0).unwrap_or(usize::MAX);
+            let end = at(last).saturating_add(1).min(run.entries.len());
+            run.entries.get(at(from)..end)
         });
-        Located::Dense(entries.collect())
+        Located::Dense(entries.unwrap_or_default().to_vec())
     }
 
     /// The LSN below which all records of a group are dead once a `Start` at `index` is written with `lsn`, or `None` if
@@ -336,6 +335,11 @@ impl Index {
         let Some(entry) = self.segments.get_mut(&segment) else { return };
         entry.contents = Contents::Sealed(SealedContents::of(directory));
         entry.file_bytes = file_bytes;
+        self.set_stored_runs(segment, directory);
+    }
+
+    /// Tells the ranges of a segment where their dense entries are stored.
+    pub(crate) fn set_stored_runs(&mut self, segment: SegmentId, directory: &Directory) {
         for run in &directory.runs {
             let Some(log) = self.groups.get_mut(&run.group) else { continue };
             let mine = log.ranges.iter_mut().filter(|range| range.segment == segment);
@@ -358,7 +362,8 @@ impl Index {
         }
         for state in &directory.states {
             let log = self.groups.get_mut(&state.group);
-            let of_log = log.into_iter().flat_map(|log| [&mut log.start_state, &mut log.checkpoint]).flatten();
+            let of_log =
+                log.into_iter().flat_map(|log| [&mut log.start_state, &mut log.checkpoint]).flatten();
             let of_deleted = self.deleted.get_mut(&state.group);
             for reference in of_log.chain(of_deleted) {
                 if reference.meta.lsn == state.lsn && reference.meta.kind == state.kind {

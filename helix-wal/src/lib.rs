@@ -43,21 +43,34 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod classify;
 pub mod disk;
 mod error;
+mod footer;
+mod frame;
+mod housekeeper;
+mod index;
 pub mod inspect;
 mod options;
 mod payload;
 mod reader;
 mod record;
 mod recovered;
+mod recovery;
+mod resolve;
 mod retention;
+mod scan;
+mod segment;
+mod shared;
+mod space;
 mod stats;
+mod syncer;
 mod types;
 mod wal;
+mod writer;
 
 pub use error::{AppendError, CloseError, FatalError, OpenError, OutOfSpace, ReadError, ReclaimError};
-pub use options::{SealedSegment, SpaceClass, WalOptions};
+pub use options::{OnFatal, OnSeal, SealedSegment, SpaceClass, WalOptions};
 pub use payload::Payload;
 pub use reader::ReadLimit;
 pub use record::{Bounds, Durability, Record, RecordKind, StoredRecord};

@@ -1,4 +1,23 @@
-//! Reading entries back.
+//! Reading entries back: by index in order, and looking up indexes by offset and timestamp.
+//!
+//! The index is asked under a short lock; files are read without one. A segment that is retired meanwhile stays readable for
+//! those who got hold of it before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::error::ReadError;
+use crate::footer::{EntryMeta, StateMeta, load_entries};
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use crate::index::{Located, Range};
+use crate::payload::Payload;
+use crate::record::{Record, RecordKind, StoredRecord};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::types::{GroupId, Index, Offset, SegmentId, Term};
 
 /// Where a read ends. One record is always read, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,4 +26,515 @@ pub struct ReadLimit {
     pub max_bytes: u64,
     /// Records.
     pub max_records: usize,
+}
+
+/// Frames of other groups that lie between two wanted ones are read along if they are not longer than this.
+const MAX_GAP_BYTES: u64 = 16 << 10;
+/// One call reads about this much at most, unless a single frame is longer.
+const MAX_CALL_BYTES: u64 = 4 << 20;
+
+/// Dense entries of sealed segments, the least recently used forgotten first.
+pub(crate) struct FooterCache {
+    max_bytes: u64,
+    runs: Mutex<CachedRuns>,
+}
+
+type RunKey = (SegmentId, GroupId, Index);
+
+#[derive(Default)]
+struct CachedRuns {
+    runs: HashMap<RunKey, (Arc<[EntryMeta]>, u64)>,
+    bytes: u64,
+    clock: u64,
+}
+
+impl FooterCache {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        Self { max_bytes, runs: Mutex::default() }
+    }
+
+    fn get(&self, key: &RunKey) -> Option<Arc<[EntryMeta]>> {
+        let mut cached = self.runs.lock();
+        cached.clock += 1;
+        let now = cached.clock;
+        let (entries, used) = cached.runs.get_mut(key)?;
+        *used = now;
+        Some(Arc::clone(entries))
+    }
+
+    fn put(&self, key: RunKey, entries: &Arc<[EntryMeta]>) {
+        let mut cached = self.runs.lock();
+        cached.clock += 1;
+        let now = cached.clock;
+        if let Some((replaced, _)) = cached.runs.insert(key, (Arc::clone(entries), now)) {
+            cached.bytes -= cost_bytes(&replaced);
+        }
+        cached.bytes += cost_bytes(entries);
+        if cached.bytes > self.max_bytes {
+            cached.forget_oldest(self.max_bytes / 4 * 3);
+        }
+    }
+
+    pub(crate) fn forget(&self, segment: SegmentId) {
+        let mut cached = self.runs.lock();
+        let CachedRuns { runs, bytes, .. } = &mut *cached;
+        runs.retain(|key, (entries, _)| {
+            let keep = key.0 != segment;
+            if !keep {
+                *bytes -= cost_bytes(entries);
+            }
+            keep
+        });
+    }
+}
+
+impl CachedRuns {
+    fn forget_oldest(&mut self, max_bytes: u64) {
+        let mut by_age: Vec<(u64, RunKey)> = self.runs.iter().map(|(key, (_, used))| (*used, *key)).collect();
+        by_age.sort_unstable();
+        for (_, key) in by_age {
+            if self.bytes <= max_bytes {
+                break;
+            }
+            if let Some((entries, _)) = self.runs.remove(&key) {
+                self.bytes -= cost_bytes(&entries);
+            }
+        }
+    }
+}
+
+fn cost_bytes(entries: &[EntryMeta]) -> u64 {
+    (size_of_val(entries) + 96) as u64
+}
+
+/// A range and the segment it is in, held so that it stays readable.
+struct Place {
+    segment: Arc<Segment>,
+    range: Range,
+    /// The entries from the asked one on, if they are in memory.
+    dense: Option<Vec<EntryMeta>>,
+}
+
+/// The range that holds `from`, if there is one: a hole is an error.
+fn place_of(
+    shared: &Shared,
+    group: GroupId,
+    from: Index,
+    max_count: usize,
+) -> Result<Option<Place>, ReadError> {
+    let index = shared.index.read();
+    let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+    if from <= log.start.index {
+        let start_index = log.start.index;
+        return Err(ReadError::BelowStart { group, requested: from, start_index });
+    }
+    if from > log.last_index {
+        return Ok(None);
+    }
+    let damaged = ReadError::Damaged { group, index: from };
+    let Some(range) = log.range_at(from).filter(|range| range.first <= from) else { return Err(damaged) };
+    let Some(entry) = index.segments.get(&range.segment) else { return Err(damaged) };
+    let dense = match index.locate(range, from, max_count as u64) {
+        Located::Dense(entries) => Some(entries),
+        Located::Stored => None,
+    };
+    Ok(Some(Place { segment: Arc::clone(&entry.segment), range: *range, dense }))
+}
+
+/// All dense entries of the stored run that `range` is a part of.
+fn stored_run(shared: &Shared, segment: &Segment, range: &Range) -> Result<Arc<[EntryMeta]>, ReadError> {
+    let run = &range.run;
+    let key = (segment.id, run.group, run.first);
+    if let Some(entries) = shared.footers.get(&key) {
+        return Ok(entries);
+    }
+    let entries = load_entries(&*segment.file, run.entries_position, run.count, run.entries_crc)?;
+    let entries: Arc<[EntryMeta]> =
+        entries.ok_or(ReadError::Damaged { group: run.group, index: range.first })?.into();
+    shared.footers.put(key, &entries);
+    Ok(entries)
+}
+
+impl Place {
+    /// The live entries of this place from `from` on, at most `max_count`.
+    fn entries(&self, shared: &Shared, from: Index, max_count: usize) -> Result<Vec<EntryMeta>, ReadError> {
+        if let Some(dense) = &self.dense {
+            return Ok(dense.clone());
+        }
+        let run = stored_run(shared, &self.segment, &self.range)?;
+        let at = |index: Index| usize::try_from(index.0 - self.range.run.first.0).unwrap_or(usize::MAX);
+        let end = (at(self.range.last) + 1).min(at(from).saturating_add(max_count));
+        let live = run.get(at(from)..end.min(run.len()));
+        live.map(<[EntryMeta]>::to_vec).ok_or(ReadError::Damaged { group: self.range.run.group, index: from })
+    }
+}
+
+/// All live entries of a range of a sealed segment.
+pub(crate) fn live_entries(
+    shared: &Shared,
+    segment: &Arc<Segment>,
+    range: &Range,
+) -> Result<Vec<EntryMeta>, ReadError> {
+    let place = Place { segment: Arc::clone(segment), range: *range, dense: None };
+    place.entries(shared, range.first, usize::MAX)
+}
+
+/// One entry of a range, from memory or from the footer.
+pub(crate) fn meta_in(shared: &Shared, range: &Range, index: Index) -> Result<EntryMeta, ReadError> {
+    let (segment, located) = {
+        let all = shared.index.read();
+        let entry = all.segments.get(&range.segment);
+        (entry.map(|entry| Arc::clone(&entry.segment)), all.locate(range, index, 1))
+    };
+    let damaged = ReadError::Damaged { group: range.run.group, index };
+    let Some(segment) = segment else { return Err(damaged) };
+    let dense = match located {
+        Located::Dense(entries) => Some(entries),
+        Located::Stored => None,
+    };
+    let place = Place { segment, range: *range, dense };
+    place.entries(shared, index, 1)?.first().copied().ok_or(damaged)
+}
+
+pub(crate) fn term_at(shared: &Shared, group: GroupId, index: Index) -> Result<Option<Term>, ReadError> {
+    {
+        let all = shared.index.read();
+        let log = all.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+        if index == log.last_index {
+            return Ok(Some(log.last_term));
+        }
+        if index == log.start.index {
+            return Ok(Some(log.start.term));
+        }
+        if index < log.start.index {
+            return Ok(None);
+        }
+    }
+    let Some(place) = place_of(shared, group, index, 1)? else { return Ok(None) };
+    if place.range.last == index && place.range.last == place.range.run.last() {
+        return Ok(Some(place.range.run.last_term));
+    }
+    Ok(place.entries(shared, index, 1)?.first().map(|meta| meta.term))
+}
+
+pub(crate) fn read(
+    shared: &Shared,
+    group: GroupId,
+    from: Index,
+    limit: ReadLimit,
+) -> Result<Vec<StoredRecord>, ReadError> {
+    let mut records: Vec<StoredRecord> = Vec::new();
+    let mut bytes_left = limit.max_bytes;
+    let mut next = from;
+    let max_records = limit.max_records.max(1);
+    while records.len() < max_records {
+        let place = match place_of(shared, group, next, max_records - records.len()) {
+            Ok(Some(place)) => place,
+            Ok(None) => break,
+            // What was read so far is good; the next read begins at the damage.
+            Err(_) if !records.is_empty() => break,
+            Err(error) => return Err(error),
+        };
+        let entries = match place.entries(shared, next, max_records - records.len()) {
+            Ok(entries) => entries,
+            Err(_) if !records.is_empty() => break,
+            Err(error) => return Err(error),
+        };
+        let wanted = within(&entries, &mut bytes_left, records.is_empty());
+        let complete = wanted.len() == entries.len();
+        let outcome = read_entries(&place.segment, group, next, wanted, &mut records);
+        if let Err(error) = outcome {
+            return if records.is_empty() { Err(error) } else { Ok(records) };
+        }
+        if !complete || wanted.is_empty() {
+            break;
+        }
+        next = Index(from.0 + records.len() as u64);
+        if !is_chain(&records) {
+            break;
+        }
+    }
+    Ok(keep_chain(records))
+}
+
+/// The first entries that fit, at least one if `need_one`.
+fn within<'a>(entries: &'a [EntryMeta], bytes_left: &mut u64, need_one: bool) -> &'a [EntryMeta] {
+    let mut count = 0;
+    for entry in entries {
+        let bytes = u64::from(entry.payload_len);
+        if bytes > *bytes_left && !(need_one && count == 0) {
+            break;
+        }
+        *bytes_left = bytes_left.saturating_sub(bytes);
+        count += 1;
+    }
+    &entries[..count]
+}
+
+fn is_chain(records: &[StoredRecord]) -> bool {
+    records.windows(2).all(|pair| pair[1].record.prev_term == pair[0].record.term)
+}
+
+/// A suffix that was replaced between two looks at the index would not fit what was read before; it is left out.
+fn keep_chain(mut records: Vec<StoredRecord>) -> Vec<StoredRecord> {
+    let fits = records.windows(2).take_while(|pair| pair[1].record.prev_term == pair[0].record.term).count();
+    records.truncate(fits + 1);
+    records
+}
+
+/// Reads consecutive entries, neighbours with one call. What precedes a damaged one is in `records` on error.
+fn read_entries(
+    segment: &Segment,
+    group: GroupId,
+    first: Index,
+    entries: &[EntryMeta],
+    records: &mut Vec<StoredRecord>,
+) -> Result<(), ReadError> {
+    let mut index = first;
+    let mut rest = entries;
+    while let Some(head) = rest.first() {
+        let mut end = head.position + head.frame_bytes();
+        let mut count = 1;
+        for entry in &rest[1..] {
+            let entry_end = entry.position + entry.frame_bytes();
+            let near = entry.position >= end && entry.position - end <= MAX_GAP_BYTES;
+            if !near || entry_end - head.position > MAX_CALL_BYTES {
+                break;
+            }
+            end = entry_end;
+            count += 1;
+        }
+        let damaged = |index| ReadError::Damaged { group, index };
+        let bytes = read_bytes(segment, head.position, end - head.position)?.ok_or(damaged(index))?;
+        for entry in &rest[..count] {
+            let frame = decode_frame(segment, &bytes, head.position, entry.position, entry.payload_len);
+            let (header, payload) = frame.ok_or(damaged(index))?;
+            if header.group != group || header.index != index || header.lsn != entry.lsn {
+                return Err(damaged(index));
+            }
+            records.push(stored(&header, payload).ok_or(damaged(index))?);
+            index = index.next();
+        }
+        rest = &rest[count..];
+    }
+    Ok(())
+}
+
+/// That many bytes, or `None` if the file ends before.
+fn read_bytes(segment: &Segment, position: u64, len: u64) -> Result<Option<Bytes>, ReadError> {
+    let Ok(len) = usize::try_from(len) else { return Ok(None) };
+    let mut buffer = vec![0; len];
+    let count = segment.file.read_at(&mut buffer, position)?;
+    Ok((count == len).then(|| Bytes::from(buffer)))
+}
+
+/// The frame at `position` within bytes that were read from `from`, checked.
+fn decode_frame(
+    segment: &Segment,
+    bytes: &Bytes,
+    from: u64,
+    position: u64,
+    payload_len: u32,
+) -> Option<(FrameHeader, Payload)> {
+    let at = usize::try_from(position - from).ok()?;
+    let header = FrameHeader::decode(bytes.get(at..)?, &segment.seed, position)?;
+    if header.payload_len != payload_len {
+        return None;
+    }
+    let payload_at = at + FRAME_HEADER_BYTES;
+    let payload_end = payload_at + payload_len as usize;
+    if payload_end > bytes.len() {
+        return None;
+    }
+    let payload =
+        Payload::from_parts_verified(vec![bytes.slice(payload_at..payload_end)], header.payload_crc);
+    payload.verify().then_some((header, payload))
+}
+
+fn stored(header: &FrameHeader, payload: Payload) -> Option<StoredRecord> {
+    let FrameKind::Record(kind) = header.kind else { return None };
+    let record = Record {
+        group: header.group,
+        kind,
+        index: header.index,
+        term: header.term,
+        prev_term: header.prev_term,
+        base_offset: header.base_offset,
+        offset_count: header.offset_count,
+        max_timestamp_ms: header.max_timestamp_ms,
+        payload,
+    };
+    Some(StoredRecord { record, lsn: header.lsn })
+}
+
+/// Reads one frame, whatever it is: its header as stored and the record. `None` if it is damaged.
+pub(crate) fn read_frame(
+    segment: &Segment,
+    position: u64,
+    payload_len: u32,
+) -> Result<Option<(FrameHeader, StoredRecord)>, ReadError> {
+    let Some(bytes) = read_bytes(segment, position, crate::frame::frame_bytes(payload_len))? else {
+        return Ok(None);
+    };
+    let frame = decode_frame(segment, &bytes, position, position, payload_len);
+    Ok(frame.and_then(|(header, payload)| Some((header, stored(&header, payload)?))))
+}
+
+/// Reads a start, checkpoint or delete record. `None` if it is damaged.
+pub(crate) fn read_state(segment: &Segment, meta: &StateMeta) -> Result<Option<StoredRecord>, ReadError> {
+    let frame = read_frame(segment, meta.position, meta.payload_len)?;
+    Ok(frame
+        .filter(|(header, _)| header.lsn == meta.lsn && header.group == meta.group)
+        .filter(|(header, _)| !matches!(header.kind, FrameKind::Record(RecordKind::Entry { .. })))
+        .map(|(_, record)| record))
+}
+
+/// Looks through the ranges of a group, in order, for the first entry that `matches`, skipping ranges that are not
+/// `possible`.
+fn find(
+    shared: &Shared,
+    group: GroupId,
+    possible: impl Fn(&Range) -> bool,
+    find_in: impl Fn(&[EntryMeta]) -> Option<usize>,
+) -> Result<Option<Index>, ReadError> {
+    let ranges: Vec<Range> = {
+        let index = shared.index.read();
+        let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+        log.ranges.iter().filter(|range| possible(range)).copied().collect()
+    };
+    for range in ranges {
+        // The range may have been cut meanwhile; then it is looked for again.
+        let Some(place) = place_or_gone(shared, group, range.first)? else { continue };
+        let entries = place.entries(shared, range.first, usize::MAX)?;
+        if let Some(at) = find_in(&entries) {
+            return Ok(Some(Index(range.first.0 + at as u64)));
+        }
+    }
+    Ok(None)
+}
+
+fn place_or_gone(shared: &Shared, group: GroupId, from: Index) -> Result<Option<Place>, ReadError> {
+    match place_of(shared, group, from, usize::MAX) {
+        Err(ReadError::BelowStart { .. }) => Ok(None),
+        other => other,
+    }
+}
+
+pub(crate) fn index_at_offset(
+    shared: &Shared,
+    group: GroupId,
+    offset: Offset,
+) -> Result<Option<Index>, ReadError> {
+    find(
+        shared,
+        group,
+        |range| range.run.next_offset > offset,
+        |entries| {
+            let at = entries.partition_point(|entry| entry.next_offset() <= offset);
+            (at < entries.len()).then_some(at)
+        },
+    )
+}
+
+pub(crate) fn index_at_timestamp(
+    shared: &Shared,
+    group: GroupId,
+    timestamp_ms: i64,
+) -> Result<Option<Index>, ReadError> {
+    find(
+        shared,
+        group,
+        |range| range.run.max_timestamp_ms >= timestamp_ms,
+        |entries| {
+            entries.iter().position(|entry| entry.offset_count > 0 && entry.max_timestamp_ms >= timestamp_ms)
+        },
+    )
+}
+
+/// The first entry of the oldest range that is needed to keep at least `bytes`; `None` if all of them are.
+pub(crate) fn index_keeping(shared: &Shared, group: GroupId, bytes: u64) -> Result<Option<Index>, ReadError> {
+    let index = shared.index.read();
+    let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+    let mut kept = 0;
+    for range in log.ranges.iter().rev() {
+        kept += range.live_bytes();
+        if kept >= bytes {
+            return Ok(Some(range.first));
+        }
+    }
+    Ok(None)
+}
+
+pub(crate) fn index_of_max_timestamp(shared: &Shared, group: GroupId) -> Result<Option<Index>, ReadError> {
+    let mut ranges: Vec<Range> = {
+        let index = shared.index.read();
+        let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+        log.ranges.iter().copied().collect()
+    };
+    // The numbers of the ranges are upper bounds, so the most promising is looked at first.
+    ranges.sort_by_key(|range| (std::cmp::Reverse(range.run.max_timestamp_ms), range.first));
+    let mut best: Option<(i64, Index)> = None;
+    for range in ranges {
+        if best.is_some_and(|(timestamp_ms, _)| range.run.max_timestamp_ms < timestamp_ms) {
+            break;
+        }
+        let Some(place) = place_or_gone(shared, group, range.first)? else { continue };
+        let entries = place.entries(shared, range.first, usize::MAX)?;
+        for (at, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.offset_count > 0) {
+            let index = Index(range.first.0 + at as u64);
+            let better = best.is_none_or(|(timestamp_ms, first)| {
+                (entry.max_timestamp_ms, std::cmp::Reverse(index)) > (timestamp_ms, std::cmp::Reverse(first))
+            });
+            if better {
+                best = Some((entry.max_timestamp_ms, index));
+            }
+        }
+    }
+    Ok(best.map(|(_, index)| index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Lsn;
+
+    fn meta(payload_len: u32) -> EntryMeta {
+        EntryMeta {
+            position: 0,
+            term: Term(0),
+            base_offset: Offset(0),
+            max_timestamp_ms: 0,
+            lsn: Lsn(0),
+            offset_count: 0,
+            payload_len,
+        }
+    }
+
+    #[test]
+    fn a_limit_lets_the_first_one_through() {
+        let entries = [meta(100), meta(10), meta(10)];
+        let mut left = 50;
+        assert_eq!(within(&entries, &mut left, true).len(), 1);
+        let mut left = 110;
+        assert_eq!(within(&entries, &mut left, false).len(), 2);
+        let mut left = 50;
+        assert_eq!(within(&entries, &mut left, false).len(), 0);
+    }
+
+    #[test]
+    fn the_cache_forgets_what_was_not_used() {
+        let cache = FooterCache::new(600);
+        let run = |count| -> Arc<[EntryMeta]> { vec![meta(0); count].into() };
+        let key = |first| (SegmentId(1), GroupId(1), Index(first));
+        for first in 0..4 {
+            cache.put(key(first), &run(1));
+        }
+        assert!(cache.get(&key(0)).is_some());
+        cache.put(key(9), &run(1));
+        assert!(cache.get(&key(0)).is_some());
+        assert!(cache.get(&key(1)).is_none());
+        cache.forget(SegmentId(1));
+        assert!(cache.get(&key(0)).is_none());
+        assert_eq!(cache.runs.lock().bytes, 0);
+    }
 }

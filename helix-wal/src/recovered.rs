@@ -12,6 +12,8 @@ pub struct Recovered {
     pub groups: HashMap<GroupId, RecoveredGroup>,
     /// What is stored but can no longer be read. Nothing after it was cut off.
     pub damage: Vec<Damage>,
+    /// Entries within their group's log that are nowhere to be found.
+    pub missing: Vec<DamagedRange>,
     /// Bytes of torn and cut records that were dropped: writes that nobody was promised.
     pub truncated_bytes: u64,
     /// Groups that lost records at the end because the machine went down before they were synced.

@@ -1,4 +1,32 @@
-//! Giving space back.
+//! Giving space back: segments without any live record are retired, mostly dead ones are rewritten.
+//!
+//! The order matters. What is dead is decided first; then the log is synced, so that whatever supersedes it is durable; only
+//! then does anything go. A tombstone stays as long as another segment has a record of its group, counted after the
+//! removal of that segment has become durable.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::disk::is_out_of_space;
+use crate::error::{AppendError, ReclaimError};
+use crate::footer::{Directory, SegmentIndex};
+use crate::frame::FrameHeader;
+use crate::housekeeper::retire;
+use crate::index::{Contents, Index, Range, SegmentEntry, StateRef};
+use crate::reader;
+use crate::record::StoredRecord;
+use crate::segment::{FileName, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use crate::shared::Shared;
+use crate::types::{GroupId, Index as EntryIndex, Lsn, SegmentId};
+
+/// A segment is rewritten when less than one part in this many is live.
+const MOSTLY_DEAD_PARTS: u64 = 4;
+/// So many small segments are worth merging even if all in them is live.
+const SMALL_SEGMENTS: usize = 8;
+/// Copies are written in pieces of about this size.
+const COPY_BYTES: usize = 1 << 20;
 
 /// What a reclaim did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,4 +39,347 @@ pub struct ReclaimReport {
     pub copied_bytes: u64,
     /// Bytes of files removed or kept for reuse, less the copies.
     pub freed_bytes: u64,
+}
+
+/// `sync` returns once everything written before the call is durable.
+pub(crate) fn reclaim(
+    shared: &Shared,
+    committed: &dyn Fn(GroupId) -> EntryIndex,
+    sync: &dyn Fn() -> Result<(), AppendError>,
+) -> Result<ReclaimReport, ReclaimError> {
+    if shared.reclaiming.swap(true, Ordering::AcqRel) {
+        return Err(ReclaimError::AlreadyRunning);
+    }
+    let _running = Running(shared);
+    let mut report = ReclaimReport::default();
+    loop {
+        let dead = survey(&shared.index.read()).dead();
+        if dead.is_empty() {
+            break;
+        }
+        sync()?;
+        report.dead_segments += dead.len() as u64;
+        report.freed_bytes += retire_durably(shared, &dead)?;
+        // Tombstones that were kept for a segment that is gone now may be dead in turn.
+    }
+    let survey = survey(&shared.index.read());
+    let mut sources = survey.worth_rewriting(shared.options.segment_bytes);
+    sources.retain(|source| is_committed(&shared.index.read(), *source, committed));
+    for batch in batches(&sources, &survey, shared.options.segment_bytes) {
+        sync()?;
+        rewrite(shared, &batch, &survey, &mut report)?;
+    }
+    shared.space.refresh(&*shared.disk);
+    Ok(report)
+}
+
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.reclaiming.store(false, Ordering::Release);
+    }
+}
+
+fn retire_durably(shared: &Shared, segments: &[SegmentId]) -> Result<u64, ReclaimError> {
+    let failed = |operation: &str| {
+        let operation = operation.to_owned();
+        move |source| ReclaimError::Io { operation, source }
+    };
+    let freed_bytes = retire(shared, segments).map_err(failed("retiring segments"))?;
+    shared.disk.sync_dir().map_err(failed("syncing the directory"))?;
+    shared.index.write().deleted.retain(|_, tombstone| !segments.contains(&tombstone.segment));
+    Ok(freed_bytes)
+}
+
+/// How much of each sealed segment is live.
+struct Survey {
+    usage: BTreeMap<SegmentId, Usage>,
+    /// Tombstones that nothing needs any more.
+    expendable: Vec<GroupId>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Usage {
+    live_bytes: u64,
+    file_bytes: u64,
+    damaged: bool,
+}
+
+fn survey(index: &Index) -> Survey {
+    let mut survey = Survey { usage: BTreeMap::new(), expendable: Vec::new() };
+    for (id, entry) in &index.segments {
+        if let Contents::Sealed(sealed) = &entry.contents {
+            let usage = Usage { live_bytes: 0, file_bytes: entry.file_bytes, damaged: sealed.damaged };
+            survey.usage.insert(*id, usage);
+        }
+    }
+    for log in index.groups.values() {
+        for range in &log.ranges {
+            survey.count(range.segment, range.live_bytes().max(1));
+        }
+        for state in log.states() {
+            survey.count(state.segment, state.meta.frame_bytes());
+        }
+    }
+    for (group, tombstone) in &index.deleted {
+        let mut others = index.segments.iter().filter(|(id, _)| **id != tombstone.segment);
+        if others.any(|(_, entry)| entry.has_group(*group)) {
+            survey.count(tombstone.segment, tombstone.meta.frame_bytes());
+        } else {
+            survey.expendable.push(*group);
+        }
+    }
+    survey
+}
+
+impl Survey {
+    fn count(&mut self, segment: SegmentId, bytes: u64) {
+        if let Some(usage) = self.usage.get_mut(&segment) {
+            usage.live_bytes += bytes;
+        }
+    }
+
+    fn dead(&self) -> Vec<SegmentId> {
+        self.usage.iter().filter(|(_, usage)| usage.live_bytes == 0).map(|(id, _)| *id).collect()
+    }
+
+    /// Mostly dead segments, and small ones if there are many.
+    fn worth_rewriting(&self, segment_bytes: u64) -> Vec<SegmentId> {
+        let whole = || self.usage.iter().filter(|(_, usage)| !usage.damaged);
+        let is_small = |usage: &Usage| usage.file_bytes < segment_bytes / MOSTLY_DEAD_PARTS;
+        let many_small = whole().filter(|(_, usage)| is_small(usage)).count() >= SMALL_SEGMENTS;
+        whole()
+            .filter(|(_, usage)| {
+                usage.live_bytes < usage.file_bytes / MOSTLY_DEAD_PARTS || (many_small && is_small(usage))
+            })
+            .map(|(id, _)| *id)
+            .collect()
+    }
+}
+
+/// Whether every live entry of the segment is committed.
+fn is_committed(index: &Index, segment: SegmentId, committed: &dyn Fn(GroupId) -> EntryIndex) -> bool {
+    index.groups.iter().all(|(group, log)| {
+        let mine = log.ranges.iter().rev().find(|range| range.segment == segment);
+        mine.is_none_or(|range| range.last <= committed(*group))
+    })
+}
+
+/// Sources whose survivors fit into one segment.
+fn batches(sources: &[SegmentId], survey: &Survey, segment_bytes: u64) -> Vec<Vec<SegmentId>> {
+    let mut batches: Vec<Vec<SegmentId>> = Vec::new();
+    let mut bytes = 0;
+    for source in sources {
+        let live_bytes = survey.usage.get(source).map_or(0, |usage| usage.live_bytes);
+        match batches.last_mut() {
+            Some(batch) if bytes + live_bytes <= segment_bytes / 2 => batch.push(*source),
+            _ => {
+                batches.push(vec![*source]);
+                bytes = 0;
+            }
+        }
+        bytes += live_bytes;
+    }
+    batches
+}
+
+/// The live records of the sources, by group.
+#[derive(Default)]
+struct Survivors {
+    segments: HashMap<SegmentId, Arc<Segment>>,
+    groups: BTreeMap<GroupId, (Vec<StateRef>, Vec<Range>)>,
+}
+
+impl Survivors {
+    fn of(index: &Index, sources: &[SegmentId], expendable: &[GroupId]) -> Self {
+        let mut survivors = Self::default();
+        for source in sources {
+            if let Some(entry) = index.segments.get(source) {
+                survivors.segments.insert(*source, Arc::clone(&entry.segment));
+            }
+        }
+        for (group, log) in &index.groups {
+            let states: Vec<_> =
+                log.states().filter(|state| sources.contains(&state.segment)).copied().collect();
+            let ranges: Vec<_> =
+                log.ranges.iter().filter(|range| sources.contains(&range.segment)).copied().collect();
+            if !states.is_empty() || !ranges.is_empty() {
+                survivors.groups.insert(*group, (states, ranges));
+            }
+        }
+        let tombstones = index
+            .deleted
+            .iter()
+            .filter(|(group, tombstone)| sources.contains(&tombstone.segment) && !expendable.contains(group));
+        for (group, tombstone) in tombstones {
+            survivors.groups.insert(*group, (vec![*tombstone], Vec::new()));
+        }
+        survivors
+    }
+}
+
+fn rewrite(
+    shared: &Shared,
+    sources: &[SegmentId],
+    survey: &Survey,
+    report: &mut ReclaimReport,
+) -> Result<(), ReclaimError> {
+    let survivors = Survivors::of(&shared.index.read(), sources, &survey.expendable);
+    let mut copied_bytes = 0;
+    if !survivors.groups.is_empty() {
+        let Some(copy) = Copy::make(shared, &survivors)? else { return Ok(()) };
+        copied_bytes = copy.file_bytes;
+        if !install(shared, sources, copy) {
+            return Ok(());
+        }
+    }
+    drop(survivors);
+    let freed_bytes = retire_durably(shared, sources)?;
+    shared.stats.rewritten_bytes.add(copied_bytes);
+    report.rewritten_segments += sources.len() as u64;
+    report.copied_bytes += copied_bytes;
+    report.freed_bytes += freed_bytes.saturating_sub(copied_bytes);
+    Ok(())
+}
+
+/// Lets the index point to the copies. False if something still needs a source.
+fn install(shared: &Shared, sources: &[SegmentId], copy: Copy) -> bool {
+    let Copy { segment, directory, file_bytes } = copy;
+    let id = segment.id;
+    let contents = Contents::Sealed(crate::index::SealedContents::of(&directory));
+    let mut index = shared.index.write();
+    index.segments.insert(id, SegmentEntry { segment, contents, file_bytes });
+    index.move_survivors(sources, id, &directory);
+    let needed = index.groups.values().any(|log| {
+        log.ranges.iter().any(|range| sources.contains(&range.segment))
+            || log.states().any(|state| sources.contains(&state.segment))
+    });
+    !needed
+}
+
+/// A complete, durable segment of survivors.
+struct Copy {
+    segment: Arc<Segment>,
+    directory: Directory,
+    file_bytes: u64,
+}
+
+impl Copy {
+    /// `None` if there is no space, or if a survivor is damaged: then the sources stay.
+    fn make(shared: &Shared, survivors: &Survivors) -> Result<Option<Self>, ReclaimError> {
+        let id = shared.allocate_segment_id();
+        let temporary = FileName::Temporary(id).to_string();
+        let operation = || format!("writing survivors to {temporary}");
+        let failed = |source| ReclaimError::Io { operation: operation(), source };
+        let file = match shared.disk.create(&temporary, 0) {
+            Err(error) if is_out_of_space(&error) => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        let mut copying = Copying {
+            segment: Segment::new(id, file),
+            index: SegmentIndex::default(),
+            position: SEGMENT_HEADER_BYTES,
+            buffer: vec![0; SEGMENT_HEADER_BYTES as usize],
+            buffer_position: 0,
+        };
+        let outcome = copying.copy_all(shared, survivors).and_then(|complete| {
+            if complete { copying.finish().map(Some).map_err(failed) } else { Ok(None) }
+        });
+        let file_and_directory = match outcome {
+            Ok(Some(finished)) => finished,
+            Ok(None) => {
+                shared.disk.remove(&temporary).map_err(failed)?;
+                return Ok(None);
+            }
+            Err(ReclaimError::Io { source, .. }) if is_out_of_space(&source) => {
+                shared.disk.remove(&temporary).map_err(failed)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let (directory, file_bytes) = file_and_directory;
+        // The name says that the copy is complete and durable.
+        shared.disk.rename(&temporary, &FileName::Segment(id).to_string()).map_err(failed)?;
+        shared.disk.sync_dir().map_err(failed)?;
+        Ok(Some(Self { segment: copying.segment, directory, file_bytes }))
+    }
+}
+
+struct Copying {
+    segment: Arc<Segment>,
+    index: SegmentIndex,
+    position: u64,
+    buffer: Vec<u8>,
+    buffer_position: u64,
+}
+
+impl Copying {
+    /// False if a survivor is damaged.
+    fn copy_all(&mut self, shared: &Shared, survivors: &Survivors) -> Result<bool, ReclaimError> {
+        for (states, ranges) in survivors.groups.values() {
+            for state in states {
+                let Some(source) = survivors.segments.get(&state.segment) else { return Ok(false) };
+                if !self.copy(source, state.meta.position, state.meta.payload_len)? {
+                    return Ok(false);
+                }
+            }
+            for range in ranges {
+                let Some(source) = survivors.segments.get(&range.segment) else { return Ok(false) };
+                for meta in reader::live_entries(shared, source, range)? {
+                    if !self.copy(source, meta.position, meta.payload_len)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn copy(&mut self, source: &Segment, position: u64, payload_len: u32) -> Result<bool, ReclaimError> {
+        let Some((header, record)) = reader::read_frame(source, position, payload_len)? else {
+            return Ok(false);
+        };
+        self.add(&header, &record).map_err(|source| ReclaimError::Io {
+            operation: format!("writing survivors to segment {}", self.segment.id),
+            source,
+        })?;
+        Ok(true)
+    }
+
+    fn add(&mut self, header: &FrameHeader, record: &StoredRecord) -> io::Result<()> {
+        let header = FrameHeader { rewritten: true, synced_lsn: Lsn(0), ..*header };
+        self.index.add(&header, self.position);
+        self.buffer.extend(header.encode(&self.segment.seed, self.position));
+        record.record.payload.chunks().iter().for_each(|chunk| self.buffer.extend_from_slice(chunk));
+        self.position += header.frame_bytes();
+        let padded = usize::try_from(self.position - self.buffer_position).unwrap_or(self.buffer.len());
+        self.buffer.resize(padded, 0);
+        if self.buffer.len() >= COPY_BYTES { self.write_out() } else { Ok(()) }
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        self.segment.file.write_at(&self.buffer, self.buffer_position)?;
+        self.buffer_position = self.position;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes footer and header and makes all of it durable.
+    fn finish(&mut self) -> io::Result<(Directory, u64)> {
+        let (footer, directory) = self.index.encode(self.segment.id, self.position);
+        self.position += footer.len() as u64;
+        self.buffer.extend(footer);
+        self.write_out()?;
+        let header = SegmentHeader {
+            segment: self.segment.id,
+            rewritten: true,
+            first_lsn: self.index.min_lsn,
+            previous: SegmentId(0),
+            previous_end: 0,
+        };
+        self.segment.file.write_at(&header.encode(), 0)?;
+        self.segment.file.sync_data()?;
+        Ok((directory, self.position))
+    }
 }

@@ -50,10 +50,17 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Write the footer: the frames end there and are durable.
-    Seal { segment: Arc<Segment>, data_end: u64 },
+    Seal {
+        segment: Arc<Segment>,
+        data_end: u64,
+    },
     /// Have a segment ready for the writer.
     Prepare,
-    Writeback { segment: Arc<Segment>, position: u64, len: u64 },
+    Writeback {
+        segment: Arc<Segment>,
+        position: u64,
+        len: u64,
+    },
     RefreshSpace,
 }
 
@@ -135,6 +142,8 @@ pub(crate) struct Foundation {
     pub(crate) spares: Vec<SpareFile>,
     pub(crate) next_segment: SegmentId,
     pub(crate) last_lsn: Lsn,
+    /// The segment that was written to last, and where its frames end.
+    pub(crate) previous: (SegmentId, u64),
     pub(crate) lock: DiskLock,
 }
 

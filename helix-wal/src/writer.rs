@@ -99,7 +99,7 @@ pub(crate) fn run(mut writer: Writer) {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, last_lsn: Lsn) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, last_lsn: Lsn, previous: (SegmentId, u64)) -> Self {
         let tails = {
             let index = shared.index.read();
             let deleted = index.deleted.keys().map(|group| (*group, Tail::deleted()));
@@ -110,7 +110,7 @@ impl Writer {
             active: None,
             tails,
             next_lsn: last_lsn.next(),
-            previous: (SegmentId(0), 0),
+            previous,
             marked: false,
             full: false,
             batch: Batch::default(),
@@ -169,32 +169,29 @@ impl Writer {
             // What it supersedes is looked up in the index, which knows only what has been written.
             self.flush();
         }
-        let tail = self.next_tail(&record)?;
-        let floor_lsn = if record.kind == RecordKind::Start {
-            self.floor_lsn(record.group, record.index, tail.last_index)?
-        } else {
-            Lsn(0)
-        };
-        let header =
-            FrameHeader::of(&record, self.next_lsn, self.shared.synced_lsn(), floor_lsn);
-        if let Err(error) = self.make_room(&header) {
-            if let Some(tail) = self.tails.get_mut(&record.group) {
-                tail.state = TailState::Refused;
+        let mut tail = self.next_tail(&record)?;
+        let mut floor_lsn = Some(Lsn(0));
+        if record.kind == RecordKind::Start {
+            floor_lsn = self.floor_lsn(record.group, record.index, tail.last_index)?;
+            if floor_lsn.is_none() {
+                tail = Tail { last_index: record.index, last_term: record.term, ..tail };
             }
+        }
+        let floor_lsn = floor_lsn.unwrap_or(self.next_lsn);
+        let header = FrameHeader::of(&record, self.next_lsn, self.shared.synced_lsn(), floor_lsn);
+        if let Err(error) = self.make_room(&header) {
+            self.tails.entry(record.group).or_default().state = TailState::Refused;
             return Err(error);
         }
-        // A roll may have taken time in which the synced position went up, never down.
-        let lsn = self.next_lsn;
-        let floor_lsn = if floor_lsn.0 == u64::MAX { lsn } else { floor_lsn };
-        self.push(FrameHeader { lsn, floor_lsn, ..header }, Some(record));
+        self.push(header, Some(record));
         self.tails.insert(header.group, tail);
         Ok(())
     }
 
     /// The tail that the record leaves behind, or why it does not fit.
     fn next_tail(&self, record: &Record) -> Result<Tail, AppendError> {
-        let known = self.tails.get(&record.group).copied();
-        let tail = known.unwrap_or_default();
+        let known = self.tails.get(&record.group);
+        let tail = known.copied().unwrap_or_default();
         let invalid = |reason| {
             // Whoever appended behind a refused record has not heard of it yet; the reason is the same.
             let refused = known.is_some_and(|tail| tail.state == TailState::Refused);
@@ -227,7 +224,8 @@ impl Writer {
                 } else {
                     None
                 };
-                let from_nothing = known.is_none() || (before.0 == 0 && tail.start_term.0 == 0);
+                // A group begins with its first entry, if with no start record.
+                let from_nothing = known.is_none_or(Tail::is_nothing);
                 if !from_nothing && term_before.is_some_and(|term| term != record.prev_term) {
                     return invalid("its previous term is not that of the entry before it");
                 }
@@ -266,30 +264,28 @@ impl Writer {
             Ok(Some(term)) if term != record.term)
     }
 
-    /// Below which LSN everything of the group is dead once it starts after `start_index` and ends at `last_index`;
-    /// `u64::MAX` stands for the record's own LSN.
+    /// Below which LSN everything of the group is dead once it starts after `start_index` and ends at `last_index`.
+    /// `None` if all of it is.
     fn floor_lsn(
         &self,
         group: GroupId,
         start_index: EntryIndex,
         last_index: EntryIndex,
-    ) -> Result<Lsn, AppendError> {
+    ) -> Result<Option<Lsn>, AppendError> {
         if start_index >= last_index {
-            return Ok(Lsn(u64::MAX));
+            return Ok(None);
         }
         let first_live = self.shared.index.read().first_live_lsn_after(group, start_index);
         match first_live {
-            FirstLive::Nothing => Ok(Lsn(u64::MAX)),
-            FirstLive::Lsn(lsn) => Ok(lsn),
-            FirstLive::Stored(range, index) => {
-                reader::meta_in(&self.shared, &range, index).map(|meta| meta.lsn).map_err(|_| {
-                    AppendError::Invalid {
-                        group,
-                        index: start_index,
-                        reason: "the index of the entry after it is damaged; start after another index",
-                    }
-                })
-            }
+            FirstLive::Nothing => Ok(None),
+            FirstLive::Lsn(lsn) => Ok(Some(lsn)),
+            FirstLive::Stored(range, index) => reader::meta_in(&self.shared, &range, index)
+                .map(|meta| Some(meta.lsn))
+                .map_err(|_| AppendError::Invalid {
+                    group,
+                    index: start_index,
+                    reason: "the index of the entry after it is damaged; start after another index",
+                }),
         }
     }
 
@@ -536,6 +532,11 @@ impl Default for Tail {
 }
 
 impl Tail {
+    /// Nothing of the group was ever written.
+    fn is_nothing(&self) -> bool {
+        self.state == TailState::Refused && self.start_index.0 == 0 && self.last_index.0 == 0
+    }
+
     fn deleted() -> Self {
         Self { state: TailState::Deleted, ..Self::default() }
     }
@@ -593,4 +594,3 @@ fn write_batch(active: &mut Active, batch: &Batch, scratch: &mut Vec<u8>) -> io:
     }
     active.segment.file.write_vectored_at(&slices, position)
 }
-

@@ -20,12 +20,6 @@ const TOPIC_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 const FLOOR_BYTES: u64 = 2_000_000_000;
 
-/// Counter names of helix-server; see its `/metrics`.
-const ELECTIONS: &[&str] =
-    &["helix_raft_elections_won_total", "helix_elections_total", "helix_raft_elections_total"];
-const SYNCS: &[&str] = &["helix_wal_syncs_total", "helix_wal_fdatasync_total"];
-const PRODUCE_REQUESTS: &[&str] = &["helix_produce_requests_total", "helix_broker_produce_requests_total"];
-
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
@@ -202,10 +196,16 @@ impl Observation {
 
     fn counters_since(&self, before: &Self) -> Option<BrokerCounters> {
         let (after, before) = (self.samples.as_ref()?, before.samples.as_ref()?);
+        // Names of helix-server; another cluster has none of them, and then nothing is reported.
+        let growth = |name| after.growth(before, name);
+        let entries = growth("helix_entry_batches_count").filter(|entries| *entries > 0.0);
         Some(BrokerCounters {
-            elections: after.growth(before, ELECTIONS),
-            syncs: after.growth(before, SYNCS),
-            produce_requests: after.growth(before, PRODUCE_REQUESTS),
+            elections: growth("helix_elections_started_total"),
+            syncs: growth("helix_wal_syncs_total"),
+            produce_requests: growth("helix_requests_total{api=\"Produce\"}"),
+            requests_held: growth("helix_produce_held_total"),
+            requests_refused: growth("helix_produce_refused_total"),
+            batches_per_entry: growth("helix_entry_batches_sum").zip(entries).map(|(sum, count)| sum / count),
         })
     }
 }

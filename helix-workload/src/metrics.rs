@@ -43,9 +43,10 @@ fn exchange(address: &str, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// The samples of one node or of several added up: by name, labels summed over.
+/// The samples of one node, or of several added up.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
+    /// By name, with and without labels: `a_total{api="x"}` and the sum over all labels, `a_total`.
     by_name: HashMap<String, f64>,
 }
 
@@ -79,24 +80,25 @@ impl Samples {
         let mut by_name: HashMap<String, f64> = HashMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name_end = line.find(['{', ' ']).unwrap_or(line.len());
-            let values = line.rfind('}').map_or(&line[name_end..], |at| &line[at + 1..]);
-            if let Some(value) =
-                values.split_ascii_whitespace().next().and_then(|text| text.parse::<f64>().ok())
-            {
-                *by_name.entry(line[..name_end].to_owned()).or_default() += value;
+            let labels_end = line.rfind('}').map_or(name_end, |at| at + 1);
+            let value = line[labels_end..].split_ascii_whitespace().next().map(str::parse::<f64>);
+            let Some(Ok(value)) = value else { continue };
+            *by_name.entry(line[..name_end].to_owned()).or_default() += value;
+            if labels_end > name_end {
+                *by_name.entry(line[..labels_end].to_owned()).or_default() += value;
             }
         }
         Self { by_name }
     }
 
-    /// The first of `names` that the nodes have.
-    pub fn first_of(&self, names: &[&str]) -> Option<f64> {
-        names.iter().find_map(|name| self.by_name.get(*name).copied())
+    /// The value of `name`, or of `name{label="value"}`; `None` if no node has it.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.by_name.get(name).copied()
     }
 
-    /// How much the first of `names` grew since `earlier`.
-    pub fn growth(&self, earlier: &Self, names: &[&str]) -> Option<f64> {
-        Some(self.first_of(names)? - earlier.first_of(names).unwrap_or(0.0))
+    /// How much `name` grew since `earlier`.
+    pub fn growth(&self, earlier: &Self, name: &str) -> Option<f64> {
+        Some(self.value(name)? - earlier.value(name).unwrap_or(0.0))
     }
 }
 
@@ -105,21 +107,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_summed_over_and_comments_passed_over() {
+    fn samples_are_found_with_their_labels_and_summed_over_them() {
         let samples = Samples::parse(
             "# HELP a_total things {x}\n# TYPE a_total counter\na_total{api=\"x y\"} 3\na_total{api=\"z}\"} 4.5 1700000\n\
-             b 7\nbroken\n",
+             b 7\nbroken\n# EOF\n",
         );
-        assert_eq!(samples.first_of(&["missing", "a_total"]), Some(7.5));
-        assert_eq!(samples.first_of(&["b"]), Some(7.0));
-        assert_eq!(samples.first_of(&["broken"]), None);
+        assert_eq!(samples.value("a_total"), Some(7.5));
+        assert_eq!(samples.value("a_total{api=\"x y\"}"), Some(3.0));
+        assert_eq!(samples.value("b"), Some(7.0));
+        assert_eq!(samples.value("broken"), None);
     }
 
     #[test]
     fn growth_is_the_difference() {
         let before = Samples::parse("a 3\n");
         let after = Samples::parse("a 10\n");
-        assert_eq!(after.growth(&before, &["a"]), Some(7.0));
-        assert_eq!(after.growth(&before, &["b"]), None);
+        assert_eq!(after.growth(&before, "a"), Some(7.0));
+        assert_eq!(after.growth(&before, "b"), None);
     }
 }

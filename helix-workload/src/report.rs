@@ -41,12 +41,18 @@ pub struct BrokerUsage {
 /// What the brokers' own counters say about the time of the load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct BrokerCounters {
-    /// Elections that were won.
+    /// Times that a replica stood for election.
     pub elections: Option<f64>,
     /// fdatasync calls of all nodes.
     pub syncs: Option<f64>,
     /// Produce requests of all nodes.
     pub produce_requests: Option<f64>,
+    /// Produce requests that waited for memory before they were read.
+    pub requests_held: Option<f64>,
+    /// Produce requests that were refused for lack of memory, for the client to repeat.
+    pub requests_refused: Option<f64>,
+    /// Record batches that went into one entry of the log.
+    pub batches_per_entry: Option<f64>,
 }
 
 impl BrokerCounters {
@@ -193,6 +199,12 @@ impl Report {
         if let Some(elections) = counters.elections {
             rows.push(("elections", format!("{elections:.0} during the load")));
         }
+        if let (Some(held), Some(refused)) = (counters.requests_held, counters.requests_refused) {
+            rows.push(("backpressure", format!("{held:.0} produce requests held, {refused:.0} refused")));
+        }
+        if let Some(batches) = counters.batches_per_entry {
+            rows.push(("batching", format!("{batches:.1} record batches in one log entry")));
+        }
         if let (Some(syncs), Some(requests)) = (counters.syncs, counters.produce_requests) {
             let ratio = counters.requests_per_sync(self.replicas);
             let served = ratio.map_or(String::new(), |ratio| format!(", one served {ratio:.1} requests"));
@@ -251,6 +263,7 @@ mod tests {
                 elections: Some(0.0),
                 syncs: Some(30.0),
                 produce_requests: Some(100.0),
+                ..BrokerCounters::default()
             }),
             replicas: 3,
             floors: Some(Floors {

@@ -29,7 +29,7 @@ fn laggards_first(cluster: &Cluster, views: &[ClusterView]) -> Vec<u32> {
 /// Stops the node that comes back first, lets the others go on for a while, and kills all.
 fn crash_with_laggards(cluster: &mut Cluster, loads: &TwoLoads, laggard: u32) {
     cluster.pause(laggard).or_panic();
-    loads.await_acknowledged(2_000);
+    loads.go_on(2_000);
     loads.mark_fault();
     cluster.kill_all(&cluster.ids()).or_panic();
 }

@@ -144,6 +144,12 @@ impl<P: Payload> Group<P> {
             self.send(cx, message.from, MessageBody::PreVoteAnswer { granted: false });
             return;
         }
+        if self.leader == Some(message.from) {
+            // Who asks for votes leads no more.
+            self.leader = None;
+            self.confirmed = false;
+            self.rearm(cx);
+        }
         if self.has_live_leader(cx) {
             if self.role == Role::Leader {
                 self.greet(cx, message.from);

@@ -81,7 +81,7 @@ impl<P: Payload> Group<P> {
             }
             Offer::Matched { truncated_from, added_from } => {
                 self.update_memberships(cx, append, truncated_from, added_from);
-                self.accept(cx, from, append);
+                self.accept(cx, from, append, added_from.is_none());
             }
         }
     }
@@ -103,9 +103,9 @@ impl<P: Payload> Group<P> {
         }
     }
 
-    /// The log agrees with the leader's through the end of `append`: commits, and answers if all of it is stored;
-    /// otherwise the answer follows when it is.
-    fn accept(&mut self, cx: &Context, from: ReplicaId, append: &Append<P>) {
+    /// The log agrees with the leader's through the end of `append`: commits, and answers if all of it is stored, or
+    /// nothing of it was news; otherwise the answer follows when it is stored.
+    fn accept(&mut self, cx: &Context, from: ReplicaId, append: &Append<P>, nothing_new: bool) {
         let through = append.last_index();
         let following = &mut self.following;
         following.verified = following.verified.max(through);
@@ -118,7 +118,7 @@ impl<P: Payload> Group<P> {
         }
         self.log.commit_to(append.commit.min(self.following.verified));
         self.check_sound();
-        if append.entries.is_empty() || self.log.durable(append.required) >= through {
+        if nothing_new || self.log.durable(append.required) >= through {
             self.send_answer(cx, from);
         }
     }

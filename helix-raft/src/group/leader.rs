@@ -1,4 +1,4 @@
-//! Leading: proposals, feeding the followers, committing, handing over.
+//! Leading: proposals, contact with the followers, handing over.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,11 @@ use crate::config::{ProposeError, TransferError};
 use crate::group::Group;
 use crate::inflights::Inflights;
 use crate::log::RaftLog;
-use crate::message::{Append, AppendAnswer, AppendResult, MessageBody, Start};
+use crate::message::MessageBody;
 use crate::peers::Context;
 use crate::progress::{Progress, ProgressState};
 use crate::quorum;
-use crate::ready::ReadRequest;
-use crate::types::{Body, Durability, Entry, Incarnation, Index, Payload, Position, ReplicaId, Role, Term};
-
-/// A probe carries entries only up to this size: it may well be refused.
-const PROBE_BYTES: usize = 4096;
+use crate::types::{Body, Durability, Entry, Incarnation, Index, Payload, Position, ReplicaId, Role};
 
 #[derive(Clone, Copy, Debug)]
 struct Transfer {
@@ -27,7 +23,7 @@ struct Transfer {
 /// What a leader keeps beside what every replica keeps.
 #[derive(Clone, Debug)]
 pub(super) struct Leading {
-    progress: BTreeMap<ReplicaId, Progress>,
+    pub(super) progress: BTreeMap<ReplicaId, Progress>,
     /// The first entry of this term.
     first_index: Index,
     /// That entry is committed and handed out for apply.
@@ -77,14 +73,6 @@ impl Leading {
     }
 }
 
-/// What to do next for one follower.
-enum Step<P> {
-    Nothing,
-    AskForStart,
-    Read { from: Index },
-    Append { prev: Position, entries: Vec<Entry<P>> },
-}
-
 impl<P: Payload> Group<P> {
     pub(super) fn become_leader(&mut self, cx: &Context) {
         self.role = Role::Leader;
@@ -119,7 +107,7 @@ impl<P: Payload> Group<P> {
     }
 
     /// Whether anything uncommitted up to `index` counts only once it is synced.
-    fn requires_sync_through(&self, index: Index) -> bool {
+    pub(super) fn requires_sync_through(&self, index: Index) -> bool {
         self.required == Durability::Synced || self.memberships.changes_within(self.log.committed(), index)
     }
 
@@ -157,8 +145,10 @@ impl<P: Payload> Group<P> {
         else {
             return;
         };
-        // What was under way while the node was away is lost more often than not.
-        progress.give_up_waiting();
+        // What was under way while the node was away is lost more often than not. A start is too large to guess.
+        if progress.state != ProgressState::Start {
+            progress.give_up_waiting();
+        }
         let seq = progress.next_seq();
         progress.commit_seq = Some(seq);
         let commit = committed.min(progress.matched);
@@ -249,227 +239,6 @@ impl<P: Payload> Group<P> {
         }
     }
 
-    // ------------------------------------------------------------------------------------------------------------
-    // Feeding
-
-    /// Sends everything that the windows of all followers allow.
-    pub(super) fn replicate(&mut self, cx: &Context) {
-        let Some(leading) = &self.leading else { return };
-        let followers: Vec<ReplicaId> = leading.progress.keys().copied().collect();
-        for to in followers {
-            while self.replicate_once(cx, to) {}
-            self.tell_commit(cx, to);
-        }
-    }
-
-    fn progress_mut(&mut self, replica: ReplicaId) -> Option<&mut Progress> {
-        self.leading.as_mut()?.progress.get_mut(&replica)
-    }
-
-    /// Sends or asks for one thing; returns whether there may be more.
-    fn replicate_once(&mut self, cx: &Context, to: ReplicaId) -> bool {
-        let step = match self.leading.as_ref().and_then(|leading| leading.progress.get(&to)) {
-            Some(progress) => next_step(&self.log, progress, cx.config.max_append_bytes),
-            None => return false,
-        };
-        match step {
-            Step::Nothing => false,
-            Step::AskForStart => {
-                if let Some(progress) = self.progress_mut(to) {
-                    progress.become_start();
-                }
-                self.out.need_start.push(to);
-                false
-            }
-            Step::Read { from } => {
-                let through = self.log.tail_first().prev();
-                let mut max_bytes = cx.config.max_append_bytes;
-                if let Some(progress) = self.progress_mut(to) {
-                    progress.reading = Some(from);
-                    max_bytes = max_bytes.min(progress.inflights.room().unwrap_or(0)).max(1);
-                }
-                self.out.reads.push(ReadRequest { to, from, through, max_bytes });
-                false
-            }
-            Step::Append { prev, entries } => {
-                self.send_append(cx, to, prev, entries);
-                true
-            }
-        }
-    }
-
-    fn send_append(&mut self, cx: &Context, to: ReplicaId, prev: Position, entries: Vec<Entry<P>>) {
-        let commit = self.log.committed();
-        let last = entries.last().map_or(prev.index, |entry| entry.index);
-        let synced = self.requires_sync_through(last);
-        let Some(progress) = self.progress_mut(to) else { return };
-        let seq = progress.next_seq();
-        match progress.state {
-            ProgressState::Replicate => {
-                progress.next = last.next();
-                progress.inflights.add(last, entries.iter().map(Entry::len_bytes).sum());
-            }
-            _ => progress.probe_seq = Some(seq),
-        }
-        progress.commit_sent = progress.commit_sent.max(commit.min(last));
-        let append = Append {
-            seq,
-            prev_index: prev.index,
-            prev_term: prev.term,
-            entries,
-            commit,
-            required: if synced { Durability::Synced } else { Durability::PageCache },
-            sound_through: progress.sound_through,
-        };
-        self.send(cx, to, MessageBody::Append(append));
-    }
-
-    /// Lets a follower that holds everything know how much of it is committed, by one message at a time.
-    fn tell_commit(&mut self, cx: &Context, to: ReplicaId) {
-        let (committed, last) = (self.log.committed(), self.log.last().index);
-        let Some(progress) = self.progress_mut(to) else { return };
-        let commit = committed.min(progress.matched);
-        let streaming = progress.state == ProgressState::Replicate && progress.next > last;
-        if !streaming
-            || progress.commit_seq.is_some()
-            || commit <= progress.commit_sent.max(progress.commit_known)
-        {
-            return;
-        }
-        let seq = progress.next_seq();
-        progress.commit_seq = Some(seq);
-        progress.commit_sent = commit;
-        self.send(cx, to, MessageBody::Heartbeat { seq, commit });
-    }
-
-    /// The driver has read entries that memory no longer holds.
-    pub(crate) fn entries_read(
-        &mut self,
-        cx: &Context,
-        to: ReplicaId,
-        from: Index,
-        prev_term: Term,
-        entries: Vec<Entry<P>>,
-    ) {
-        let term = self.hard.term;
-        let Some(progress) = self.progress_mut(to) else { return };
-        if progress.reading != Some(from) {
-            return;
-        }
-        progress.reading = None;
-        let prev = Position::new(from.prev(), prev_term);
-        let wanted = progress.state == ProgressState::Replicate && progress.next == from;
-        let append = Append {
-            seq: 0,
-            prev_index: prev.index,
-            prev_term,
-            entries,
-            commit: Index::ZERO,
-            required: Durability::PageCache,
-            sound_through: None,
-        };
-        let usable = !append.entries.is_empty() && append.is_well_formed(term);
-        if !wanted {
-            return;
-        }
-        if usable && self.is_in_log(prev, &append.entries) {
-            self.send_append(cx, to, prev, append.entries);
-        } else if let Some(progress) = self.progress_mut(to) {
-            // Not readable, or no longer there: begins again after a pause.
-            progress.become_probe(from);
-            progress.probe_seq = Some(progress.seq.saturating_add(1));
-        }
-    }
-
-    fn is_in_log(&self, prev: Position, entries: &[Entry<P>]) -> bool {
-        let in_log = |position: Position| self.log.term_at(position.index) == Some(position.term);
-        in_log(prev) && entries.last().is_some_and(|last| in_log(last.position()))
-    }
-
-    /// The driver has the start that a follower needs.
-    pub(crate) fn start_provided(&mut self, cx: &Context, to: ReplicaId, start: Start<P>) {
-        let committed = self.log.committed();
-        let Some(progress) = self.progress_mut(to) else { return };
-        if progress.state == ProgressState::Start && start.index <= committed {
-            progress.silent_ticks = 0;
-            self.send(cx, to, MessageBody::InstallStart { start });
-        }
-    }
-
-    // ------------------------------------------------------------------------------------------------------------
-    // Answers
-
-    pub(super) fn on_append_answer(&mut self, cx: &Context, from: ReplicaId, answer: &AppendAnswer) {
-        let last = self.log.last().index;
-        let start = self.log.start().index;
-        let committed = self.log.committed();
-        let Some(leading) = &mut self.leading else { return };
-        let ready = leading.ready;
-        let Some(progress) = leading.progress.get_mut(&from) else { return };
-        progress.answered(answer.seq);
-        note_recovery(progress, answer.recovering, ready.then_some(committed));
-        match answer.result {
-            AppendResult::Matched { stored, synced, received, commit } => {
-                let received = received.min(last);
-                progress.commit_known = progress.commit_known.max(commit);
-                let news = progress.stored(stored.min(received), synced.min(received));
-                let found = match progress.state {
-                    ProgressState::Probe => progress.probe_seq.is_some_and(|seq| answer.seq >= seq),
-                    ProgressState::Start => received >= start,
-                    ProgressState::Replicate => false,
-                };
-                if found {
-                    progress.become_replicate(received);
-                } else if answer.seq == progress.seq {
-                    progress.all_seen(received);
-                }
-                if news || !answer.recovering {
-                    self.try_commit(cx);
-                }
-            }
-            AppendResult::Mismatch { prev_index, hint_index, hint_term } => {
-                let hint = self.log.last_not_above(hint_index, hint_term);
-                on_mismatch(progress, answer.seq, prev_index, hint.index);
-            }
-            AppendResult::OldTerm => {}
-        }
-    }
-
-    pub(super) fn on_install_start_answer(&mut self, cx: &Context, from: ReplicaId, index: Index) {
-        let committed = self.log.committed();
-        let Some(progress) = self.progress_mut(from) else { return };
-        progress.answered(0);
-        let index = index.min(committed);
-        progress.stored(index, index);
-        progress.commit_known = progress.commit_known.max(index);
-        if progress.state == ProgressState::Start {
-            progress.become_probe(index.next());
-        }
-        self.try_commit(cx);
-    }
-
-    /// Moves the commit index as far as majorities have stored entries of this term as durably as they require.
-    pub(super) fn try_commit(&mut self, _cx: &Context) {
-        let Some(leading) = &self.leading else { return };
-        let committed = self.log.committed();
-        let reached = |durability| {
-            quorum::majority_index(self.memberships.current(), |voter| match leading.progress.get(&voter) {
-                Some(progress) => progress.counted(durability),
-                None => self.log.durable(durability),
-            })
-        };
-        let synced = reached(Durability::Synced);
-        let mut candidate = synced;
-        if self.required == Durability::PageCache {
-            let must_be_synced = self.memberships.first_after(committed.max(synced));
-            let stored = reached(Durability::PageCache);
-            candidate = synced.max(must_be_synced.map_or(stored, |index| stored.min(index.prev())));
-        }
-        if candidate > committed && self.log.term_at(candidate) == Some(self.hard.term) {
-            self.log.commit_to(candidate);
-        }
-    }
-
     /// Notices when the first entry of this term has been handed out for apply.
     pub(super) fn check_leader_ready(&mut self) {
         let applied = self.log.applied();
@@ -480,61 +249,5 @@ impl<P: Payload> Group<P> {
             leading.ready = true;
             self.out.leader_ready = true;
         }
-    }
-}
-
-/// Decides what one follower gets next.
-fn next_step<P: Payload>(log: &RaftLog<P>, progress: &Progress, max_append_bytes: usize) -> Step<P> {
-    let prev_index = progress.next.prev();
-    let last = log.last().index;
-    let probing = progress.state == ProgressState::Probe;
-    if progress.state == ProgressState::Start || (probing && progress.probe_seq.is_some()) {
-        return Step::Nothing;
-    }
-    let Some(prev_term) = log.term_at(prev_index) else { return Step::AskForStart };
-    let prev = Position::new(prev_index, prev_term);
-    if probing {
-        let mut entries = log.slice(progress.next, last, PROBE_BYTES);
-        if entries.first().is_some_and(|first| first.len_bytes() > PROBE_BYTES) {
-            entries.clear();
-        }
-        return Step::Append { prev, entries };
-    }
-    let Some(room) =
-        progress.inflights.room().filter(|_| progress.next <= last && progress.reading.is_none())
-    else {
-        return Step::Nothing;
-    };
-    if progress.next < log.tail_first() {
-        return Step::Read { from: progress.next };
-    }
-    let entries = log.slice(progress.next, last, max_append_bytes.min(room));
-    let bytes: usize = entries.iter().map(Entry::len_bytes).sum();
-    if bytes > room && !progress.inflights.is_empty() {
-        return Step::Nothing;
-    }
-    Step::Append { prev, entries }
-}
-
-/// Follows a follower through its recovery: from its first answer that reaches a leader which has committed in its own
-/// term, the commit index of that moment is the point through which its log has to match.
-fn note_recovery(progress: &mut Progress, recovering: bool, committed_when_ready: Option<Index>) {
-    progress.recovering = recovering;
-    if !recovering {
-        progress.sound_through = None;
-    } else if progress.sound_through.is_none() && committed_when_ready.is_some() {
-        progress.sound_through = committed_when_ready;
-        progress.become_probe(progress.next);
-    }
-}
-
-fn on_mismatch(progress: &mut Progress, seq: u64, prev_index: Index, hint: Index) {
-    let current = match progress.state {
-        ProgressState::Probe => progress.probe_seq == Some(seq),
-        ProgressState::Replicate => prev_index > progress.matched,
-        ProgressState::Start => false,
-    };
-    if current {
-        progress.become_probe(hint.min(prev_index.prev()).next());
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use helix_raft::{
-    AppendResult, Body, Durability, Entry, GroupId, Index, Message, MessageBody, ReplicaId, Status, Term, quorum,
+    AppendResult, Body, Durability, Entry, GroupId, Index, Message, MessageBody, ReplicaId, Status, Term,
+    quorum,
 };
 
 use crate::disk::{GroupDisk, Payload, StoredLog};
@@ -58,7 +59,10 @@ impl Checker {
             // It carries the term of the question and promises nothing.
             MessageBody::PreVoteAnswer { granted: true } => return,
             MessageBody::PreVote { .. } => {
-                assert!(disk.hard.term.next() >= message.term, "left before its term was persisted: {message:?}");
+                assert!(
+                    disk.hard.term.next() >= message.term,
+                    "left before its term was persisted: {message:?}"
+                );
                 return;
             }
             MessageBody::Vote { .. } => self.vote(group, message.from, message.term, message.from, disk),
@@ -71,7 +75,10 @@ impl Checker {
                     assert!(stored <= disk.log.last().index, "answered before stored: {message:?}");
                     assert!(synced <= disk.synced.last().index, "answered before synced: {message:?}");
                 }
-                assert!(answer.recovering || !disk.recovering, "a suspect log is passed off as sound: {message:?}");
+                assert!(
+                    answer.recovering || !disk.recovering,
+                    "a suspect log is passed off as sound: {message:?}"
+                );
             }
             _ => {}
         }
@@ -103,6 +110,8 @@ impl Checker {
             self.commit(group, index, term, required, status);
         }
         if status.role == helix_raft::Role::Leader {
+            let own_term = status.commit == before || term_at(status.commit) == Some(status.term);
+            assert!(own_term, "an entry of an earlier term is committed by counting: {group} {status:?}");
             let leader = *self.leaders.entry((group, status.term)).or_insert(replica);
             assert_eq!(leader, replica, "two leaders in {} of {group}", status.term);
             self.completeness(group, status, term_at);

@@ -47,11 +47,7 @@ pub(crate) struct GroupDisk {
 
 impl StoredLog {
     fn new() -> StoredLog {
-        StoredLog {
-            start: Position::default(),
-            entries: Vec::new(),
-            checkpoint: (Index::ZERO, 0),
-        }
+        StoredLog { start: Position::default(), entries: Vec::new(), checkpoint: (Index::ZERO, 0) }
     }
 
     pub(crate) fn last(&self) -> Position {

@@ -6,6 +6,7 @@
 mod checker;
 mod disk;
 mod node;
+mod profile;
 mod rng;
 mod world;
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use helix_raft::{
     CommittedRange, Durability, Entry, GroupId, GroupOptions, HeartbeatEvent, HeartbeatOptions, Heartbeats,
-    Incarnation, Index, Membership, Message, MultiRaft, MultiRaftConfig, ReadRequest, Ready, ReplicaId, Start,
+    Incarnation, Index, Membership, Message, MultiRaft, MultiRaftConfig, ReadRequest, Ready, ReplicaId,
+    Start,
 };
 
 use crate::checker::Checker;
@@ -73,13 +74,16 @@ impl Node {
         for (group, disk) in &self.disks {
             let options: GroupOptions<Payload> = disk.options(members, required(*group), rng);
             let (applied, state) = disk.log.checkpoint;
-            apps.insert(*group, Application {
-                applied,
-                state,
-                reads: VecDeque::new(),
-                committed_reads: VecDeque::new(),
-                starts: VecDeque::new(),
-            });
+            apps.insert(
+                *group,
+                Application {
+                    applied,
+                    state,
+                    reads: VecDeque::new(),
+                    committed_reads: VecDeque::new(),
+                    starts: VecDeque::new(),
+                },
+            );
             raft.add_group(*group, options).expect("the disk is consistent");
             checker.process_started(*group, self.id);
         }
@@ -154,7 +158,8 @@ impl Node {
         let Some(process) = &mut self.process else { return false };
         let disk = self.disks.get_mut(&group).expect("every group has a disk");
         if hard {
-            let report = if merge { disk.hard_reports.drain(..).next_back() } else { disk.hard_reports.pop_front() };
+            let report =
+                if merge { disk.hard_reports.drain(..).next_back() } else { disk.hard_reports.pop_front() };
             report.is_some_and(|hard| {
                 process.raft.hard_state_persisted(group, hard);
                 true
@@ -204,7 +209,12 @@ impl Node {
     }
 
     /// Reads committed entries that were not in memory, and applies them.
-    pub(crate) fn serve_committed_read(&mut self, group: GroupId, rng: &mut Rng, checker: &mut Checker) -> bool {
+    pub(crate) fn serve_committed_read(
+        &mut self,
+        group: GroupId,
+        rng: &mut Rng,
+        checker: &mut Checker,
+    ) -> bool {
         let Some(process) = &mut self.process else { return false };
         let app = process.apps.get_mut(&group).expect("every group has an application");
         let Some(range) = app.committed_reads.pop_front() else { return false };
@@ -243,7 +253,9 @@ impl Node {
         let Some(process) = &self.process else { return };
         let app = &process.apps[&group];
         let disk = self.disks.get_mut(&group).expect("every group has a disk");
-        if app.applied > disk.log.checkpoint.0 && disk.wal_queue.iter().all(|op| !matches!(op, WalOp::Install(_))) {
+        if app.applied > disk.log.checkpoint.0
+            && disk.wal_queue.iter().all(|op| !matches!(op, WalOp::Install(_)))
+        {
             disk.log.checkpoint = (app.applied, app.state);
         }
     }

@@ -1,12 +1,11 @@
 //! A cluster under a random schedule: every message, write, report and tick happens when chance says so.
 
-use helix_raft::{
-    GroupId, Heartbeat, HeartbeatAnswer, Membership, Message, MessageBody, ReplicaId, Role,
-};
+use helix_raft::{GroupId, Heartbeat, HeartbeatAnswer, Membership, Message, MessageBody, ReplicaId, Role};
 
 use crate::checker::Checker;
 use crate::disk::Payload;
 use crate::node::{ELECTION_TICKS, Node, TICK_MS};
+use crate::profile::{Action, Profile};
 use crate::rng::Rng;
 
 #[derive(Clone, Debug)]
@@ -38,10 +37,13 @@ pub(crate) struct Tally {
 
 pub(crate) struct World {
     rng: Rng,
+    profile: Profile,
     nodes: Vec<Node>,
     groups: Vec<GroupId>,
     members: Membership,
     network: Vec<Packet>,
+    /// Packets that stay on the way for long.
+    stragglers: Vec<Packet>,
     /// Pairs between which nothing passes, one way.
     cut: Vec<(ReplicaId, ReplicaId)>,
     checker: Checker,
@@ -65,13 +67,16 @@ impl World {
                 learners: voters[if joint { 4 } else { 3 }..].to_vec(),
             };
         }
+        let profile = Profile::new(&mut rng);
         let nodes = members.members().iter().map(|id| Node::new(*id, &groups)).collect();
         let mut world = World {
             rng,
+            profile,
             nodes,
             groups,
             members,
             network: Vec::new(),
+            stragglers: Vec::new(),
             cut: Vec::new(),
             checker: Checker::default(),
             proposals: 0,
@@ -96,29 +101,29 @@ impl World {
     fn random_step(&mut self) {
         let node = self.rng.below(self.nodes.len());
         let group = self.groups[self.rng.below(self.groups.len())];
-        let action = self.rng.below(1000);
+        let action = self.profile.pick(&mut self.rng);
         self.note(action as u64, node as u64, self.network.len() as u64);
         match action {
-            0..420 => self.deliver_some(),
-            420..440 => self.duplicate_random(),
-            440..460 => self.lose_random(),
-            460..560 => self.tick(node),
-            560..660 => self.propose(node, group),
-            660..770 => self.complete(node),
-            770..870 => self.report(node),
-            870..930 => self.serve(node, group),
-            930..950 => self.nodes[node].checkpoint(group),
-            950..960 => {
+            Action::Deliver => self.deliver_some(),
+            Action::Duplicate => self.duplicate_random(),
+            Action::Lose => self.lose_random(),
+            Action::Tick => self.tick(node),
+            Action::Propose => self.propose(node, group),
+            Action::Write => self.complete(node),
+            Action::Report => self.report(node),
+            Action::Serve => self.serve(node, group),
+            Action::Checkpoint => self.nodes[node].checkpoint(group),
+            Action::MoveStart => {
                 let mut rng = Rng::new(self.rng.next());
                 self.nodes[node].move_start(group, &mut rng);
             }
-            960..966 => self.transfer(node, group),
-            966..970 => self.with_process(node, |process| process.raft.campaign(group)),
-            970..973 => self.crash(node),
-            973..988 => self.start(node),
-            988..990 => self.partition(),
-            990..997 => self.cut.clear(),
-            _ => self.refuse(node),
+            Action::Transfer => self.transfer(node, group),
+            Action::Campaign => self.with_process(node, |process| process.raft.campaign(group)),
+            Action::Crash => self.crash(node),
+            Action::Start => self.start(node),
+            Action::Partition => self.partition(),
+            Action::Heal => self.cut.clear(),
+            Action::Refuse => self.refuse(node),
         }
         self.settle(node, false);
     }
@@ -161,6 +166,9 @@ impl World {
         for _ in 0..1 + self.rng.below(5) {
             self.deliver_random();
         }
+        if self.rng.chance(100) {
+            self.deliver_straggler();
+        }
     }
 
     fn deliver_random(&mut self) {
@@ -168,11 +176,25 @@ impl World {
             return;
         }
         // Mostly in order, as a connection would have it, and sometimes not at all so.
-        let at = if self.rng.chance(700) { self.rng.below(self.network.len().min(4)) } else {
+        let at = if self.rng.chance(self.profile.in_order) {
+            self.rng.below(self.network.len().min(4))
+        } else {
             self.rng.below(self.network.len())
         };
         let packet = self.network.remove(at);
-        self.deliver(packet);
+        if matches!(packet, Packet::Raft(_)) && self.rng.chance(self.profile.stragglers) {
+            self.stragglers.push(packet);
+        } else {
+            self.deliver(packet);
+        }
+    }
+
+    fn deliver_straggler(&mut self) {
+        if !self.stragglers.is_empty() {
+            let at = self.rng.below(self.stragglers.len());
+            let packet = self.stragglers.swap_remove(at);
+            self.deliver(packet);
+        }
     }
 
     fn duplicate_random(&mut self) {
@@ -202,7 +224,8 @@ impl World {
                 process.raft.step(message);
             }
             Packet::Heartbeat(_, _, heartbeat) => {
-                let (answer, wakes) = process.heartbeats.on_heartbeat(now_ms, from, &heartbeat, &process.raft);
+                let (answer, wakes) =
+                    process.heartbeats.on_heartbeat(now_ms, from, &heartbeat, &process.raft);
                 for wake in wakes {
                     process.raft.wake(wake.replica, wake.bucket);
                 }
@@ -289,7 +312,8 @@ impl World {
             return;
         }
         // Nobody votes while a majority is recovering, so no more than one replica at a time loses its power here.
-        let power = self.rng.chance(300) && self.nodes.iter().all(|node| !node.is_recovering());
+        let power =
+            self.rng.chance(self.profile.power_losses) && self.nodes.iter().all(|node| !node.is_recovering());
         let mut rng = Rng::new(self.rng.next());
         self.nodes[node].crash(power, &mut rng, &mut self.checker);
         self.tally.crashes += 1;
@@ -298,7 +322,14 @@ impl World {
 
     fn partition(&mut self) {
         self.cut.clear();
-        let side = self.rng.next();
+        let mut side = self.rng.next();
+        if self.rng.chance(600)
+            && let Some(leader) = self.some_leader()
+        {
+            // A leader alone, or with one companion: what it appends now may come back much later.
+            side = 1 << leader | if self.rng.chance(500) { 1 << self.rng.below(self.nodes.len()) } else { 0 };
+            side <<= 1;
+        }
         let one_way = self.rng.chance(300);
         let ids: Vec<ReplicaId> = self.nodes.iter().map(|node| node.id).collect();
         for from in &ids {
@@ -311,10 +342,22 @@ impl World {
         }
     }
 
-    /// A connection is refused by a node whose process is gone.
+    fn some_leader(&mut self) -> Option<usize> {
+        let group = self.rng.pick(&self.groups)?;
+        let leads = |node: &Node| {
+            let process = node.process.as_ref();
+            process
+                .and_then(|process| process.raft.status(group))
+                .is_some_and(|status| status.role == Role::Leader)
+        };
+        self.nodes.iter().position(leads)
+    }
+
+    /// A connection is refused by a node whose process is gone, or so it seems.
     fn refuse(&mut self, node: usize) {
-        let gone: Vec<ReplicaId> =
-            self.nodes.iter().filter(|node| node.process.is_none()).map(|node| node.id).collect();
+        let any = self.rng.chance(self.profile.false_alarms);
+        let gone = |node: &&Node| any || node.process.is_none();
+        let gone: Vec<ReplicaId> = self.nodes.iter().filter(gone).map(|node| node.id).collect();
         let now_ms = self.nodes[node].clock_ms;
         if let Some(peer) = self.rng.pick(&gone) {
             self.with_process(node, |process| process.heartbeats.refused(now_ms, peer));
@@ -327,6 +370,7 @@ impl World {
     /// Everything works from now on: all replicas must agree, and commit what is proposed.
     fn heal(&mut self) {
         self.cut.clear();
+        self.network.append(&mut self.stragglers);
         for node in 0..self.nodes.len() {
             self.start(node);
         }
@@ -387,11 +431,17 @@ impl World {
     fn leader(&self, group: GroupId) -> usize {
         let leads = |node: &Node| {
             let process = node.process.as_ref().expect("every node runs");
-            process.raft.status(group).is_some_and(|status| status.role == Role::Leader && status.leader_ready)
+            process
+                .raft
+                .status(group)
+                .is_some_and(|status| status.role == Role::Leader && status.leader_ready)
         };
         self.nodes.iter().position(leads).unwrap_or_else(|| {
-            let statuses: Vec<_> =
-                self.nodes.iter().map(|node| node.process.as_ref().and_then(|p| p.raft.status(group))).collect();
+            let statuses: Vec<_> = self
+                .nodes
+                .iter()
+                .map(|node| node.process.as_ref().and_then(|p| p.raft.status(group)))
+                .collect();
             panic!("{group} has no leader: {statuses:?}")
         })
     }
@@ -400,7 +450,9 @@ impl World {
         let statuses: Vec<_> = self
             .nodes
             .iter()
-            .map(|node| node.process.as_ref().and_then(|process| process.raft.status(group)).expect("it runs"))
+            .map(|node| {
+                node.process.as_ref().and_then(|process| process.raft.status(group)).expect("it runs")
+            })
             .collect();
         let first = &statuses[0];
         for status in &statuses {

@@ -110,7 +110,8 @@ impl Broker {
 
     /// Whether a node is this one or was heard of lately.
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
-        node == self.parts.node || self.parts.liveness.is_alive(node)
+        node == self.parts.node
+            || self.image().broker(node).is_some_and(|broker| self.parts.liveness.is_alive(broker.replica))
     }
 
     /// The node that clients should send administrative requests to: the leader of the metadata group if it is known, else this

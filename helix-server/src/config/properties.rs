@@ -1,6 +1,7 @@
 //! The table of properties: from it come the typed configuration, the checks, the suggestions and the documentation.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::value::{TimestampType, Value};
 
@@ -181,6 +182,36 @@ impl BrokerConfig {
         self.log_retention_ms
             .or(self.log_retention_minutes.map(|minutes| scaled(minutes, 60_000)))
             .unwrap_or(scaled(self.log_retention_hours, 3_600_000))
+    }
+
+    /// `connections.max.idle.ms`.
+    pub fn connections_max_idle(&self) -> Duration {
+        Duration::from_millis(self.connections_max_idle_ms)
+    }
+
+    /// `log.retention.check.interval.ms`.
+    pub fn log_retention_check_interval(&self) -> Duration {
+        Duration::from_millis(self.log_retention_check_interval_ms)
+    }
+
+    /// `helix.batch.linger.ms`.
+    pub fn batch_linger(&self) -> Duration {
+        Duration::from_millis(self.batch_linger_ms)
+    }
+
+    /// `helix.heartbeat.interval.ms`.
+    pub fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms)
+    }
+
+    /// `helix.election.timeout.ms`.
+    pub fn election_timeout(&self) -> Duration {
+        Duration::from_millis(self.election_timeout_ms)
+    }
+
+    /// `helix.commit.timeout.ms`.
+    pub fn commit_timeout(&self) -> Duration {
+        Duration::from_millis(self.commit_timeout_ms)
     }
 
     /// Checks what no single property can.

@@ -9,6 +9,3 @@ pub mod state_file;
 pub mod vote_slot;
 pub mod vote_writer;
 pub mod votes;
-
-#[cfg(test)]
-mod fake_disk;

@@ -254,13 +254,12 @@ fn write(disk: &dyn Disk, state: &NodeState) -> io::Result<()> {
 mod tests {
     use std::convert::Infallible;
 
+    use helix_wal::disk::{Crash, FaultyDisk};
+
     use super::*;
-    use crate::durable::fake_disk::{Crash, FakeDisk};
     use crate::durable::state::BootId;
     use crate::durable::state::tests::example;
     use crate::ids::{ClusterId, Incarnation, NodeId, ReplicaId};
-
-    const CRASHES: [Crash; 3] = [Crash::LoseUnsynced, Crash::KeepUnsynced, Crash::TearLast];
 
     fn around(boot: u8) -> Surroundings {
         Surroundings {
@@ -272,7 +271,7 @@ mod tests {
         }
     }
 
-    fn start_on(disk: &FakeDisk, boot: u8) -> Result<Starting, StartError> {
+    fn start_on(disk: &FaultyDisk, boot: u8) -> Result<Starting, StartError> {
         start(Arc::new(disk.clone()), &around(boot))
     }
 
@@ -280,7 +279,7 @@ mod tests {
         panic!("the mode does not change")
     }
 
-    fn run(disk: &FakeDisk, boot: u8) -> StateFile {
+    fn run(disk: &FaultyDisk, boot: u8) -> StateFile {
         start_on(disk, boot).unwrap().begin_writing(WriteMode::ReplicationOnly, no_sync_needed).unwrap()
     }
 
@@ -288,32 +287,48 @@ mod tests {
         example().founding.record().unwrap().clone()
     }
 
-    /// Runs `scenario` on copies of a disk, killing it at each operation in turn, and hands every disk that a crash
-    /// may leave behind to `check`, with whether the scenario had succeeded.
+    /// Runs `scenario`, killing process or machine at each operation in turn, and hands every disk that is left to
+    /// `check`, with whether the scenario had succeeded.
     fn crash_everywhere(
-        prepare: impl Fn() -> FakeDisk,
-        scenario: impl Fn(&FakeDisk) -> bool,
-        check: impl Fn(FakeDisk, bool),
+        prepare: impl Fn(&FaultyDisk),
+        scenario: impl Fn(&FaultyDisk) -> bool,
+        check: impl Fn(&FaultyDisk, bool),
     ) {
-        for operation in 0.. {
-            let disk = prepare();
-            disk.die_at(operation);
-            let succeeded = scenario(&disk);
-            for crash in CRASHES {
-                check(disk.after(crash), succeeded);
-            }
-            if !disk.is_dead() {
-                assert!(succeeded);
-                return;
+        for crash in [Crash::Process, Crash::Machine] {
+            for seed in 0..20 {
+                for operation in 0.. {
+                    let disk = FaultyDisk::new(seed);
+                    prepare(&disk);
+                    disk.stop_after(operation);
+                    let succeeded = scenario(&disk);
+                    let reached = disk.is_stopped();
+                    disk.crash(crash);
+                    check(&disk, succeeded);
+                    if !reached {
+                        assert!(succeeded);
+                        break;
+                    }
+                }
             }
         }
     }
 
+    fn blank(_disk: &FaultyDisk) {}
+
+    fn unclean(disk: &FaultyDisk) {
+        drop(run(disk, 3));
+    }
+
+    fn power_loss(disk: &FaultyDisk) -> &FaultyDisk {
+        disk.crash(Crash::Machine);
+        disk
+    }
+
     #[test]
     fn the_identity_and_the_incarnation_are_kept() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         assert!(start_on(&disk, 3).unwrap().decision().blank);
-        let again = start_on(&disk.after(Crash::LoseUnsynced), 3).unwrap();
+        let again = start_on(power_loss(&disk), 3).unwrap();
         let state = &again.decision().state;
         assert_eq!((state.replica, state.incarnation), (ReplicaId(3), Incarnation(2)));
         assert_eq!(again.decision().suspect, None);
@@ -322,10 +337,10 @@ mod tests {
     #[test]
     fn a_crash_during_the_first_start_leaves_a_blank_or_a_complete_disk() {
         crash_everywhere(
-            FakeDisk::default,
+            blank,
             |disk| start_on(disk, 3).is_ok(),
             |disk, succeeded| {
-                let after = start_on(&disk, 4).unwrap();
+                let after = start_on(disk, 4).unwrap();
                 assert!(!succeeded || !after.decision().blank);
             },
         );
@@ -333,17 +348,12 @@ mod tests {
 
     #[test]
     fn a_crash_at_any_point_of_a_start_never_forgets_that_the_node_is_recovering() {
-        let unclean = || {
-            let disk = FakeDisk::default();
-            drop(run(&disk, 3));
-            disk
-        };
         crash_everywhere(
             unclean,
             |disk| start_on(disk, 4).is_ok(),
             |disk, _| {
                 // The process is started again in the same boot.
-                let state = start_on(&disk, 4).unwrap().decision().state.clone();
+                let state = start_on(disk, 4).unwrap().decision().state.clone();
                 assert!(state.recovering.contains(GroupId(1)));
                 assert!(state.incarnation.get() >= 2);
             },
@@ -353,14 +363,10 @@ mod tests {
     #[test]
     fn incarnations_never_repeat_once_used() {
         crash_everywhere(
-            || {
-                let disk = FakeDisk::default();
-                drop(run(&disk, 3));
-                disk
-            },
+            unclean,
             |disk| start_on(disk, 3).is_ok(),
             |disk, succeeded| {
-                let next = start_on(&disk, 3).unwrap().decision().state.incarnation;
+                let next = start_on(disk, 3).unwrap().decision().state.incarnation;
                 assert!(next >= Incarnation(if succeeded { 3 } else { 2 }));
             },
         );
@@ -368,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_clean_mark_follows_the_sync_of_the_log() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let mut state = run(&disk, 3);
         let failed = state.stop_cleanly(|| Err(io::Error::other("log")));
         assert!(matches!(failed, Err(SyncedChangeError::Sync(_))));
@@ -376,8 +382,7 @@ mod tests {
         state.stop_cleanly(|| Ok::<_, Infallible>(())).unwrap();
         assert!(matches!(state.mark_recovering(&[GroupId(1)]), Err(WriteStateError::Stopped)));
 
-        let disk = disk.after(Crash::LoseUnsynced);
-        let started = start_on(&disk, 4).unwrap();
+        let started = start_on(power_loss(&disk), 4).unwrap();
         assert_eq!(started.decision().suspect, None);
         // The mark is gone while the node runs.
         assert!(start_on(&disk, 5).unwrap().decision().suspect.is_some());
@@ -385,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_change_of_mode_syncs_first() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         drop(run(&disk, 3));
         let starting = start_on(&disk, 3).unwrap();
         let failed = starting.begin_writing(WriteMode::Fsync, || Err(io::Error::other("log")));
@@ -401,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_disk_is_bound_to_one_record_for_good() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let mut state = run(&disk, 3);
         state.accept_founding(&record()).unwrap();
         let mut other = record();
@@ -411,25 +416,21 @@ mod tests {
         state.complete_founding(&record()).unwrap();
         // A late message changes nothing.
         state.accept_founding(&record()).unwrap();
-        let state = start_on(&disk.after(Crash::LoseUnsynced), 3).unwrap().decision().state.clone();
+        let state = start_on(power_loss(&disk), 3).unwrap().decision().state.clone();
         assert_eq!(state.founding, Founding::Founded(record()));
     }
 
     #[test]
     fn an_accepted_record_survives_every_crash() {
         crash_everywhere(
-            || {
-                let disk = FakeDisk::default();
-                drop(start_on(&disk, 3).unwrap());
-                disk
-            },
+            |disk| drop(start_on(disk, 3).unwrap()),
             |disk| {
                 let Ok(starting) = start_on(disk, 3) else { return false };
                 let begun = starting.begin_writing(WriteMode::ReplicationOnly, no_sync_needed);
                 begun.is_ok_and(|mut state| state.accept_founding(&record()).is_ok())
             },
             |disk, succeeded| {
-                let state = start_on(&disk, 3).unwrap().decision().state.clone();
+                let state = start_on(disk, 3).unwrap().decision().state.clone();
                 assert!(!succeeded || state.founding == Founding::Accepted(record()));
             },
         );
@@ -437,20 +438,20 @@ mod tests {
 
     #[test]
     fn groups_are_marked_durably() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let mut state = run(&disk, 3);
         state.mark_recovering(&[GroupId(1), GroupId(2)]).unwrap();
         state.mark_sound(&[GroupId(1)]).unwrap();
         state.narrow_recovering_to(&[GroupId(1), GroupId(2), GroupId(3)]).unwrap();
-        let state = start_on(&disk.after(Crash::LoseUnsynced), 3).unwrap().decision().state.clone();
+        let state = start_on(power_loss(&disk), 3).unwrap().decision().state.clone();
         assert_eq!(state.recovering, Recovering::Groups([GroupId(2)].into()));
     }
 
     #[test]
     fn a_damaged_state_stops_the_node() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         drop(run(&disk, 3));
-        disk.damage(STATE_FILE, |bytes| bytes[30] ^= 1);
+        assert!(disk.flip_bit(STATE_FILE, 30, 1));
         let error = start_on(&disk, 3).err().unwrap().to_string();
         assert!(error.contains("damaged") && error.contains("move the data directory away"), "{error}");
     }

@@ -138,7 +138,7 @@ pub fn encode_slot(value: &SlotValue, pair: u32) -> [u8; SLOT_BYTES] {
 /// Reads a slot.
 #[must_use]
 pub fn decode_slot(slot: &[u8; SLOT_BYTES], pair: u32, half: Half) -> SlotContent {
-    if slot.iter().all(|&byte| byte == 0) {
+    if *slot == [0; SLOT_BYTES] {
         return SlotContent::Empty;
     }
     let (words, _) = slot[SLOT_USED_BYTES - 4..].as_chunks::<4>();

@@ -96,8 +96,9 @@ fn run(mut store: VoteStore, requests: &Receiver<Request>) {
 
 #[cfg(test)]
 mod tests {
+    use helix_wal::disk::{Crash, FaultyDisk};
+
     use super::*;
-    use crate::durable::fake_disk::{Crash, FakeDisk};
     use crate::durable::votes::VoteFound;
     use crate::ids::Term;
 
@@ -107,35 +108,44 @@ mod tests {
 
     #[test]
     fn requests_are_answered_when_they_are_durable() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(7);
         let writer = VoteWriter::start(VoteStore::open(&disk).unwrap().0).unwrap();
         let (sender, answers) = channel();
         for group in 0..500 {
-            let (sender, disk) = (sender.clone(), disk.clone());
+            let sender = sender.clone();
             writer.persist(GroupId(group), state(group + 1), move |result| {
-                result.unwrap();
-                let found = (group % 100 == 0)
-                    .then(|| VoteStore::open(&disk.after(Crash::LoseUnsynced)).unwrap().1.of(GroupId(group)));
-                sender.send((group, found)).unwrap();
+                sender.send((group, result.is_ok())).unwrap();
             });
         }
         drop(sender);
-        let answers: Vec<_> = answers.iter().collect();
-        assert_eq!(answers.len(), 500);
-        for (group, found) in answers {
-            assert!(found.is_none_or(|found| found == VoteFound::Promised(state(group + 1))));
+        let mut stored: Vec<u64> = answers.iter().take(100).map(|(group, _)| group).collect();
+        disk.crash(Crash::Machine);
+        stored.extend(answers.iter().filter(|(_, stored)| *stored).map(|(group, _)| group));
+        let loaded = VoteStore::open(&disk).unwrap().1;
+        assert!(stored.len() >= 100);
+        for group in stored {
+            assert_eq!(loaded.of(GroupId(group)), VoteFound::Promised(state(group + 1)));
+        }
+    }
+
+    #[test]
+    fn closing_stores_what_is_queued() {
+        let disk = FaultyDisk::new(7);
+        let writer = VoteWriter::start(VoteStore::open(&disk).unwrap().0).unwrap();
+        for group in 0..500 {
+            writer.persist(GroupId(group), state(group + 1), |result| result.unwrap());
         }
         writer.remove(GroupId(3), |result| result.unwrap());
         writer.close();
-        let loaded = VoteStore::open(&disk.after(Crash::LoseUnsynced)).unwrap().1;
-        assert_eq!(loaded.states().len(), 499);
+        disk.crash(Crash::Machine);
+        assert_eq!(VoteStore::open(&disk).unwrap().1.states().len(), 499);
     }
 
     #[test]
     fn failures_and_a_closed_writer_are_reported() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let writer = VoteWriter::start(VoteStore::open(&disk).unwrap().0).unwrap();
-        disk.die_at(0);
+        disk.fail_syncs(true);
         let (sender, answers) = channel();
         let failed = sender.clone();
         writer.persist(GroupId(1), state(1), move |result| failed.send(result.is_err()).unwrap());

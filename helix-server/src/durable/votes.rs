@@ -21,8 +21,8 @@ use crate::ids::GroupId;
 
 const TEMPORARY_FILE: &str = "votes.tmp";
 
-/// The file grows by this many blocks at a time: 1 MiB, room for 1024 groups.
-const BLOCKS_PER_GROWTH: u32 = 128;
+/// The file grows by at least this many blocks: 256 KiB, room for 256 groups.
+const BLOCKS_PER_GROWTH: u32 = 32;
 
 /// A term and vote file that can't be used. The node must not start.
 #[derive(Debug, Error)]
@@ -227,8 +227,8 @@ impl VoteStore {
                 matches!(change, VoteChange::Persist(..)) && !self.places.contains_key(&change.group())
             })
             .count();
-        while self.free.len() < fresh {
-            self.grow()?;
+        if self.free.len() < fresh {
+            self.grow(fresh - self.free.len())?;
         }
         let mut writes = Vec::with_capacity(last.len());
         let mut freed = Vec::new();
@@ -286,12 +286,15 @@ impl VoteStore {
 
     /// Makes room. The new blocks are written, not only reserved, so that storing a vote later changes no metadata
     /// of the file system.
-    fn grow(&mut self) -> io::Result<()> {
+    fn grow(&mut self, missing_pairs: usize) -> io::Result<()> {
+        let blocks =
+            u32::try_from(missing_pairs.div_ceil(PAIRS_PER_BLOCK as usize)).map_err(io::Error::other)?;
+        let blocks = blocks.max(BLOCKS_PER_GROWTH);
         let position = PAGE_BYTES + u64::from(self.pairs / PAIRS_PER_BLOCK) * BLOCK_BYTES;
-        self.file.write_at(&vec![0; BLOCKS_PER_GROWTH as usize * BLOCK_BYTES as usize], position)?;
+        self.file.write_at(&vec![0; blocks as usize * BLOCK_BYTES as usize], position)?;
         self.file.sync_data()?;
         let before = self.pairs;
-        self.pairs += BLOCKS_PER_GROWTH * PAIRS_PER_BLOCK;
+        self.pairs += blocks * PAIRS_PER_BLOCK;
         self.free.extend((before..self.pairs).rev().map(|pair| Place { pair, sequence: 0 }));
         Ok(())
     }
@@ -322,11 +325,17 @@ fn create(disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
-    use proptest::{collection, prop_oneof, strategy::Strategy};
+    use proptest::{collection, prop_oneof, strategy::Just, strategy::Strategy};
+
+    use helix_wal::disk::{Crash, FaultyDisk};
 
     use super::*;
-    use crate::durable::fake_disk::{Crash, FakeDisk};
     use crate::ids::{ReplicaId, Term};
+
+    fn after_power_loss(disk: &FaultyDisk) -> (VoteStore, LoadedVotes) {
+        disk.crash(Crash::Machine);
+        open(disk)
+    }
 
     fn state(term: u64) -> HardState {
         HardState { term: Term(term), vote: Some(ReplicaId(term * 10)) }
@@ -336,18 +345,18 @@ mod tests {
         VoteChange::Persist(GroupId(group), state(term))
     }
 
-    fn open(disk: &FakeDisk) -> (VoteStore, LoadedVotes) {
+    fn open(disk: &FaultyDisk) -> (VoteStore, LoadedVotes) {
         VoteStore::open(disk).unwrap()
     }
 
     #[test]
     fn what_is_persisted_is_found_again() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let (mut store, loaded) = open(&disk);
         assert!(loaded.states().is_empty());
         store.persist(&[persist(1, 1), persist(2, 5), persist(1, 2)]).unwrap();
         store.persist(&[persist(1, 3)]).unwrap();
-        let (_, loaded) = open(&disk.after(Crash::LoseUnsynced));
+        let (_, loaded) = after_power_loss(&disk);
         assert_eq!(loaded.of(GroupId(1)), VoteFound::Promised(state(3)));
         assert_eq!(loaded.of(GroupId(2)), VoteFound::Promised(state(5)));
         assert_eq!(loaded.of(GroupId(3)), VoteFound::Nothing);
@@ -356,7 +365,7 @@ mod tests {
 
     #[test]
     fn thousands_of_groups_fit_and_places_are_used_again() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let (mut store, _) = open(&disk);
         let all: Vec<_> = (0..3000).map(|group| persist(group, group + 1)).collect();
         store.persist(&all).unwrap();
@@ -365,59 +374,51 @@ mod tests {
 
         let removed: Vec<_> = (0..2999).map(|group| VoteChange::Remove(GroupId(group))).collect();
         store.persist(&removed).unwrap();
-        let disk = disk.after(Crash::LoseUnsynced);
-        let (mut store, loaded) = open(&disk);
+        let (mut store, loaded) = after_power_loss(&disk);
         assert_eq!(loaded.states().len(), 1);
-        let others: Vec<_> = (5000..8000).map(|group| persist(group, 9)).collect();
+        let others: Vec<_> = (5000..7999).map(|group| persist(group, 9)).collect();
         store.persist(&others).unwrap();
         assert_eq!(store.pairs, pairs);
-        let (_, loaded) = open(&disk.after(Crash::LoseUnsynced));
-        assert_eq!(loaded.states().len(), 3001);
+        let (_, loaded) = after_power_loss(&disk);
+        assert_eq!(loaded.states().len(), 3000);
         assert_eq!(loaded.of(GroupId(2999)), VoteFound::Promised(state(3000)));
         assert_eq!(loaded.of(GroupId(0)), VoteFound::Nothing);
     }
 
     #[test]
     fn a_batch_costs_one_sync_and_few_writes() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let (mut store, _) = open(&disk);
         let batch: Vec<_> = (0..64).map(|group| persist(group, 1)).collect();
-        // One write for each of the eight blocks, and one sync.
-        disk.die_at(9);
+        let before = disk.operations();
         store.persist(&batch).unwrap();
-        let disk = FakeDisk::default();
-        let (mut store, _) = open(&disk);
-        disk.die_at(8);
-        assert!(store.persist(&batch).is_err());
+        // One write for each of the eight blocks, and one sync.
+        assert_eq!(disk.operations() - before, 9);
     }
 
     #[test]
     fn after_a_failure_nothing_is_stored_any_more() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let (mut store, _) = open(&disk);
-        disk.die_at(1);
+        disk.fail_syncs(true);
         assert!(store.persist(&[persist(1, 1)]).is_err());
-        disk.die_at(1000);
+        disk.fail_syncs(false);
         let error = store.persist(&[persist(1, 2)]).unwrap_err().to_string();
         assert!(error.contains("the node stops"), "{error}");
     }
 
     #[test]
     fn an_unreadable_pair_makes_every_missing_group_unknown() {
-        let disk = FakeDisk::default();
+        let disk = FaultyDisk::new(1);
         let (mut store, _) = open(&disk);
         store.persist(&[persist(1, 1)]).unwrap();
         store.persist(&[persist(1, 2)]).unwrap();
         store.persist(&[persist(2, 7)]).unwrap();
-        disk.damage(VOTES_FILE, |bytes| {
-            bytes[slot_position(0, Half::First) as usize + 9] ^= 1;
-        });
+        assert!(disk.flip_bit(VOTES_FILE, slot_position(0, Half::First) + 9, 0));
         let (_, loaded) = open(&disk);
         assert_eq!(loaded.of(GroupId(1)), VoteFound::Promised(state(2)));
         assert_eq!(loaded.torn_writes(), 1);
-        disk.damage(VOTES_FILE, |bytes| {
-            bytes[slot_position(0, Half::Second) as usize + 9] ^= 1;
-        });
+        assert!(disk.flip_bit(VOTES_FILE, slot_position(0, Half::Second) + 9, 0));
         let (mut store, loaded) = open(&disk);
         assert_eq!(loaded.lost_pairs(), 1);
         assert_eq!(loaded.of(GroupId(1)), VoteFound::Unknown);
@@ -439,21 +440,18 @@ mod tests {
         #[test]
         fn a_completed_batch_is_never_lost(
             batches in collection::vec(collection::vec(changes(), 1..6), 1..12),
-            dies_at in 0_u64..60,
-            crash in prop_oneof![
-                proptest::strategy::Just(Crash::LoseUnsynced),
-                proptest::strategy::Just(Crash::KeepUnsynced),
-                proptest::strategy::Just(Crash::TearLast),
-            ],
+            stops_after in 0_u64..40,
+            seed in any::<u64>(),
+            crash in prop_oneof![Just(Crash::Process), Just(Crash::Machine)],
             removed_first in any::<bool>(),
         ) {
-            let disk = FakeDisk::default();
+            let disk = FaultyDisk::new(seed);
             let (mut store, _) = open(&disk);
             if removed_first {
                 store.persist(&[persist(0, 1), persist(1, 1)]).unwrap();
                 store.persist(&[VoteChange::Remove(GroupId(0)), VoteChange::Remove(GroupId(1))]).unwrap();
             }
-            disk.die_at(dies_at);
+            disk.stop_after(stops_after);
             let apply = |model: &mut HashMap<GroupId, HardState>, batch: &[VoteChange]| {
                 for change in batch {
                     match *change {
@@ -471,7 +469,8 @@ mod tests {
                 }
                 completed = attempted.clone();
             }
-            let (_, loaded) = open(&disk.after(crash));
+            disk.crash(crash);
+            let (_, loaded) = open(&disk);
             prop_assert_eq!(loaded.lost_pairs(), 0);
             for group in (0..12).map(GroupId) {
                 let found = loaded.states().get(&group);

@@ -20,7 +20,7 @@ pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: wa
     let max_connections = broker.config().max_connections as usize;
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended && error.is_panic() {
                     broker.metrics().panic_caught();

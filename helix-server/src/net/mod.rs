@@ -1,8 +1,8 @@
 //! Sockets: what comes in is bounded and checked before anything is decoded.
 
 pub(crate) mod connection;
-pub(crate) mod frame;
-pub(crate) mod guard;
+pub mod frame;
+pub mod guard;
 pub(crate) mod listener;
 mod reader;
 mod skeleton;

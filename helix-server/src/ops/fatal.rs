@@ -25,6 +25,11 @@ impl Fatal {
         });
     }
 
+    /// What was reported, if anything.
+    pub fn reason(&self) -> Option<String> {
+        self.reason.borrow().clone()
+    }
+
     /// Waits until something is reported.
     pub async fn reported(&self) -> String {
         let mut watching = self.reason.subscribe();

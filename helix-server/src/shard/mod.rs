@@ -24,7 +24,7 @@ use crate::controller::reconcile::WantedPartition;
 use crate::entry::Command;
 use crate::peers::Inbound;
 
-pub(crate) use owner::{Owner, ShardContext};
+pub(crate) use owner::{Owner, ShardContext, TICK};
 
 /// The way to all shards of this node.
 #[derive(Debug, Clone)]

@@ -45,7 +45,7 @@ pub(crate) struct ShardContext {
     pub(crate) required: Durability,
     pub(crate) shards: Shards,
     pub(crate) wal: Wal,
-    pub(crate) votes: VoteWriter,
+    pub(crate) votes: Arc<VoteWriter>,
     pub(crate) loaded_votes: Arc<LoadedVotes>,
     pub(crate) cluster: ClusterLink,
     pub(crate) digests: ShardDigests,

@@ -204,12 +204,7 @@ fn start_writeback(file: &File, position: u64, len: u64) -> io::Result<()> {
     let signed = |number: u64| i64::try_from(number).map_err(|_| io::ErrorKind::InvalidInput);
     // SAFETY: the descriptor belongs to `file`, which outlives the call; no memory is passed.
     let outcome = unsafe {
-        libc::sync_file_range(
-            file.as_raw_fd(),
-            signed(position)?,
-            signed(len)?,
-            libc::SYNC_FILE_RANGE_WRITE,
-        )
+        libc::sync_file_range(file.as_raw_fd(), signed(position)?, signed(len)?, libc::SYNC_FILE_RANGE_WRITE)
     };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

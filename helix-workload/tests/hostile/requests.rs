@@ -21,6 +21,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceReq
 use kafka_protocol::messages::{ApiKey, BrokerId, RequestHeader, TopicName, TransactionalId};
 use kafka_protocol::protocol::{Encodable, StrBytes, encode_request_header_into_buffer};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+use uuid::Uuid;
 
 /// The topic that hostile requests name.
 pub(crate) const TOPIC: &str = "hostile";
@@ -53,17 +54,15 @@ pub(crate) fn valid_requests() -> Vec<(Vec<u8>, usize)> {
                 .with_client_id(Some(StrBytes::from_static_str("hostile")));
             encode_request_header_into_buffer(&mut buffer, &header).expect("the header is valid");
             let body_at = buffer.len();
-            encode_body(api, version, &mut buffer)
-                .unwrap_or_else(|error| panic!("{api:?} version {version}: {error}"));
+            encode_body(api, version, &mut buffer);
             requests.push((buffer.to_vec(), body_at));
         }
     }
     requests
 }
 
-/// Writes the body; its error type is the codec's own.
-fn encode_body(api: ApiKey, version: i16, buffer: &mut BytesMut) -> Result<(), impl std::fmt::Display + use<>> {
-    match api {
+fn encode_body(api: ApiKey, version: i16, buffer: &mut BytesMut) {
+    let encoded = match api {
         ApiKey::ApiVersions => api_versions().encode(buffer, version),
         ApiKey::Metadata => metadata(version).encode(buffer, version),
         ApiKey::Produce => produce(version).encode(buffer, version),
@@ -76,7 +75,8 @@ fn encode_body(api: ApiKey, version: i16, buffer: &mut BytesMut) -> Result<(), i
         ApiKey::DescribeCluster => DescribeClusterRequest::default().encode(buffer, version),
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch().encode(buffer, version),
         other => panic!("{other:?} is not among the served ones"),
-    }
+    };
+    encoded.unwrap_or_else(|error| panic!("{api:?} version {version}: {error}"));
 }
 
 fn topic() -> TopicName {
@@ -108,7 +108,9 @@ fn records() -> Bytes {
         timestamp: 1,
         key: Some(Bytes::from_static(b"key")),
         value: Some(Bytes::from_static(b"value")),
-        headers: [(StrBytes::from_static_str("header"), Some(Bytes::from_static(b"x")))].into_iter().collect(),
+        headers: [(StrBytes::from_static_str("header"), Some(Bytes::from_static(b"x")))]
+            .into_iter()
+            .collect(),
     };
     let mut buffer = BytesMut::new();
     let options = RecordEncodeOptions { version: 2, compression: Compression::None };
@@ -123,12 +125,12 @@ fn produce(version: i16) -> ProduceRequest {
         .collect();
     let data = TopicProduceData::default().with_partition_data(partitions);
     // From version 13 on topics go by id; nobody has this one.
-    let data = if version < 13 { data.with_name(topic()) } else { data.with_topic_id(uuid()) };
+    let data = if version < 13 { data.with_name(topic()) } else { data.with_topic_id(unknown_id()) };
     ProduceRequest::default().with_acks(-1).with_timeout_ms(1_000).with_topic_data(vec![data])
 }
 
-fn uuid() -> kafka_protocol::messages::fetch_request::TopicIdForHostileRequests {
-    Default::default()
+fn unknown_id() -> Uuid {
+    Uuid::from_u128(0x1234_5678)
 }
 
 fn fetch(version: i16) -> FetchRequest {
@@ -136,7 +138,7 @@ fn fetch(version: i16) -> FetchRequest {
         .map(|partition| FetchPartition::default().with_partition(partition).with_partition_max_bytes(1_000))
         .collect();
     let wanted = FetchTopic::default().with_partitions(partitions);
-    let wanted = if version < 13 { wanted.with_topic(topic()) } else { wanted.with_topic_id(uuid()) };
+    let wanted = if version < 13 { wanted.with_topic(topic()) } else { wanted.with_topic_id(unknown_id()) };
     let request = FetchRequest::default()
         .with_max_wait_ms(1)
         .with_min_bytes(1)
@@ -146,7 +148,8 @@ fn fetch(version: i16) -> FetchRequest {
 }
 
 fn list_offsets() -> ListOffsetsRequest {
-    let partitions = (0..2).map(|index| ListOffsetsPartition::default().with_partition_index(index)).collect();
+    let partitions =
+        (0..2).map(|index| ListOffsetsPartition::default().with_partition_index(index)).collect();
     let wanted = ListOffsetsTopic::default().with_name(topic()).with_partitions(partitions);
     ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![wanted])
 }
@@ -177,7 +180,10 @@ fn delete_topics(version: i16) -> DeleteTopicsRequest {
 fn create_partitions() -> CreatePartitionsRequest {
     let wanted =
         CreatePartitionsTopic::default().with_name(topic()).with_count(4).with_assignments(Some(Vec::new()));
-    CreatePartitionsRequest::default().with_topics(vec![wanted]).with_timeout_ms(1_000).with_validate_only(true)
+    CreatePartitionsRequest::default()
+        .with_topics(vec![wanted])
+        .with_timeout_ms(1_000)
+        .with_validate_only(true)
 }
 
 fn init_producer_id(version: i16) -> InitProducerIdRequest {

@@ -111,6 +111,15 @@ impl TwoLoads {
         .or_panic();
     }
 
+    /// Lets the load go on for a while, be it that so many messages are acknowledged or that a second passes: with a
+    /// node stopped, all windows may be waiting for it.
+    pub(crate) fn go_on(&self, more: u64) {
+        let target = self.acknowledged() + more;
+        let _ = wait::until("some load", Duration::from_secs(1), || {
+            if self.acknowledged() >= target { Ok(()) } else { Err(String::new()) }
+        });
+    }
+
     /// Waits until every replica is in sync, and says who leads what.
     pub(crate) fn await_in_sync(&self, cluster: &mut Cluster) -> [ClusterView; 2] {
         [PLAIN_TOPIC, IDEMPOTENT_TOPIC].map(|topic| {

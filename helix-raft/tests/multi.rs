@@ -1,0 +1,207 @@
+//! What many groups cost while nothing happens to them, and how the memory for their tails is shared.
+
+use std::collections::BTreeMap;
+
+use helix_raft::{
+    BUCKETS, Body, Bucket, Durability, GroupId, GroupOptions, Incarnation, Index, Liveness, Membership,
+    Message, MultiRaft, MultiRaftConfig, ProposeError, ReplicaId, Role, StepOutcome,
+};
+
+type Raft = MultiRaft<Vec<u8>>;
+
+struct Cluster {
+    nodes: BTreeMap<ReplicaId, Raft>,
+    network: Vec<Message<Vec<u8>>>,
+    groups_with_work: usize,
+}
+
+impl Cluster {
+    fn new(groups: u64, max_tail_bytes: usize) -> Cluster {
+        let ids: Vec<ReplicaId> = (1..=3).map(ReplicaId).collect();
+        let mut nodes = BTreeMap::new();
+        for id in &ids {
+            let mut config = MultiRaftConfig::new(*id, Incarnation(1), 1);
+            config.max_tail_bytes = max_tail_bytes;
+            let mut raft = Raft::new(config);
+            for group in 1..=groups {
+                let mut voters = ids.clone();
+                voters.rotate_left((group % 3) as usize);
+                let options = GroupOptions::new(Membership::of_voters(voters), Durability::PageCache);
+                raft.add_group(GroupId(group), options).expect("a new group");
+            }
+            nodes.insert(*id, raft);
+        }
+        let mut cluster = Cluster { nodes, network: Vec::new(), groups_with_work: 0 };
+        cluster.settle();
+        cluster
+    }
+
+    fn node(&mut self, id: u64) -> &mut Raft {
+        self.nodes.get_mut(&ReplicaId(id)).expect("there is such a node")
+    }
+
+    /// Does all there is to do, with disks and a network that take no time.
+    fn settle(&mut self) {
+        loop {
+            for raft in self.nodes.values_mut() {
+                while raft.has_ready() {
+                    for (group, ready) in raft.take_ready() {
+                        self.groups_with_work += 1;
+                        if let Some(hard) = ready.hard_state {
+                            raft.hard_state_persisted(group, hard);
+                        }
+                        if let Some(last) = ready.append.last() {
+                            raft.appended(group, last.index, last.term, ready.append_required);
+                        }
+                        self.network.extend(ready.messages);
+                    }
+                }
+            }
+            if self.network.is_empty() {
+                return;
+            }
+            for message in std::mem::take(&mut self.network) {
+                let raft = self.nodes.get_mut(&message.to).expect("there is such a node");
+                assert_eq!(raft.step(message), StepOutcome::Handled);
+            }
+        }
+    }
+
+    fn visited(&self) -> u64 {
+        self.nodes.values().map(Raft::ticks_visited).sum()
+    }
+}
+
+#[test]
+fn ten_thousand_idle_groups_cost_nothing() {
+    let mut cluster = Cluster::new(10_000, 1 << 20);
+    let led = |raft: &Raft| raft.groups().filter(|id| raft.status(*id).unwrap().role == Role::Leader).count();
+    let leaders: Vec<usize> = cluster.nodes.values().map(led).collect();
+    assert_eq!(leaders.iter().sum::<usize>(), 10_000);
+    assert!(leaders.iter().all(|led| led.abs_diff(3333) <= 1), "preferred leaders are spread: {leaders:?}");
+
+    let (visited, work) = (cluster.visited(), cluster.groups_with_work);
+    for _ in 0..100 {
+        for raft in cluster.nodes.values_mut() {
+            raft.tick();
+            assert!(!raft.has_ready());
+            assert!(raft.take_ready().is_empty());
+        }
+    }
+    assert_eq!(cluster.visited(), visited, "ticks visit no idle group");
+
+    // One proposal is work for its own group alone.
+    let group = GroupId(3);
+    cluster.node(1).propose(group, vec![1]).unwrap();
+    assert_eq!(cluster.node(1).active_groups(), 1);
+    cluster.settle();
+    assert!(cluster.groups_with_work - work < 20, "{}", cluster.groups_with_work - work);
+    assert_eq!(cluster.node(1).active_groups(), 0);
+}
+
+#[test]
+fn digests_agree_while_leaders_do() {
+    let mut cluster = Cluster::new(500, 1 << 20);
+    let agree = |cluster: &Cluster| {
+        let nodes: Vec<(&ReplicaId, &Raft)> = cluster.nodes.iter().collect();
+        let mut differing = Vec::new();
+        for (leader, leading) in &nodes {
+            for (follower, following) in nodes.iter().filter(|node| node.0 != *leader) {
+                let differs = |bucket: &Bucket| {
+                    leading.led_digest(**follower, *bucket) != following.followed_digest(**leader, *bucket)
+                };
+                differing.extend(Bucket::all().filter(differs));
+            }
+        }
+        differing
+    };
+    assert_eq!(agree(&cluster), []);
+    let led = |cluster: &Cluster, bucket| cluster.nodes[&ReplicaId(1)].led_digest(ReplicaId(2), bucket);
+    assert!(Bucket::all().any(|bucket| led(&cluster, bucket) != 0));
+
+    // A leader steps down, and nobody is told: both others still follow it.
+    let group = GroupId(u64::from(BUCKETS) + 2);
+    let leader = cluster.node(1).status(group).unwrap().leader.unwrap();
+    cluster.nodes.get_mut(&leader).unwrap().append_failed(group);
+    assert_eq!(agree(&cluster), [Bucket(2); 2]);
+}
+
+#[test]
+fn a_dead_node_wakes_only_the_groups_it_leads() {
+    let mut cluster = Cluster::new(300, 1 << 20);
+    cluster.nodes.remove(&ReplicaId(1));
+    for id in [2, 3] {
+        cluster.node(id).peer_liveness(ReplicaId(1), Liveness { heard: false, round_trip: false });
+        let led_by_dead = (1..=300)
+            .filter(|group| {
+                cluster.nodes[&ReplicaId(id)].status(GroupId(*group)).unwrap().leader == Some(ReplicaId(1))
+            })
+            .count();
+        assert!(cluster.node(id).active_groups() <= 100, "{led_by_dead}");
+    }
+    // Without any tick, the next voter in order takes over each of them.
+    for _ in 0..20 {
+        for raft in cluster.nodes.values_mut() {
+            for (group, ready) in raft.take_ready() {
+                if let Some(hard) = ready.hard_state {
+                    raft.hard_state_persisted(group, hard);
+                }
+                if let Some(last) = ready.append.last() {
+                    raft.appended(group, last.index, last.term, ready.append_required);
+                }
+                cluster.network.extend(ready.messages);
+            }
+        }
+        for message in std::mem::take(&mut cluster.network) {
+            if let Some(raft) = cluster.nodes.get_mut(&message.to) {
+                raft.step(message);
+            }
+        }
+    }
+    for group in (1..=300).map(GroupId) {
+        let leader = cluster.node(2).status(group).unwrap().leader.unwrap();
+        assert_ne!(leader, ReplicaId(1), "{group}");
+        assert!(cluster.nodes[&leader].status(group).unwrap().leader_ready, "{group}");
+    }
+    assert_eq!(cluster.node(2).active_groups() + cluster.node(3).active_groups(), 0);
+}
+
+#[test]
+fn tails_share_one_budget_and_the_least_recently_used_goes_first() {
+    let mut cluster = Cluster::new(3, 3000);
+    let mine: Vec<GroupId> = (1..=3).map(GroupId).collect();
+    for group in &mine {
+        let leader = cluster.node(1).status(*group).unwrap().leader.unwrap();
+        for _ in 0..10 {
+            cluster.nodes.get_mut(&leader).unwrap().propose(*group, vec![0; 100]).unwrap();
+        }
+        cluster.settle();
+    }
+    let raft = cluster.node(1);
+    assert!(raft.tail_bytes() > 3000);
+    raft.trim_tails();
+    assert!(raft.tail_bytes() <= 3000);
+    assert!(raft.tail_entries(mine[0], Index::ZERO).is_empty(), "the oldest went first");
+    let newest = raft.tail_entries(mine[2], Index::ZERO);
+    assert!(matches!(newest.last().unwrap().body, Body::Data(_)));
+    assert_eq!(newest.len(), 11);
+    for group in mine {
+        cluster.node(1).remove_group(group);
+    }
+    assert_eq!(cluster.node(1).tail_bytes(), 0);
+    assert_eq!(cluster.node(1).active_groups(), 0);
+}
+
+#[test]
+fn what_is_not_here_is_reported_and_does_no_harm() {
+    let mut cluster = Cluster::new(1, 1 << 20);
+    let raft = cluster.node(1);
+    let nowhere = GroupId(99);
+    assert_eq!(raft.propose(nowhere, vec![]), Err(ProposeError::UnknownGroup(nowhere)));
+    assert!(raft.status(nowhere).is_none());
+    raft.appended(nowhere, Index(1), helix_raft::Term(1), Durability::Synced);
+    raft.campaign(nowhere);
+    let options = GroupOptions::new(Membership::default(), Durability::PageCache);
+    assert!(raft.add_group(GroupId(1), options).is_err(), "it is here already");
+    assert!(raft.take_ready().is_empty());
+}

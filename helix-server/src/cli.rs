@@ -1,0 +1,207 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use thiserror::Error;
+
+use crate::config::{ConfigError, Given, ServerConfig, Source, parse_assignment, read_file, resolve};
+
+/// What the program was asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run a server.
+    Run(Box<ServerConfig>),
+    /// Print the write-ahead log of a stopped server.
+    WalDump {
+        /// Where it is stored.
+        data_dir: PathBuf,
+    },
+    /// Check the write-ahead log of a stopped server.
+    WalVerify {
+        /// Where it is stored.
+        data_dir: PathBuf,
+    },
+}
+
+/// Why nothing is done.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// Wrong usage, or a request for help or the version: `clap::Error::exit` does the right thing with each.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "helix-server",
+    version,
+    about = "A Kafka-wire-compatible distributed log broker. Without arguments: a single node on 127.0.0.1:9092.",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Sub>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Number of this node, 0 or more: the broker id that clients see [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    node_id: Option<String>,
+    /// Where everything is stored [default: ./helix-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Where Kafka clients connect [default: 127.0.0.1:9092]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// The address that clients are told to connect to [default: that of --listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Where the other nodes connect [default: this node's address in --peers]
+    #[arg(long, value_name = "HOST:PORT")]
+    peer_listen: Option<String>,
+    /// The nodes that found the cluster, this one included; the same list on every node
+    #[arg(long, value_name = "ID@HOST:PORT,...")]
+    peers: Option<String>,
+    /// Where metrics and health are served [default: 127.0.0.1:9644]
+    #[arg(long, value_name = "HOST:PORT")]
+    http_listen: Option<String>,
+    /// The rack or zone of this node
+    #[arg(long, value_name = "NAME")]
+    rack: Option<String>,
+    /// What acks=all means: in the page cache, or synced to disk, of a majority [default: replication-only]
+    #[arg(long, value_name = "replication-only|fsync")]
+    write_durability: Option<String>,
+    /// A file with any of these settings and properties
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Set a property, for instance num.partitions=3; can be repeated. docs/configuration.md lists them all
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Look into the write-ahead log of a stopped server
+    Wal {
+        #[command(subcommand)]
+        action: WalAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum WalAction {
+    /// Print what it holds
+    Dump(WalArgs),
+    /// Check that it is whole
+    Verify(WalArgs),
+}
+
+#[derive(Debug, Args)]
+struct WalArgs {
+    /// Where the server stores everything
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+/// Reads the command line, the program's name first, and the configuration file if it names one.
+///
+/// # Errors
+/// When the usage or the configuration is wrong, and when help or the version is asked for.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliError> {
+    let cli = Cli::try_parse_from(args)?;
+    Ok(match cli.command {
+        Some(Sub::Wal { action: WalAction::Dump(args) }) => Command::WalDump { data_dir: args.data_dir },
+        Some(Sub::Wal { action: WalAction::Verify(args) }) => Command::WalVerify { data_dir: args.data_dir },
+        None => Command::Run(Box::new(resolve(cli.run.into_given()?)?)),
+    })
+}
+
+impl RunArgs {
+    fn into_given(self) -> Result<Vec<Given>, ConfigError> {
+        let mut given = match &self.config {
+            Some(path) => read_file(path)?,
+            None => Vec::new(),
+        };
+        for text in &self.set {
+            given.push(parse_assignment(text)?);
+        }
+        let flags = [
+            ("node-id", self.node_id),
+            ("data-dir", self.data_dir),
+            ("listen", self.listen),
+            ("advertise", self.advertise),
+            ("peer-listen", self.peer_listen),
+            ("peers", self.peers),
+            ("http-listen", self.http_listen),
+            ("rack", self.rack),
+            ("write-durability", self.write_durability),
+        ];
+        for (name, value) in flags {
+            given.extend(value.map(|value| Given { source: Source::Flag, name: name.to_owned(), value }));
+        }
+        Ok(given)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::{SETTINGS, WriteDurability};
+
+    fn parsed(line: &str) -> Result<Command, CliError> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        for setting in SETTINGS {
+            let known = Cli::command().get_arguments().any(|arg| arg.get_long() == Some(setting.name));
+            assert!(known, "--{} has no flag", setting.name);
+        }
+    }
+
+    #[test]
+    fn no_arguments_run_a_server() {
+        let Command::Run(config) = parsed("helix-server").expect("valid") else { panic!("it runs") };
+        assert_eq!(config.listen.port, 9092);
+    }
+
+    #[test]
+    fn flags_and_properties_are_read() {
+        let line =
+            "helix-server --node-id 3 --write-durability fsync --set num.partitions=4 --set helix.shards=2";
+        let Command::Run(config) = parsed(line).expect("valid") else { panic!("it runs") };
+        assert_eq!(config.node_id.get(), 3);
+        assert_eq!(config.write_durability, WriteDurability::Fsync);
+        assert_eq!((config.broker.num_partitions, config.broker.shards), (4, 2));
+    }
+
+    #[test]
+    fn the_log_can_be_inspected() {
+        let data_dir = PathBuf::from("d");
+        let dump = parsed("helix-server wal dump --data-dir d").expect("valid");
+        assert_eq!(dump, Command::WalDump { data_dir: data_dir.clone() });
+        let verify = parsed("helix-server wal verify --data-dir d").expect("valid");
+        assert_eq!(verify, Command::WalVerify { data_dir });
+    }
+
+    #[test]
+    fn wrong_usage_is_explained() {
+        let error = |line| parsed(line).expect_err("refused").to_string();
+        assert!(error("helix-server --node-di 3").contains("--node-id"));
+        assert!(error("helix-server --set num.partitions").contains("name=value"));
+        assert!(error("helix-server --node-id -1").contains("is not a node id"));
+        assert!(error("helix-server --version").contains(env!("CARGO_PKG_VERSION")));
+    }
+}

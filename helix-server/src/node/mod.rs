@@ -1,0 +1,598 @@
+//! One node, from its configuration to its end: opens the disk, finds its cluster, starts shards, serves clients, and hands
+//! leadership over before it stops.
+
+mod events;
+mod sound;
+mod storage;
+
+use std::collections::HashMap;
+use std::net::TcpListener as StdListener;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use helix_raft::{Durability, GroupId, Index, Membership, MultiRaft, MultiRaftConfig};
+use helix_wal::RecoveredGroup;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::api::table::SERVED;
+use crate::broker::budget::Budget;
+use crate::broker::leaders::LeaderTable;
+use crate::broker::partitions::PartitionTable;
+use crate::broker::producer_ids::ProducerIds;
+use crate::broker::{Broker, BrokerParts, Budgets};
+use crate::cluster::{ClusterLink, NodeLiveness};
+use crate::config::{HostPort, ServerConfig, WriteDurability};
+use crate::controller::commands::{BrokerRegistration, METADATA_GROUP, MetadataCommand};
+use crate::controller::image::ClusterImage;
+use crate::controller::{Controller, SubmitError, reconcile};
+use crate::durable::founded::{FoundedCluster, FoundingMember};
+use crate::durable::vote_writer::VoteWriter;
+use crate::durable::state_file::{StateFile, WriteStateError};
+use crate::founding::{self, FoundingEvent};
+use crate::ids::{ClusterId, NodeId};
+use crate::net::listener;
+use crate::ops::fatal::Fatal;
+use crate::ops::http::{HttpState, Readiness};
+use crate::ops::metrics::{BudgetSample, Metrics, NodeSample};
+use crate::peers::board::{DigestBoard, ShardDigests};
+use crate::peers::hello::Identity;
+use crate::peers::{HeartbeatTiming, PeerLimits, Peers, PeersHandle, PeersOptions};
+use crate::shard::{Mailboxes, Owner, ShardContext, Shards, TICK};
+use events::{NodeEvents, Running};
+use storage::Storage;
+
+pub use storage::OpenStorageError;
+
+/// How long a stopping node tries to hand its leadership over.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+/// How long one try to register waits.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Founding events that may wait; more are dropped, since statuses are repeated.
+const FOUNDING_QUEUE: usize = 256;
+
+/// Why a node does not start, or stopped by itself.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// A port is taken or an address does not exist.
+    #[error("can't listen on {address} ({what}): {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What it is for.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    Storage(#[from] OpenStorageError),
+    /// Peers.
+    #[error(transparent)]
+    Peers(#[from] crate::peers::StartPeersError),
+    /// The state file.
+    #[error(transparent)]
+    State(#[from] WriteStateError),
+    /// The metadata group.
+    #[error("the cluster's metadata on this disk cannot be used: {0}")]
+    Metadata(String),
+    /// The cluster refused this node.
+    #[error("the cluster refused this node: {0}")]
+    Refused(crate::controller::commands::CommandError),
+    /// Something failed while running.
+    #[error("stopped: {0}")]
+    Fatal(String),
+}
+
+/// What is shared by everything on the node.
+struct Parts {
+    config: Arc<ServerConfig>,
+    fatal: Fatal,
+    metrics: Arc<Metrics>,
+    leaders: Arc<LeaderTable>,
+    partitions: Arc<PartitionTable>,
+    liveness: Arc<NodeLiveness>,
+    image: Arc<ArcSwap<ClusterImage>>,
+    board: Arc<DigestBoard>,
+    shards: Shards,
+}
+
+/// Sockets, bound before anything else so that a port that is taken is an error of the start.
+struct Sockets {
+    kafka: tokio::net::TcpListener,
+    http: tokio::net::TcpListener,
+    peers: Option<StdListener>,
+}
+
+/// The running shards and what they share with the rest.
+struct Engine {
+    me: Identity,
+    cluster: ClusterLink,
+    controller: Controller,
+    shards: Vec<JoinHandle<()>>,
+    reconciler: JoinHandle<()>,
+    sound: JoinHandle<StateFile>,
+}
+
+/// Runs a node until `stop` is told, or until it cannot go on.
+///
+/// # Errors
+/// When it cannot start, or something failed after which it must not go on.
+pub async fn run(config: ServerConfig, mut stop: watch::Receiver<bool>) -> Result<(), NodeError> {
+    let sockets = bind(&config).await?;
+    let (shards, mailboxes) = Shards::new(shard_count(&config));
+    let parts = Parts {
+        fatal: Fatal::new(),
+        metrics: Arc::new(Metrics::new(SERVED.iter().map(|api| api.key))),
+        leaders: Arc::default(),
+        partitions: Arc::default(),
+        liveness: Arc::default(),
+        image: Arc::new(ArcSwap::from_pointee(ClusterImage::empty())),
+        board: Arc::default(),
+        shards,
+        config: Arc::new(config),
+    };
+    announce_durability(&parts.config);
+    let storage = storage::open(&parts.config, &parts.shards, &parts.fatal)?;
+    let Sockets { kafka, http, peers: peer_socket } = sockets;
+    let phase = watch::Sender::new(Phase::Joining);
+    let (health, stop_health) = serve_health(&parts, http, phase.subscribe());
+    let result = async {
+        let joined = tokio::select! {
+            joined = join_cluster(&parts, storage, peer_socket) => joined?,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        serve(&parts, joined, mailboxes, kafka, &phase, &mut stop).await
+    }
+    .await;
+    drop(stop_health);
+    if let Err(error) = health.await {
+        warn!(%error, "the HTTP server ended badly");
+    }
+    result
+}
+
+/// How far the node is, for `/health/ready`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Looks for the other nodes of its cluster.
+    Joining,
+    /// Opens its replicas and registers.
+    Registering,
+    /// Takes requests.
+    Serving,
+    /// Hands over and stops.
+    Stopping,
+}
+
+/// The disk, the way to the other nodes, and the cluster that both belong to.
+struct Joined {
+    storage: Storage,
+    events: Arc<NodeEvents>,
+    peers: Option<Arc<PeersHandle>>,
+    founded: Arc<FoundedCluster>,
+}
+
+async fn bind(config: &ServerConfig) -> Result<Sockets, NodeError> {
+    let failed = |address: &HostPort, what| {
+        let address = address.to_string();
+        move |source| NodeError::Listen { address, what, source }
+    };
+    let listen = async |address: &HostPort, what| {
+        tokio::net::TcpListener::bind((address.host.as_str(), address.port)).await.map_err(failed(address, what))
+    };
+    let peers = match &config.peer_listen {
+        Some(address) if !config.peers.is_empty() => Some(
+            StdListener::bind((address.host.as_str(), address.port)).map_err(failed(address, "--peer-listen"))?,
+        ),
+        _ => None,
+    };
+    Ok(Sockets {
+        kafka: listen(&config.listen, "--listen").await?,
+        http: listen(&config.http_listen, "--http-listen").await?,
+        peers,
+    })
+}
+
+fn shard_count(config: &ServerConfig) -> usize {
+    match config.broker.shards {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        given => given,
+    }
+}
+
+fn announce_durability(config: &ServerConfig) {
+    if config.write_durability == WriteDurability::ReplicationOnly && config.peers.len() <= 1 {
+        warn!(
+            "--write-durability replication-only on a single node: acknowledged records survive a crash of the process, but not \
+             a power loss or a crash of the machine; use --write-durability fsync or more nodes"
+        );
+    }
+}
+
+fn serve_health(
+    parts: &Parts,
+    socket: tokio::net::TcpListener,
+    phase: watch::Receiver<Phase>,
+) -> (JoinHandle<()>, watch::Sender<()>) {
+    let (stop, mut stopped) = watch::channel(());
+    let (leaders, fatal) = (Arc::clone(&parts.leaders), parts.fatal.clone());
+    let readiness = move || {
+        let mut reasons = Vec::new();
+        match *phase.borrow() {
+            Phase::Joining => reasons.push("waiting for the other nodes of --peers".to_owned()),
+            Phase::Registering => reasons.push("registering with the cluster".to_owned()),
+            Phase::Stopping => reasons.push("stopping".to_owned()),
+            Phase::Serving => {}
+        }
+        if leaders.get(METADATA_GROUP).is_none_or(|info| info.leader.is_none()) {
+            reasons.push("no leader of the cluster's metadata is known".to_owned());
+        }
+        reasons.extend(fatal.reason());
+        Readiness { reasons }
+    };
+    let state = HttpState { metrics: Arc::clone(&parts.metrics), readiness: Arc::new(readiness) };
+    let serving = tokio::spawn(async move {
+        let stop = async move {
+            // Ends when the sender is dropped.
+            while stopped.changed().await.is_ok() {}
+        };
+        if let Err(error) = crate::ops::http::serve(socket, state, stop).await {
+            error!(%error, "the HTTP server failed");
+        }
+    });
+    (serving, stop)
+}
+
+/// Connects to the other nodes and finds, or founds, the cluster.
+async fn join_cluster(
+    parts: &Parts,
+    mut storage: Storage,
+    socket: Option<StdListener>,
+) -> Result<Joined, NodeError> {
+    let (founding, mut founding_events) = mpsc::channel(FOUNDING_QUEUE);
+    let listed: Vec<NodeId> = parts.config.peers.iter().map(|peer| peer.node).collect();
+    let events = Arc::new(NodeEvents {
+        shards: parts.shards.clone(),
+        leaders: Arc::clone(&parts.leaders),
+        liveness: Arc::clone(&parts.liveness),
+        founding,
+        listed: listed.clone(),
+        running: OnceLock::new(),
+    });
+    let Some(socket) = socket else {
+        let founded = Arc::new(found_alone(&mut storage.state)?);
+        return Ok(Joined { storage, events, peers: None, founded });
+    };
+    let peers = Arc::new(Peers::start(peer_options(parts, &storage, socket), events.clone())?);
+    let founded = founding::run(&peers, &listed, &mut storage.state, &mut founding_events).await?;
+    peers.join(&founded);
+    Ok(Joined { storage, events, peers: Some(peers), founded: Arc::new(founded) })
+}
+
+fn peer_options(parts: &Parts, storage: &Storage, listener: StdListener) -> PeersOptions {
+    let broker = &parts.config.broker;
+    let state = storage.state.state();
+    PeersOptions {
+        me: Identity {
+            node: state.node,
+            replica: state.replica,
+            incarnation: state.incarnation,
+            cluster: state.founding.founded().map(|record| record.cluster),
+        },
+        listener,
+        peers: parts.config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect(),
+        limits: PeerLimits {
+            receive_budget_bytes: broker.peer_max_pending_bytes,
+            // An entry is at most a full batch and one request more.
+            max_data_frame_bytes: (broker.batch_max_bytes + broker.socket_request_max_bytes + (1 << 20))
+                .max(PeerLimits::default().max_data_frame_bytes),
+            ..PeerLimits::default()
+        },
+        heartbeats: HeartbeatTiming {
+            interval: Duration::from_millis(broker.heartbeat_interval_ms),
+            timeout: Duration::from_millis(broker.election_timeout_ms),
+        },
+        board: Arc::clone(&parts.board),
+        data_runtime: tokio::runtime::Handle::current(),
+    }
+}
+
+/// A single node is a cluster of its own.
+fn found_alone(state: &mut StateFile) -> Result<FoundedCluster, WriteStateError> {
+    if let Some(record) = state.state().founding.record() {
+        return Ok(record.clone());
+    }
+    let me = FoundingMember { node: state.state().node, replica: state.state().replica };
+    let record = FoundedCluster { cluster: ClusterId::random(), members: vec![me] };
+    state.complete_founding(&record)?;
+    info!(cluster = %record.cluster, "a cluster of one node is founded");
+    Ok(record)
+}
+
+/// Runs everything until the end.
+async fn serve(
+    parts: &Parts,
+    joined: Joined,
+    mailboxes: Mailboxes,
+    kafka: tokio::net::TcpListener,
+    phase: &watch::Sender<Phase>,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), NodeError> {
+    phase.send_replace(Phase::Registering);
+    let Joined { storage, events, peers, founded } = joined;
+    let directory = storage.directory;
+    let (wal, votes) = (storage.wal.clone(), Arc::clone(&storage.votes));
+    let started = Started { state: storage.state, recovered: storage.recovered, loaded_votes: storage.loaded_votes };
+    let engine = start_engine(parts, started, &wal, &votes, &events, peers, &founded, mailboxes)?;
+    let (producer_ids, producer_id_owner) = ProducerIds::start(engine.controller.clone());
+    let broker = Arc::new(Broker { parts: broker_parts(parts, &engine, producer_ids, &wal, founded.cluster) });
+    watch_metrics(parts, &broker, &engine.cluster);
+    let outcome = async {
+        tokio::select! {
+            registered = register(parts, &engine) => registered?,
+            reason = parts.fatal.reported() => return Err(NodeError::Fatal(reason)),
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+        let (stop_clients, clients_stop) = watch::channel(false);
+        let clients = tokio::spawn(listener::run(kafka, Arc::clone(&broker), clients_stop));
+        phase.send_replace(Phase::Serving);
+        info!(
+            "ready: Kafka on {}, HTTP on {}, cluster {}",
+            parts.config.advertise, parts.config.http_listen, founded.cluster
+        );
+        let outcome = tokio::select! {
+            reason = parts.fatal.reported() => Err(NodeError::Fatal(reason)),
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+        };
+        phase.send_replace(Phase::Stopping);
+        if outcome.is_ok() {
+            hand_over(parts).await;
+        }
+        stop_clients.send_replace(true);
+        if let Err(error) = clients.await {
+            warn!(%error, "the listener ended badly");
+        }
+        outcome
+    }
+    .await;
+    phase.send_replace(Phase::Stopping);
+    drop(broker);
+    producer_id_owner.abort();
+    let outcome = outcome.and(shut_down(parts, engine, &wal, &votes).await);
+    drop(directory);
+    outcome
+}
+
+async fn hand_over(parts: &Parts) {
+    info!("handing leadership over");
+    if tokio::time::timeout(HAND_OVER_LIMIT, parts.shards.hand_over()).await.is_err() {
+        warn!("not all leadership was handed over in time; the other nodes will notice");
+    }
+}
+
+/// What shards take over from the disk.
+struct Started {
+    state: StateFile,
+    recovered: HashMap<GroupId, RecoveredGroup>,
+    loaded_votes: Arc<crate::durable::votes::LoadedVotes>,
+}
+
+#[allow(clippy::too_many_arguments)]
+fn start_engine(
+    parts: &Parts,
+    started: Started,
+    wal: &helix_wal::Wal,
+    votes: &Arc<VoteWriter>,
+    events: &NodeEvents,
+    peers: Option<Arc<PeersHandle>>,
+    founded: &Arc<FoundedCluster>,
+    mailboxes: Mailboxes,
+) -> Result<Engine, NodeError> {
+    let state = started.state.state();
+    let me = Identity {
+        node: state.node,
+        replica: state.replica,
+        incarnation: state.incarnation,
+        cluster: Some(founded.cluster),
+    };
+    let recovering = Arc::new(state.recovering.clone());
+    let cluster = ClusterLink::new(me.replica, Arc::clone(founded), peers);
+    let (applied, applied_watch) = watch::channel(Index::ZERO);
+    let controller = Controller::new(
+        me.replica,
+        Arc::clone(&parts.leaders),
+        parts.shards.clone(),
+        cluster.clone(),
+        applied_watch.clone(),
+    );
+    let stored: Vec<GroupId> = started.recovered.keys().copied().collect();
+    let (sound, sound_groups) = mpsc::unbounded_channel();
+    let mut recovered = split(started.recovered, &parts.shards);
+    let members = Membership::of_voters(founded.members.iter().map(|member| member.replica).collect());
+    let mut shards = Vec::with_capacity(mailboxes.len());
+    for (number, mailbox) in mailboxes.into_iter().enumerate() {
+        let context = ShardContext {
+            me: me.replica,
+            config: Arc::new(parts.config.broker.clone()),
+            required: required(&parts.config),
+            shards: parts.shards.clone(),
+            wal: wal.clone(),
+            votes: Arc::clone(votes),
+            loaded_votes: Arc::clone(&started.loaded_votes),
+            cluster: cluster.clone(),
+            digests: ShardDigests::new(Arc::clone(&parts.board)),
+            leaders: Arc::clone(&parts.leaders),
+            partitions: Arc::clone(&parts.partitions),
+            image: Arc::clone(&parts.image),
+            applied: applied.clone(),
+            recovering: Arc::clone(&recovering),
+            sound: sound.clone(),
+            metrics: Arc::clone(&parts.metrics),
+            fatal: parts.fatal.clone(),
+        };
+        let raft = MultiRaft::new(raft_config(&parts.config, &me, parts.shards.count()));
+        let mut groups = std::mem::take(&mut recovered[number]);
+        let metadata = groups.remove(&METADATA_GROUP);
+        let mut owner = Owner::new(context, raft, groups);
+        if number == parts.shards.shard_of(METADATA_GROUP) {
+            owner.open_metadata(members.clone(), metadata.as_ref()).map_err(NodeError::Metadata)?;
+        }
+        shards.push(tokio::spawn(owner.run(mailbox)));
+    }
+    let running =
+        Running { me, founded: Arc::clone(founded), cluster: cluster.clone(), controller: controller.clone() };
+    if events.running.set(running).is_err() {
+        error!("the node was started twice");
+    }
+    let reconciler = tokio::spawn(reconcile::run(
+        me.replica,
+        Arc::clone(&parts.image),
+        applied_watch,
+        parts.shards.clone(),
+        Arc::new(parts.config.broker.clone()),
+        stored,
+    ));
+    let sound = tokio::spawn(sound::keep(started.state, sound_groups, parts.fatal.clone()));
+    Ok(Engine { me, cluster, controller, shards, reconciler, sound })
+}
+
+fn split(
+    recovered: HashMap<GroupId, RecoveredGroup>,
+    shards: &Shards,
+) -> Vec<HashMap<GroupId, RecoveredGroup>> {
+    let mut parts: Vec<HashMap<GroupId, RecoveredGroup>> = vec![HashMap::new(); shards.count()];
+    for (group, found) in recovered {
+        parts[shards.shard_of(group)].insert(group, found);
+    }
+    parts
+}
+
+fn required(config: &ServerConfig) -> Durability {
+    match config.write_durability {
+        WriteDurability::ReplicationOnly => Durability::PageCache,
+        WriteDurability::Fsync => Durability::Synced,
+    }
+}
+
+fn raft_config(config: &ServerConfig, me: &Identity, shards: usize) -> MultiRaftConfig {
+    let ticks = config.broker.election_timeout_ms.div_ceil(TICK.as_millis() as u64);
+    MultiRaftConfig {
+        election_timeout_ticks: (ticks as u32).max(2),
+        max_tail_bytes: config.broker.tail_max_bytes / shards,
+        max_append_bytes: config.broker.batch_max_bytes,
+        ..MultiRaftConfig::new(me.replica, me.incarnation, rand::random())
+    }
+}
+
+fn broker_parts(
+    parts: &Parts,
+    engine: &Engine,
+    producer_ids: ProducerIds,
+    wal: &helix_wal::Wal,
+    cluster_id: ClusterId,
+) -> BrokerParts {
+    let broker = &parts.config.broker;
+    BrokerParts {
+        node: parts.config.node_id,
+        cluster_id,
+        config: Arc::new(broker.clone()),
+        image: Arc::clone(&parts.image),
+        leaders: Arc::clone(&parts.leaders),
+        partitions: Arc::clone(&parts.partitions),
+        liveness: Arc::clone(&parts.liveness),
+        shards: parts.shards.clone(),
+        controller: engine.controller.clone(),
+        producer_ids,
+        wal: wal.clone(),
+        budgets: Budgets {
+            produce_bytes: Budget::new(broker.produce_max_pending_bytes),
+            produce_requests: Budget::new(broker.produce_max_pending_requests),
+            other_requests: Budget::new(broker.request_max_pending_bytes),
+            fetch: Budget::new(broker.fetch_max_pending_bytes),
+        },
+        metrics: Arc::clone(&parts.metrics),
+    }
+}
+
+fn watch_metrics(parts: &Parts, broker: &Arc<Broker>, cluster: &ClusterLink) {
+    let wal = broker.wal().clone();
+    parts.metrics.watch_wal(move || wal.stats());
+    let budgets = broker.budgets().clone();
+    let (partitions, cluster) = (Arc::clone(&parts.partitions), cluster.clone());
+    let peer_limit = parts.config.broker.peer_max_pending_bytes;
+    parts.metrics.watch_node(move || {
+        let budget = |name, budget: &Budget| BudgetSample {
+            name,
+            used: budget.used() as u64,
+            limit: budget.limit() as u64,
+        };
+        NodeSample {
+            groups: partitions.len() as u64 + 1,
+            budgets: vec![
+                budget("produce", &budgets.produce_bytes),
+                budget("produce_requests", &budgets.produce_requests),
+                budget("requests", &budgets.other_requests),
+                budget("fetch", &budgets.fetch),
+                BudgetSample {
+                    name: "peers",
+                    used: cluster.receive_bytes_held() as u64,
+                    limit: peer_limit as u64,
+                },
+            ],
+        }
+    });
+}
+
+/// Tells the cluster who this node is and where clients reach it; goes on until the cluster has taken it.
+async fn register(parts: &Parts, engine: &Engine) -> Result<(), NodeError> {
+    let running = parts.config.as_ref();
+    let registration = BrokerRegistration {
+        node: running.node_id,
+        replica: engine.me.replica,
+        incarnation: engine.me.incarnation,
+        host: running.advertise.host.clone(),
+        port: running.advertise.port,
+        rack: running.rack.clone(),
+    };
+    loop {
+        let command = MetadataCommand::RegisterBroker(registration.clone());
+        match engine.controller.submit(command, REGISTER_TIMEOUT).await {
+            Ok(_) => return Ok(()),
+            Err(SubmitError::Refused(refused)) => return Err(NodeError::Refused(refused)),
+            Err(error) => info!(%error, "not registered with the cluster yet"),
+        }
+    }
+}
+
+/// Ends shards, WAL and connections, in this order, and sets the clean mark last.
+async fn shut_down(
+    parts: &Parts,
+    engine: Engine,
+    wal: &helix_wal::Wal,
+    votes: &Arc<VoteWriter>,
+) -> Result<(), NodeError> {
+    parts.shards.stop().await;
+    engine.reconciler.abort();
+    for shard in engine.shards {
+        if let Err(error) = shard.await {
+            error!(%error, "a shard ended badly");
+        }
+    }
+    engine.cluster.shutdown().await;
+    votes.close();
+    let mut state = engine.sound.await.map_err(|error| NodeError::Fatal(error.to_string()))?;
+    let wal = wal.clone();
+    let closed = tokio::task::spawn_blocking(move || state.stop_cleanly(|| wal.close())).await;
+    match closed {
+        Ok(Ok(())) => {
+            info!("stopped cleanly");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(NodeError::Fatal(error.to_string())),
+        Err(error) => Err(NodeError::Fatal(error.to_string())),
+    }
+}

@@ -1,0 +1,132 @@
+//! Opening what the node keeps on disk, in the order that recovery rests on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use helix_raft::{GroupId, ReplicaId};
+use helix_wal::disk::RealDisk;
+use helix_wal::{RecoveredGroup, Wal, WalOptions};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use crate::config::{ServerConfig, WriteDurability};
+use crate::durable::layout::{DataDir, OpenDataDirError, current_boot};
+use crate::durable::start::Surroundings;
+use crate::durable::state::WriteMode;
+use crate::durable::state_file::{self, StartError, StateFile, SyncedChangeError};
+use crate::durable::vote_writer::VoteWriter;
+use crate::durable::votes::{LoadedVotes, OpenVotesError, VoteStore};
+use crate::ops::fatal::Fatal;
+use crate::shard::Shards;
+
+/// Why the node's data cannot be used. The node does not start then: nothing is ever kept in memory instead.
+#[derive(Debug, Error)]
+pub enum OpenStorageError {
+    /// The directory itself.
+    #[error(transparent)]
+    Directory(#[from] OpenDataDirError),
+    /// A file system call.
+    #[error("can't open {what} in the data directory: {source}")]
+    Io {
+        /// What was to be opened.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The state file.
+    #[error(transparent)]
+    State(#[from] StartError),
+    /// The votes file.
+    #[error(transparent)]
+    Votes(#[from] OpenVotesError),
+    /// The WAL.
+    #[error("can't open the write-ahead log: {0}")]
+    Wal(#[from] helix_wal::OpenError),
+    /// The change of the durability mode.
+    #[error(transparent)]
+    Mode(#[from] SyncedChangeError<helix_wal::AppendError>),
+}
+
+/// Everything on disk, open.
+pub(super) struct Storage {
+    /// Holds the lock of the directory.
+    pub(super) directory: DataDir,
+    pub(super) state: StateFile,
+    pub(super) wal: Wal,
+    pub(super) recovered: HashMap<GroupId, RecoveredGroup>,
+    pub(super) votes: Arc<VoteWriter>,
+    pub(super) loaded_votes: Arc<LoadedVotes>,
+}
+
+/// Opens the data directory: first who this node is and what a crash may have taken, then votes and WAL.
+pub(super) fn open(config: &ServerConfig, shards: &Shards, fatal: &Fatal) -> Result<Storage, OpenStorageError> {
+    let io = |what| move |source| OpenStorageError::Io { what, source };
+    let directory = DataDir::open(&config.data_dir)?;
+    let disk = Arc::new(RealDisk::new(directory.path()).map_err(io("the directory"))?);
+    let mode = match config.write_durability {
+        WriteDurability::ReplicationOnly => WriteMode::ReplicationOnly,
+        WriteDurability::Fsync => WriteMode::Fsync,
+    };
+    let around = Surroundings {
+        node: config.node_id,
+        mode,
+        boot: current_boot(),
+        page_cache_outlives_process: directory.page_cache_outlives_process(),
+        fresh_replica: ReplicaId(rand::random::<u64>().max(1)),
+    };
+    let starting = state_file::start(disk.clone(), &around)?;
+    let decision = starting.decision();
+    info!(
+        node = %decision.state.node,
+        replica = %decision.state.replica,
+        incarnation = decision.state.incarnation.get(),
+        blank = decision.blank,
+        "data directory {} opened", directory.path().display()
+    );
+    if let Some(reason) = decision.suspect {
+        warn!(
+            ?reason,
+            "acknowledged records may be missing on this disk: its replicas are recovering and give no votes until their leaders have confirmed them"
+        );
+    }
+    let writes_intact = decision.writes_intact;
+    let (store, loaded_votes) = VoteStore::open(&*disk)?;
+    let votes = Arc::new(VoteWriter::start(store).map_err(io("the votes file"))?);
+    let wal_disk = Arc::new(RealDisk::new(&directory.wal_path()).map_err(io("the WAL directory"))?);
+    let (wal, recovered) = Wal::open(wal_disk, wal_options(config, writes_intact, shards, fatal))?;
+    report_damage(&recovered);
+    let groups = recovered.groups.into_iter().map(|(group, found)| (GroupId(group.0), found)).collect();
+    let state = starting.begin_writing(mode, || sync_now(&wal))?;
+    Ok(Storage { directory, state, wal, recovered: groups, votes, loaded_votes: Arc::new(loaded_votes) })
+}
+
+fn wal_options(config: &ServerConfig, writes_intact: bool, shards: &Shards, fatal: &Fatal) -> WalOptions {
+    let (fatal, shards) = (fatal.clone(), shards.clone());
+    WalOptions {
+        segment_bytes: config.broker.wal_segment_bytes,
+        background_sync_ms: config.broker.wal_background_sync_ms,
+        background_sync_bytes: config.broker.wal_background_sync_bytes,
+        reserve_bytes: config.broker.disk_reserve_bytes,
+        trust_unsynced: writes_intact,
+        on_fatal: Arc::new(move |error| fatal.report(error.to_string())),
+        on_seal: Arc::new(move |sealed| {
+            shards.sealed(sealed.groups.iter().map(|(group, _)| GroupId(group.0)));
+        }),
+        ..WalOptions::default()
+    }
+}
+
+fn sync_now(wal: &Wal) -> Result<(), helix_wal::AppendError> {
+    let (sender, synced) = std::sync::mpsc::channel();
+    wal.sync(move |result| drop(sender.send(result)));
+    synced.recv().unwrap_or(Err(helix_wal::AppendError::Closed))
+}
+
+fn report_damage(recovered: &helix_wal::Recovered) {
+    if recovered.truncated_bytes > 0 {
+        info!(bytes = recovered.truncated_bytes, "the unfinished end of the write-ahead log was cut off");
+    }
+    for damage in &recovered.damage {
+        warn!(?damage, "damage in the write-ahead log: this range is not served from this disk");
+    }
+}

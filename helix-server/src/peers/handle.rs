@@ -1,0 +1,157 @@
+//! Starting, using and stopping the connections.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use helix_raft::Message;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+
+use super::control::{self, ControlMessage};
+use super::heartbeats::HeartbeatService;
+use super::hello::{Identity, Lane};
+use super::queue::{NotSent, Outgoing};
+use super::shared::{PeerStatus, Shared};
+use super::{PeerEvents, PeersOptions, StartPeersError, inbound, link};
+use crate::durable::founded::FoundedCluster;
+use crate::entry::Command;
+use crate::ids::NodeId;
+
+/// The connections to the other nodes, while the node runs.
+pub struct PeersHandle {
+    shared: Arc<Shared>,
+    control_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+pub(super) fn start(
+    options: PeersOptions,
+    events: Arc<dyn PeerEvents>,
+) -> Result<PeersHandle, StartPeersError> {
+    let PeersOptions { me, listener, peers, limits, heartbeats, board, data_runtime } = options;
+    let heartbeats = HeartbeatService::new(&me, heartbeats, board);
+    let shared = Arc::new(Shared::new(me, &peers, limits, heartbeats, events));
+    listener.set_nonblocking(true).map_err(StartPeersError::Listen)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartPeersError::Thread)?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener).map_err(StartPeersError::Listen)?
+    };
+    // Every receiver is taken here, so that a stop can't overtake the start of the tasks.
+    let stop = shared.stop.subscribe();
+    for link in shared.links() {
+        let (shared, link) = (Arc::clone(&shared), Arc::clone(link));
+        data_runtime.spawn(link::run(shared, link, Lane::Data, stop.clone()));
+    }
+    let control = {
+        let shared = Arc::clone(&shared);
+        move || {
+            runtime.block_on(async move {
+                for link in shared.links() {
+                    tokio::spawn(link::run(
+                        Arc::clone(&shared),
+                        Arc::clone(link),
+                        Lane::Control,
+                        stop.clone(),
+                    ));
+                }
+                tokio::spawn(HeartbeatService::run(Arc::clone(&shared), stop.clone()));
+                tokio::spawn(inbound::accept(Arc::clone(&shared), listener, data_runtime, stop));
+                // All tasks hold a receiver until they end.
+                shared.stop.closed().await;
+            });
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("helix-control".to_owned())
+        .spawn(control)
+        .map_err(StartPeersError::Thread)?;
+    Ok(PeersHandle { shared, control_thread: Mutex::new(Some(thread)) })
+}
+
+impl PeersHandle {
+    /// Sends a message of the Raft core on the lane that it belongs on. Never blocks; what can't be sent is dropped
+    /// and counted, and the core sends again.
+    pub fn send_raft(&self, message: Message<Command>) {
+        let Some(link) = self.shared.route_to(message.to) else {
+            self.shared.misdirected.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let lane = if message.body.is_control() { Lane::Control } else { Lane::Data };
+        // The link has counted it.
+        let _ = link.push(lane, Outgoing::Raft(message));
+    }
+
+    /// Sends a message on the control lane. Never blocks. A message that was taken may still be lost with the
+    /// connection.
+    ///
+    /// # Errors
+    /// When it was dropped.
+    pub fn send_control(&self, to: NodeId, message: &ControlMessage) -> Result<(), NotSent> {
+        let link = self.shared.link_to(to).ok_or(NotSent::UnknownNode)?;
+        let bytes = control::encode(message).map_err(|_| NotSent::TooLong)?;
+        if bytes.len() > self.shared.limits.max_control_frame_bytes {
+            return Err(NotSent::TooLong);
+        }
+        link.push(Lane::Control, Outgoing::Frame { bytes, founding: message.is_founding() })
+    }
+
+    /// This node belongs to a cluster from here on: the members are known by their disks, heartbeats and everything
+    /// else begin. A node that knows its cluster when it starts calls this right after the start.
+    pub fn join(&self, founded: &FoundedCluster) {
+        self.shared.join(founded);
+    }
+
+    /// This node as the others see it.
+    #[must_use]
+    pub fn me(&self) -> Identity {
+        self.shared.me()
+    }
+
+    /// The process that runs as `node`, while there is a control connection to it.
+    #[must_use]
+    pub fn identity_of(&self, node: NodeId) -> Option<Identity> {
+        self.shared.link_to(node)?.identity()
+    }
+
+    /// The connections to all other nodes, by ascending node id.
+    #[must_use]
+    pub fn roster(&self) -> Vec<PeerStatus> {
+        let mut roster: Vec<PeerStatus> = self.shared.links().map(|link| link.status()).collect();
+        roster.sort_unstable_by_key(|status| status.node);
+        roster
+    }
+
+    /// Messages dropped because nobody knew where to send them, or because they came under a wrong name.
+    #[must_use]
+    pub fn misdirected_messages(&self) -> u64 {
+        self.shared.misdirected.load(Ordering::Relaxed)
+    }
+
+    /// Bytes received on the data lanes whose permits are still held.
+    #[must_use]
+    pub fn receive_bytes_held(&self) -> usize {
+        self.shared.limits.receive_budget_bytes.saturating_sub(self.shared.receive_budget.available_permits())
+    }
+
+    /// Closes all connections and waits for their tasks. What is still queued is dropped.
+    pub async fn shutdown(&self) {
+        self.shared.stop.send_replace(true);
+        self.shared.stop.closed().await;
+        let thread = self.control_thread.lock().take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the control connections has panicked");
+        }
+    }
+}
+
+impl Drop for PeersHandle {
+    fn drop(&mut self) {
+        self.shared.stop.send_replace(true);
+    }
+}

@@ -1,0 +1,397 @@
+//! Opening a log: which files there are, what is in them, what of it is live, and a footer for every segment without one.
+//!
+//! Sealed segments are not read beyond their header and directory. After recovery no segment is open: the log goes on in a
+//! fresh one, so nothing is ever written behind a torn record.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use crate::classify::{Classified, SegmentEvidence, classify};
+use crate::disk::{Disk, DiskLock, is_out_of_space};
+use crate::error::OpenError;
+use crate::footer::{DamageOf, Directory, EntryMeta, RunSummary, load_entries};
+use crate::housekeeper::write_footer;
+use crate::index::{Contents, Index, SealedContents, SegmentEntry, StateRef};
+use crate::options::WalOptions;
+use crate::reader::read_state;
+use crate::record::StoredRecord;
+use crate::recovered::{Damage, DamageScope, DamagedRange, Recovered, RecoveredGroup};
+use crate::resolve::{Evidence, Resolved, SegmentView, resolve};
+use crate::scan::{Scan, read_header, scan};
+use crate::segment::{FORMAT_VERSION, FileName, HeaderFound, LOCK_NAME, Segment, SegmentHeader};
+use crate::shared::{Foundation, SpareFile};
+use crate::types::{Index as EntryIndex, Lsn, SegmentId};
+
+/// Opens what is in `disk`.
+pub(crate) fn recover(disk: &dyn Disk, options: &WalOptions) -> Result<(Foundation, Recovered), OpenError> {
+    let lock = take_lock(disk)?;
+    let mut files = Files::list(disk)?;
+    let mut loaded = files.load(disk, options.trust_unsynced)?;
+    let synced_lsn = loaded.values().map(Loaded::claimed_lsn).max().unwrap_or_default();
+    let mut recovered = Recovered::default();
+    let unknown_damage = classify_all(&mut loaded, synced_lsn, options.trust_unsynced, &mut recovered);
+    let evidence = Evidence { synced_lsn, trust_unsynced: options.trust_unsynced, unknown_damage };
+    let resolved =
+        resolve(&views(&loaded), evidence, &|segment, run, index| meta_at(loaded.get(&segment)?, run, index));
+    drop_rejected(&mut loaded, &resolved, &mut recovered);
+    let last_lsn = loaded.values().map(Loaded::max_lsn).max().unwrap_or_default().max(synced_lsn);
+    let previous = last_written(&loaded);
+    let mut index = Index { groups: resolved.groups, deleted: resolved.deleted, ..Index::default() };
+    let empty = seal_all(loaded, &mut index)?;
+    for id in empty {
+        files.retire(disk, options, id)?;
+    }
+    files.keep_spares(disk, options)?;
+    disk.sync_dir().map_err(|error| failed("syncing the directory", error))?;
+    recovered.missing = resolved.missing;
+    collect_groups(&index, &mut recovered)?;
+    let next_segment = SegmentId(files.highest.0 + 1);
+    let foundation = Foundation { index, spares: files.spares, next_segment, last_lsn, previous, lock };
+    Ok((foundation, recovered))
+}
+
+fn failed(operation: impl Into<String>, source: io::Error) -> OpenError {
+    OpenError::Io { operation: operation.into(), source }
+}
+
+fn take_lock(disk: &dyn Disk) -> Result<DiskLock, OpenError> {
+    disk.lock(LOCK_NAME).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked,
+        _ => failed("locking the directory", error),
+    })
+}
+
+/// The files of the log.
+struct Files {
+    segments: Vec<SegmentId>,
+    spares: Vec<SpareFile>,
+    highest: SegmentId,
+}
+
+impl Files {
+    fn list(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let names = disk.list().map_err(|error| failed("listing the directory", error))?;
+        let mut files = Self { segments: Vec::new(), spares: Vec::new(), highest: SegmentId(0) };
+        for name in names.iter().filter_map(|name| FileName::parse(name)) {
+            files.highest = files.highest.max(name.segment());
+            match name {
+                FileName::Segment(id) => files.segments.push(id),
+                FileName::Free(id) => files.spares.push(SpareFile { id, bytes: 0 }),
+                FileName::Temporary(_) => {
+                    let name = name.to_string();
+                    disk.remove(&name).map_err(|error| failed(format!("removing {name}"), error))?;
+                }
+            }
+        }
+        files.segments.sort_unstable();
+        files.spares.sort_unstable_by_key(|spare| spare.id);
+        Ok(files)
+    }
+
+    /// Reads the directories of sealed segments and all of the others.
+    fn load(&self, disk: &dyn Disk, trust_unsynced: bool) -> Result<BTreeMap<SegmentId, Loaded>, OpenError> {
+        let mut loaded = BTreeMap::new();
+        for id in &self.segments {
+            let name = FileName::Segment(*id).to_string();
+            let reading = |error| failed(format!("reading {name}"), error);
+            let file = disk.open(&name).map_err(reading)?;
+            let one = load(Segment::new(*id, file), trust_unsynced).map_err(reading)?;
+            if let HeaderFound::OtherVersion(found) = one.header {
+                return Err(OpenError::Version { segment: *id, found, supported: FORMAT_VERSION });
+            }
+            loaded.insert(*id, one);
+        }
+        Ok(loaded)
+    }
+
+    /// Takes a segment without any record out of use.
+    fn retire(&mut self, disk: &dyn Disk, options: &WalOptions, id: SegmentId) -> Result<(), OpenError> {
+        let name = FileName::Segment(id).to_string();
+        let outcome = if self.spares.len() < options.recycled_segments.max(1) {
+            self.spares.push(SpareFile { id, bytes: 0 });
+            disk.rename(&name, &FileName::Free(id).to_string())
+        } else {
+            disk.remove(&name)
+        };
+        outcome.map_err(|error| failed(format!("retiring {name}"), error))
+    }
+
+    /// Keeps as many spare files as wanted, and learns their sizes.
+    fn keep_spares(&mut self, disk: &dyn Disk, options: &WalOptions) -> Result<(), OpenError> {
+        let mut kept = Vec::new();
+        for spare in self.spares.drain(..) {
+            let name = FileName::Free(spare.id).to_string();
+            let looking = |error| failed(format!("looking at {name}"), error);
+            let bytes = disk.open(&name).and_then(|file| file.len_bytes()).map_err(looking)?;
+            if kept.len() < options.recycled_segments.max(1) && bytes <= options.segment_bytes {
+                kept.push(SpareFile { bytes, ..spare });
+            } else {
+                disk.remove(&name).map_err(|error| failed(format!("removing {name}"), error))?;
+            }
+        }
+        self.spares = kept;
+        Ok(())
+    }
+}
+
+/// A segment that was found.
+struct Loaded {
+    segment: Arc<Segment>,
+    header: HeaderFound,
+    file_bytes: u64,
+    contents: LoadedContents,
+}
+
+enum LoadedContents {
+    Sealed(Directory),
+    Scanned(Scan),
+    Classified(Classified),
+}
+
+fn load(segment: Arc<Segment>, trust_unsynced: bool) -> io::Result<Loaded> {
+    let header = read_header(&segment)?;
+    let file_bytes = segment.file.len_bytes()?;
+    let contents = match Directory::load(&*segment.file, segment.id, file_bytes)? {
+        Some(directory) => LoadedContents::Sealed(directory),
+        None if header == HeaderFound::Unused && trust_unsynced => {
+            // Prepared and not written to. In a page cache that is whole there can be no frames behind zeros.
+            LoadedContents::Scanned(Scan::nothing(file_bytes))
+        }
+        None => LoadedContents::Scanned(scan(&segment)?),
+    };
+    Ok(Loaded { segment, header, file_bytes, contents })
+}
+
+impl Loaded {
+    /// Everything up to this LSN is known to have been durable.
+    fn claimed_lsn(&self) -> Lsn {
+        match &self.contents {
+            LoadedContents::Sealed(directory) => directory.max_lsn,
+            LoadedContents::Scanned(scan) => {
+                scan.frames().map(|frame| frame.header.synced_lsn).max().unwrap_or_default()
+            }
+            LoadedContents::Classified(_) => Lsn(0),
+        }
+    }
+
+    fn max_lsn(&self) -> Lsn {
+        match &self.contents {
+            LoadedContents::Sealed(directory) => directory.max_lsn,
+            LoadedContents::Scanned(scan) => {
+                scan.frames().map(|frame| frame.header.lsn).max().unwrap_or_default()
+            }
+            LoadedContents::Classified(classified) => classified.max_lsn,
+        }
+    }
+
+    fn valid_header(&self) -> Option<SegmentHeader> {
+        match self.header {
+            HeaderFound::Valid(header) => Some(header),
+            _ => None,
+        }
+    }
+}
+
+/// Decides about everything that does not match its checksum. Returns the earliest LSN after which records of unknown groups
+/// are damaged.
+fn classify_all(
+    loaded: &mut BTreeMap<SegmentId, Loaded>,
+    synced_lsn: Lsn,
+    trust_unsynced: bool,
+    recovered: &mut Recovered,
+) -> Option<Lsn> {
+    let ends: BTreeMap<SegmentId, u64> = loaded
+        .values()
+        .filter_map(Loaded::valid_header)
+        .filter(|header| !header.rewritten)
+        .map(|header| (header.previous, header.previous_end))
+        .collect();
+    let mut lsn_before = Lsn(0);
+    let mut unknown_damage: Option<Lsn> = None;
+    for (id, one) in loaded.iter_mut() {
+        let max_lsn = one.max_lsn();
+        if let LoadedContents::Scanned(scan) = &one.contents {
+            let evidence = SegmentEvidence {
+                synced_lsn,
+                trust_unsynced,
+                expected_end: ends.get(id).copied(),
+                lsn_before,
+            };
+            let classified = classify(scan, evidence);
+            recovered.truncated_bytes += classified.truncated_bytes;
+            if let Some(lsn) = classified.unknown_damage {
+                unknown_damage = Some(unknown_damage.map_or(lsn, |other| other.min(lsn)));
+            }
+            one.contents = LoadedContents::Classified(classified);
+        }
+        report_damage(*id, one, recovered);
+        lsn_before = lsn_before.max(max_lsn);
+    }
+    unknown_damage
+}
+
+fn report_damage(id: SegmentId, one: &Loaded, recovered: &mut Recovered) {
+    let (damage, seen) = match &one.contents {
+        LoadedContents::Sealed(directory) => (&directory.damage, directory.groups()),
+        LoadedContents::Classified(classified) => {
+            (&classified.index.damage, classified.index.groups.keys().copied().collect())
+        }
+        LoadedContents::Scanned(_) => return,
+    };
+    for stretch in damage {
+        let scope = match stretch.of {
+            DamageOf::Unknown => DamageScope::Unknown { seen: seen.clone() },
+            DamageOf::Entry(group, index) => {
+                DamageScope::Entries(vec![DamagedRange { group, first: index, last: index }])
+            }
+            DamageOf::State(group) => DamageScope::State(group),
+        };
+        recovered.damage.push(Damage {
+            segment: id,
+            from_position: stretch.from,
+            to_position: stretch.to,
+            scope,
+        });
+    }
+}
+
+fn views(loaded: &BTreeMap<SegmentId, Loaded>) -> Vec<SegmentView> {
+    let view = |(id, one): (&SegmentId, &Loaded)| match &one.contents {
+        LoadedContents::Sealed(directory) => SegmentView {
+            id: *id,
+            scanned: false,
+            runs: directory.runs.clone(),
+            states: directory.states.clone(),
+        },
+        LoadedContents::Classified(classified) => {
+            let groups = &classified.index.groups;
+            let runs = groups
+                .iter()
+                .flat_map(|(group, contents)| contents.runs.iter().map(|run| run.summary(*group)));
+            let states = groups.values().flat_map(|contents| contents.states.iter().copied());
+            SegmentView { id: *id, scanned: true, runs: runs.collect(), states: states.collect() }
+        }
+        LoadedContents::Scanned(_) => {
+            SegmentView { id: *id, scanned: true, runs: Vec::new(), states: Vec::new() }
+        }
+    };
+    loaded.iter().map(view).collect()
+}
+
+fn meta_at(loaded: &Loaded, run: &RunSummary, index: EntryIndex) -> Option<EntryMeta> {
+    match &loaded.contents {
+        LoadedContents::Classified(classified) => {
+            classified.index.run_of(run.group, index)?.get(index).copied()
+        }
+        LoadedContents::Sealed(_) => {
+            let file = &*loaded.segment.file;
+            // What cannot be read is treated as unknown; reads of it will say that it is damaged.
+            let entries = load_entries(file, run.entries_position, run.count, run.entries_crc).ok()??;
+            entries.get(usize::try_from(index.0 - run.first.0).ok()?).copied()
+        }
+        LoadedContents::Scanned(_) => None,
+    }
+}
+
+/// Rejected runs do not get into the footers, so that the next start does not see them.
+fn drop_rejected(loaded: &mut BTreeMap<SegmentId, Loaded>, resolved: &Resolved, recovered: &mut Recovered) {
+    let mut cut = HashSet::new();
+    for (segment, group, first) in &resolved.rejected {
+        cut.insert(*group);
+        let Some(LoadedContents::Classified(classified)) =
+            loaded.get_mut(segment).map(|one| &mut one.contents)
+        else {
+            continue;
+        };
+        if let Some(contents) = classified.index.groups.get_mut(group) {
+            let rejected = contents.runs.iter().filter(|run| run.first == *first);
+            recovered.truncated_bytes += rejected.map(|run| run.bytes).sum::<u64>();
+            contents.runs.retain(|run| run.first != *first);
+        }
+    }
+    recovered.cut = cut.into_iter().collect();
+    recovered.cut.sort_unstable();
+}
+
+/// The segment that was written to last and where its frames end, for the header of the next one.
+fn last_written(loaded: &BTreeMap<SegmentId, Loaded>) -> (SegmentId, u64) {
+    let written = loaded.iter().rev().filter(|(_, one)| one.valid_header().is_none_or(|h| !h.rewritten));
+    let mut ends = written.filter_map(|(id, one)| match &one.contents {
+        LoadedContents::Sealed(directory) => Some((*id, directory.data_end)),
+        LoadedContents::Classified(classified) if !classified.is_empty() => Some((*id, classified.data_end)),
+        _ => None,
+    });
+    ends.next().unwrap_or_default()
+}
+
+/// Writes the missing footers. Returns the segments that hold nothing.
+fn seal_all(loaded: BTreeMap<SegmentId, Loaded>, index: &mut Index) -> Result<Vec<SegmentId>, OpenError> {
+    let sealing = |id: SegmentId| move |error| failed(format!("sealing segment {id}"), error);
+    // Whatever a footer says must be durable before it, in this segment and in those before it.
+    for (id, one) in &loaded {
+        if matches!(&one.contents, LoadedContents::Classified(classified) if !classified.is_empty()) {
+            one.segment.file.sync_data().map_err(sealing(*id))?;
+        }
+    }
+    let mut empty = Vec::new();
+    for (id, one) in loaded {
+        let mut file_bytes = one.file_bytes;
+        let contents = match one.contents {
+            LoadedContents::Sealed(directory) => Contents::Sealed(SealedContents::of(&directory)),
+            LoadedContents::Classified(classified) if !classified.is_empty() => {
+                let (bytes, directory) = classified.index.encode(id, classified.data_end);
+                match write_footer(&one.segment, classified.data_end, &bytes) {
+                    Ok(()) => {
+                        file_bytes = classified.data_end + bytes.len() as u64;
+                        index.set_stored_runs(id, &directory);
+                        Contents::Sealed(SealedContents::of(&directory))
+                    }
+                    Err(error) if is_out_of_space(&error) => Contents::Closing(Arc::new(classified.index)),
+                    Err(error) => return Err(sealing(id)(error)),
+                }
+            }
+            _ => {
+                empty.push(id);
+                continue;
+            }
+        };
+        index.segments.insert(id, SegmentEntry { segment: one.segment, contents, file_bytes });
+    }
+    Ok(empty)
+}
+
+/// Reads the start and checkpoint records.
+fn collect_groups(index: &Index, recovered: &mut Recovered) -> Result<(), OpenError> {
+    for (group, log) in &index.groups {
+        let start = read_one(index, log.start_state.as_ref(), recovered)?;
+        let checkpoint = read_one(index, log.checkpoint.as_ref(), recovered)?;
+        let group_found =
+            RecoveredGroup { bounds: log.bounds(), checkpoint: checkpoint.or_else(|| start.clone()), start };
+        recovered.groups.insert(*group, group_found);
+    }
+    recovered.damage.sort_by_key(|damage| (damage.segment, damage.from_position));
+    recovered.damage.dedup();
+    Ok(())
+}
+
+fn read_one(
+    index: &Index,
+    state: Option<&StateRef>,
+    recovered: &mut Recovered,
+) -> Result<Option<StoredRecord>, OpenError> {
+    let Some(state) = state else { return Ok(None) };
+    let Some(entry) = index.segments.get(&state.segment) else { return Ok(None) };
+    let record = read_state(&entry.segment, &state.meta).map_err(|error| {
+        failed(format!("reading the state of group {}", state.meta.group), io::Error::other(error))
+    })?;
+    if record.is_none() {
+        recovered.damage.push(Damage {
+            segment: state.segment,
+            from_position: state.meta.position,
+            to_position: state.meta.position + state.meta.frame_bytes(),
+            scope: DamageScope::State(state.meta.group),
+        });
+    }
+    Ok(record)
+}

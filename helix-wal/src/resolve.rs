@@ -1,0 +1,338 @@
+//! Which of all the records on disk are live: a pure function of what the segments say.
+//!
+//! It works on whole runs. A run was live as a whole when its last record was written (or copied), so of two runs of a
+//! group the one with the higher last LSN wins wherever both have an index, and everything of the other from there on is
+//! dead. Replaying runs in that order, each replacing the suffix from its first index on, gives the live log.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::footer::{EntryMeta, RunSummary, StateKind, StateMeta};
+use crate::index::{GroupLog, LogStart, Range, StateRef};
+use crate::recovered::DamagedRange;
+use crate::types::{GroupId, Index, Lsn, SegmentId, Term};
+
+/// What one segment contributes.
+pub(crate) struct SegmentView {
+    pub(crate) id: SegmentId,
+    /// Its footer was not there; its end may be missing.
+    pub(crate) scanned: bool,
+    pub(crate) runs: Vec<RunSummary>,
+    pub(crate) states: Vec<StateMeta>,
+}
+
+/// What is known about the end of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence {
+    /// Everything up to here was durable.
+    pub(crate) synced_lsn: Lsn,
+    /// The page cache is the one that was written to.
+    pub(crate) trust_unsynced: bool,
+    /// The earliest place at which records of unknown groups are damaged: after this LSN.
+    pub(crate) unknown_damage: Option<Lsn>,
+}
+
+/// The answer.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    pub(crate) groups: HashMap<GroupId, GroupLog>,
+    pub(crate) deleted: HashMap<GroupId, StateRef>,
+    /// Runs that do not follow what is before them, because that was not synced: segment, group and first index.
+    pub(crate) rejected: Vec<(SegmentId, GroupId, Index)>,
+    /// Entries that were there once and cannot be found.
+    pub(crate) missing: Vec<DamagedRange>,
+}
+
+#[derive(Default)]
+struct Candidates {
+    runs: Vec<(SegmentId, bool, RunSummary)>,
+    states: Vec<StateRef>,
+}
+
+/// `meta_at` looks up one entry of a run; `None` if it cannot be read.
+pub(crate) fn resolve(
+    segments: &[SegmentView],
+    evidence: Evidence,
+    meta_at: &dyn Fn(SegmentId, &RunSummary, Index) -> Option<EntryMeta>,
+) -> Resolved {
+    let mut candidates: BTreeMap<GroupId, Candidates> = BTreeMap::new();
+    for segment in segments {
+        for run in &segment.runs {
+            candidates.entry(run.group).or_default().runs.push((segment.id, segment.scanned, *run));
+        }
+        for meta in &segment.states {
+            let state = StateRef { segment: segment.id, meta: *meta };
+            candidates.entry(meta.group).or_default().states.push(state);
+        }
+    }
+    let mut resolved = Resolved::default();
+    for (group, candidates) in candidates {
+        resolve_group(group, candidates, evidence, meta_at, &mut resolved);
+    }
+    resolved
+}
+
+fn newest(states: &[StateRef], kind: StateKind) -> Option<StateRef> {
+    let of_kind = states.iter().filter(|state| state.meta.kind == kind);
+    of_kind.max_by_key(|state| (state.meta.lsn, state.segment)).copied()
+}
+
+fn resolve_group(
+    group: GroupId,
+    candidates: Candidates,
+    evidence: Evidence,
+    meta_at: &dyn Fn(SegmentId, &RunSummary, Index) -> Option<EntryMeta>,
+    resolved: &mut Resolved,
+) {
+    if let Some(tombstone) = newest(&candidates.states, StateKind::Delete) {
+        resolved.deleted.insert(group, tombstone);
+        return;
+    }
+    let start_state = newest(&candidates.states, StateKind::Start);
+    let mut runs = candidates.runs;
+    runs.sort_by_key(|(segment, _, run)| (run.last_lsn, run.first, *segment));
+    let start = match (start_state, runs.iter().map(|(_, _, run)| run).find(|run| run.first == Index(1))) {
+        (Some(state), _) => {
+            LogStart { index: state.meta.index, term: state.meta.term, offset: state.meta.base_offset }
+        }
+        (None, Some(run)) => LogStart { index: Index(0), term: run.prev_term, offset: run.base_offset },
+        (None, None) => LogStart::default(),
+    };
+    let mut replay = Replay { log: GroupLog::new(start), evidence, meta_at, rejected: Vec::new() };
+    replay.log.start_state = start_state;
+    for (segment, scanned, run) in runs {
+        if let Some(range) = after_start(Range::new(segment, run), start_state.as_ref()) {
+            replay.take_in(range, scanned);
+        }
+    }
+    let Replay { mut log, rejected, .. } = replay;
+    finish(&mut log, &candidates.states, meta_at);
+    resolved.missing.extend(holes(group, &log));
+    resolved.rejected.extend(rejected.into_iter().map(|(segment, first)| (segment, group, first)));
+    if log.start_state.is_some() || !log.ranges.is_empty() {
+        resolved.groups.insert(group, log);
+    }
+}
+
+/// What the start of the log leaves of a range.
+fn after_start(range: Range, start: Option<&StateRef>) -> Option<Range> {
+    let Some(start) = start.map(|start| start.meta) else { return Some(range) };
+    if range.run.last_lsn < start.floor_lsn || range.last <= start.index {
+        return None;
+    }
+    Some(Range { first: range.first.max(start.index.next()), ..range })
+}
+
+struct Replay<'a> {
+    log: GroupLog,
+    evidence: Evidence,
+    meta_at: &'a dyn Fn(SegmentId, &RunSummary, Index) -> Option<EntryMeta>,
+    rejected: Vec<(SegmentId, Index)>,
+}
+
+impl Replay<'_> {
+    fn take_in(&mut self, range: Range, scanned: bool) {
+        let follows = self.follows(&range);
+        self.log.truncate_from(range.first);
+        if follows || !scanned || self.was_complete(&range) {
+            self.log.ranges.push_back(range);
+        } else {
+            self.rejected.push((range.segment, range.run.first));
+        }
+    }
+
+    /// Whether the entry before the range is in the log and has the right term.
+    fn follows(&self, range: &Range) -> bool {
+        let before = range.first.previous();
+        if range.first != range.run.first {
+            // Its beginning was cut off by the start of the log, which says that the rest belongs there.
+            return true;
+        }
+        if before == self.log.start.index {
+            return before.0 == 0 || self.log.start.term == range.run.prev_term;
+        }
+        self.log.range_at(before).is_some_and(|other| {
+            other.first <= before
+                && self.term_in(other, before).is_none_or(|term| term == range.run.prev_term)
+        })
+    }
+
+    /// `None` if it cannot be read.
+    fn term_in(&self, range: &Range, index: Index) -> Option<Term> {
+        if index == range.run.last() {
+            return Some(range.run.last_term);
+        }
+        (self.meta_at)(range.segment, &range.run, index).map(|meta| meta.term)
+    }
+
+    /// Whether everything before the range had been stored, so that what is missing is damage.
+    fn was_complete(&self, range: &Range) -> bool {
+        self.evidence.trust_unsynced
+            || range.run.first_lsn <= self.evidence.synced_lsn
+            || self.evidence.unknown_damage.is_some_and(|lsn| lsn < range.run.first_lsn)
+    }
+}
+
+/// Fills in the end of the log and the checkpoint.
+fn finish(
+    log: &mut GroupLog,
+    states: &[StateRef],
+    meta_at: &dyn Fn(SegmentId, &RunSummary, Index) -> Option<EntryMeta>,
+) {
+    if let Some(range) = log.ranges.back().copied() {
+        log.last_index = range.last;
+        log.last_term = range.run.last_term;
+        log.next_offset = range.run.next_offset;
+        if range.last != range.run.last()
+            && let Some(meta) = meta_at(range.segment, &range.run, range.last)
+        {
+            log.last_term = meta.term;
+            log.next_offset = meta.next_offset();
+        }
+    }
+    let start_lsn = log.start_state.map_or(Lsn(0), |start| start.meta.lsn);
+    let usable = states.iter().filter(|state| {
+        state.meta.kind == StateKind::Checkpoint
+            && state.meta.lsn > start_lsn
+            && (log.start.index..=log.last_index).contains(&state.meta.index)
+    });
+    log.checkpoint = usable.max_by_key(|state| (state.meta.lsn, state.segment)).copied();
+}
+
+fn holes(group: GroupId, log: &GroupLog) -> Vec<DamagedRange> {
+    let mut expected = log.start.index.next();
+    let mut holes = Vec::new();
+    for range in &log.ranges {
+        if range.first > expected {
+            holes.push(DamagedRange { group, first: expected, last: range.first.previous() });
+        }
+        expected = range.last.next();
+    }
+    holes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Offset;
+
+    const GROUP: GroupId = GroupId(1);
+    const SYNCED: Evidence = Evidence { synced_lsn: Lsn(0), trust_unsynced: false, unknown_damage: None };
+
+    /// A run whose LSNs end at `last_lsn` and whose entries all have `term`.
+    fn run(first: u64, last: u64, last_lsn: u64, prev_term: u64, term: u64) -> RunSummary {
+        RunSummary {
+            group: GROUP,
+            first: Index(first),
+            count: last - first + 1,
+            prev_term: Term(prev_term),
+            last_term: Term(term),
+            first_lsn: Lsn(last_lsn - (last - first)),
+            last_lsn: Lsn(last_lsn),
+            base_offset: Offset(first),
+            next_offset: Offset(last + 1),
+            max_timestamp_ms: 0,
+            bytes: 0,
+            entries_position: 0,
+            entries_crc: 0,
+        }
+    }
+
+    fn start(index: u64, term: u64, lsn: u64, floor_lsn: u64) -> StateMeta {
+        StateMeta {
+            group: GROUP,
+            kind: StateKind::Start,
+            index: Index(index),
+            term: Term(term),
+            base_offset: Offset(index + 1),
+            lsn: Lsn(lsn),
+            floor_lsn: Lsn(floor_lsn),
+            position: 0,
+            payload_len: 0,
+        }
+    }
+
+    fn view(id: u64, scanned: bool, runs: Vec<RunSummary>, states: Vec<StateMeta>) -> SegmentView {
+        SegmentView { id: SegmentId(id), scanned, runs, states }
+    }
+
+    fn extents(segments: &[SegmentView], evidence: Evidence) -> (Vec<(u64, u64, u64)>, usize) {
+        let meta_at = |_, run: &RunSummary, index: Index| {
+            Some(EntryMeta {
+                position: 0,
+                term: run.last_term,
+                base_offset: Offset(index.0),
+                max_timestamp_ms: 0,
+                lsn: Lsn(0),
+                offset_count: 1,
+                payload_len: 0,
+            })
+        };
+        let resolved = resolve(segments, evidence, &meta_at);
+        let log = resolved.groups.get(&GROUP);
+        let ranges = log.into_iter().flat_map(|log| &log.ranges);
+        let extents = ranges.map(|range| (range.segment.0, range.first.0, range.last.0)).collect();
+        (extents, resolved.rejected.len())
+    }
+
+    #[test]
+    fn the_newer_run_replaces_the_suffix() {
+        let segments = [
+            view(1, false, vec![run(1, 10, 10, 0, 1)], vec![]),
+            view(2, true, vec![run(6, 8, 20, 1, 2)], vec![]),
+        ];
+        assert_eq!(extents(&segments, SYNCED), (vec![(1, 1, 5), (2, 6, 8)], 0));
+    }
+
+    #[test]
+    fn a_copy_and_its_source_are_the_same() {
+        // 6..=10 of the source were superseded before the copy was made.
+        let segments = [
+            view(1, false, vec![run(1, 10, 10, 0, 1)], vec![]),
+            view(2, false, vec![run(6, 8, 20, 1, 2)], vec![]),
+            view(3, false, vec![run(1, 5, 5, 0, 1)], vec![]),
+        ];
+        assert_eq!(extents(&segments, SYNCED), (vec![(1, 1, 5), (2, 6, 8)], 0));
+        assert_eq!(extents(&segments[1..], SYNCED), (vec![(3, 1, 5), (2, 6, 8)], 0));
+    }
+
+    #[test]
+    fn after_a_gap_nothing_is_taken_unless_it_was_synced() {
+        let segments = [
+            view(1, false, vec![run(1, 5, 5, 0, 1)], vec![]),
+            view(2, true, vec![run(7, 9, 20, 1, 1)], vec![]),
+        ];
+        assert_eq!(extents(&segments, SYNCED), (vec![(1, 1, 5)], 1));
+        let synced = Evidence { synced_lsn: Lsn(18), ..SYNCED };
+        assert_eq!(extents(&segments, synced), (vec![(1, 1, 5), (2, 7, 9)], 0));
+        let damaged = Evidence { unknown_damage: Some(Lsn(6)), ..SYNCED };
+        assert_eq!(extents(&segments, damaged), (vec![(1, 1, 5), (2, 7, 9)], 0));
+    }
+
+    #[test]
+    fn another_previous_term_ends_the_log_there() {
+        let segments = [
+            view(1, false, vec![run(1, 5, 5, 0, 1)], vec![]),
+            view(2, true, vec![run(4, 9, 20, 2, 2)], vec![]),
+        ];
+        assert_eq!(extents(&segments, SYNCED), (vec![(1, 1, 3)], 1));
+    }
+
+    #[test]
+    fn a_start_trims_or_supersedes_everything() {
+        let old = vec![run(1, 10, 10, 0, 1)];
+        let trimmed = [view(1, false, old.clone(), vec![start(4, 1, 11, 5)])];
+        assert_eq!(extents(&trimmed, SYNCED), (vec![(1, 5, 10)], 0));
+        let reset = [view(1, false, old, vec![start(4, 3, 11, 11)])];
+        assert_eq!(extents(&reset, SYNCED), (vec![], 0));
+    }
+
+    #[test]
+    fn remains_of_a_replaced_suffix_stay_dead_after_their_successor_is_gone() {
+        // 6..=10 were replaced by 6..=7 (since reclaimed), then the log was trimmed through 7.
+        let segments = [
+            view(1, false, vec![run(1, 10, 10, 0, 1)], vec![]),
+            view(3, true, vec![], vec![start(7, 2, 30, 30)]),
+        ];
+        assert_eq!(extents(&segments, SYNCED), (vec![], 0));
+    }
+}
