@@ -4,8 +4,10 @@
 //! is given up. What tells them apart: the synced position that later frames carry; whether the page cache survived, in
 //! which case only the very last write can be incomplete; and where the next segment says that this one ended.
 
+use std::collections::HashSet;
+
 use crate::footer::{DamageMeta, DamageOf, SegmentIndex};
-use crate::frame::FrameKind;
+use crate::frame::{FrameHeader, FrameKind};
 use crate::record::RecordKind;
 use crate::scan::{Item, Scan, ScannedFrame};
 use crate::types::Lsn;
@@ -27,6 +29,8 @@ pub(crate) struct SegmentEvidence {
 #[derive(Debug)]
 pub(crate) struct Classified {
     pub(crate) index: SegmentIndex,
+    /// What the index was built from.
+    frames: Vec<(u64, FrameHeader)>,
     /// Where the footer goes.
     pub(crate) data_end: u64,
     pub(crate) truncated_bytes: u64,
@@ -43,6 +47,15 @@ impl Classified {
             |group: &crate::footer::GroupContents| group.runs.is_empty() && group.states.is_empty();
         self.index.damage.is_empty() && self.index.groups.values().all(contents)
     }
+
+    /// Builds the index anew as if the frames with these LSNs had never been written.
+    pub(crate) fn leave_out(&mut self, rejected: &HashSet<Lsn>) {
+        let damage = std::mem::take(&mut self.index.damage);
+        self.index = SegmentIndex { damage, ..SegmentIndex::default() };
+        let index = &mut self.index;
+        self.frames.retain(|(_, header)| !rejected.contains(&header.lsn));
+        self.frames.iter().for_each(|(position, header)| index.add(header, *position));
+    }
 }
 
 /// Sorts the frames and the stretches between them.
@@ -55,6 +68,7 @@ pub(crate) fn classify(scan: &Scan, evidence: SegmentEvidence) -> Classified {
         last_lsn: header.map_or(evidence.lsn_before, |header| header.first_lsn.previous()),
         out: Classified {
             index: SegmentIndex::default(),
+            frames: Vec::new(),
             data_end: crate::segment::SEGMENT_HEADER_BYTES,
             truncated_bytes: 0,
             unknown_damage: None,
@@ -105,6 +119,7 @@ impl Sorter {
             self.out.index.damage.push(DamageMeta { from: frame.position, to: frame.end(), of });
         }
         self.out.index.add(header, frame.position);
+        self.out.frames.push((frame.position, *header));
         self.out.data_end = frame.end();
     }
 
@@ -142,7 +157,6 @@ impl Sorter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::FrameHeader;
     use crate::payload::Payload;
     use crate::record::Record;
     use crate::segment::{HeaderFound, SegmentHeader};

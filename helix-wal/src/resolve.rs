@@ -36,7 +36,8 @@ pub(crate) struct Evidence {
 pub(crate) struct Resolved {
     pub(crate) groups: HashMap<GroupId, GroupLog>,
     pub(crate) deleted: HashMap<GroupId, StateRef>,
-    /// Runs that do not follow what is before them, because that was not synced: segment, group and first index.
+    /// Runs that do not follow what is before them, because that was not synced: segment, group and first index. At most
+    /// one for each group: without it others may be all right. The rest of the answer counts only if there is none.
     pub(crate) rejected: Vec<(SegmentId, GroupId, Index)>,
     /// Entries that were there once and cannot be found.
     pub(crate) missing: Vec<DamagedRange>,
@@ -97,7 +98,7 @@ fn resolve_group(
         (None, Some(run)) => LogStart { index: Index(0), term: run.prev_term, offset: run.base_offset },
         (None, None) => LogStart::default(),
     };
-    let mut replay = Replay { log: GroupLog::new(start), evidence, meta_at, rejected: Vec::new() };
+    let mut replay = Replay { log: GroupLog::new(start), evidence, meta_at, rejected: None };
     replay.log.start_state = start_state;
     for (segment, scanned, run) in runs {
         if let Some(range) = after_start(Range::new(segment, run), start_state.as_ref()) {
@@ -126,17 +127,16 @@ struct Replay<'a> {
     log: GroupLog,
     evidence: Evidence,
     meta_at: &'a dyn Fn(SegmentId, &RunSummary, Index) -> Option<EntryMeta>,
-    rejected: Vec<(SegmentId, Index)>,
+    rejected: Option<(SegmentId, Index)>,
 }
 
 impl Replay<'_> {
     fn take_in(&mut self, range: Range, scanned: bool) {
-        let follows = self.follows(&range);
-        self.log.truncate_from(range.first);
-        if follows || !scanned || self.was_complete(&range) {
+        if self.follows(&range) || !scanned || self.was_complete(&range) {
+            self.log.truncate_from(range.first);
             self.log.ranges.push_back(range);
-        } else {
-            self.rejected.push((range.segment, range.run.first));
+        } else if self.rejected.is_none() {
+            self.rejected = Some((range.segment, range.run.first));
         }
     }
 
@@ -309,12 +309,12 @@ mod tests {
     }
 
     #[test]
-    fn another_previous_term_ends_the_log_there() {
+    fn what_has_another_previous_term_is_as_if_it_had_not_been_written() {
         let segments = [
             view(1, false, vec![run(1, 5, 5, 0, 1)], vec![]),
             view(2, true, vec![run(4, 9, 20, 2, 2)], vec![]),
         ];
-        assert_eq!(extents(&segments, SYNCED), (vec![(1, 1, 3)], 1));
+        assert_eq!(extents(&segments, SYNCED), (vec![(1, 1, 5)], 1));
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! propose N word [count] [size]
 //! campaign N | transfer N M | wake N M | serve N | trim N | move-start N index | incarnation N M number
 //! inject N leader term prev_index prev_term entries.. commit=I   an append as if from a leader; entry: term or term=1,2
-//! status | log-of N | net
+//! beat N leader term [commit=I]        a heartbeat as if from a leader
+//! status | log-of N | net | members N
 //! ```
 //!
 //! A command after `!` says nothing.
@@ -260,6 +261,7 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
             world.raft(arguments.replica(1)).peer_incarnation(arguments.replica(2), number);
         }
         "inject" => inject(world, arguments),
+        "beat" => beat(world, arguments),
         "status" => {
             let ids: Vec<ReplicaId> = world.replicas.keys().copied().collect();
             for id in ids {
@@ -303,14 +305,18 @@ fn inject(world: &mut World, arguments: &Arguments<'_>) {
         required: world.settings.required,
         sound_through: None,
     };
-    let message = Message {
-        group: GROUP,
-        from,
-        to,
-        from_incarnation: Incarnation(1),
-        to_incarnation: Incarnation(0),
-        term,
-        body: MessageBody::Append(append),
-    };
+    forge(world, to, from, term, MessageBody::Append(append));
+}
+
+/// A heartbeat as if from a leader: `beat TO FROM TERM [commit=I]`.
+fn beat(world: &mut World, arguments: &Arguments<'_>) {
+    let (to, from, term) = (arguments.replica(1), arguments.replica(2), Term(arguments.number(3)));
+    let commit = Index(arguments.option_number("commit").unwrap_or(0));
+    forge(world, to, from, term, MessageBody::Heartbeat { seq: 1, commit });
+}
+
+fn forge(world: &mut World, to: ReplicaId, from: ReplicaId, term: Term, body: MessageBody<String>) {
+    let (from_incarnation, to_incarnation) = (Incarnation(1), Incarnation(0));
+    let message = Message { group: GROUP, from, to, from_incarnation, to_incarnation, term, body };
     world.raft(to).step(message);
 }

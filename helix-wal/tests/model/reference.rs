@@ -39,8 +39,8 @@ impl View {
     }
 }
 
-/// The view after these operations, which are in order and of one group. Some may be missing: then the group ends at the
-/// first break.
+/// The view after these operations, which are in order and of one group. Some may be missing; what does not follow what
+/// is there is left out as if it were missing too.
 pub(crate) fn resolve(ops: &[Op]) -> Option<View> {
     if ops.iter().any(|op| op.record.kind == RecordKind::Delete) {
         return None;
@@ -60,10 +60,11 @@ pub(crate) fn resolve(ops: &[Op]) -> Option<View> {
                 continue;
             }
         }
-        log.retain(|entry| entry.index < op.record.index);
-        let (last_index, last_term) =
-            log.last().map_or((start_index, start_term), |last| (last.index, last.term));
-        if op.record.index == last_index.next() && op.record.prev_term == last_term {
+        let before = log.iter().rfind(|entry| entry.index < op.record.index);
+        let (index_before, term_before) =
+            before.map_or((start_index, start_term), |before| (before.index, before.term));
+        if op.record.index == index_before.next() && op.record.prev_term == term_before {
+            log.retain(|entry| entry.index < op.record.index);
             log.push(op.record.clone());
         }
     }

@@ -170,7 +170,7 @@ impl World {
     fn keep_few_unsynced(&mut self, group: GroupId) {
         let synced = self.acknowledged.lock().unwrap().synced;
         let unsynced = self.groups[&group].ops.iter().filter(|op| op.number > synced).count();
-        if unsynced >= 9 {
+        if unsynced >= 6 {
             self.sync();
             self.wal().step_until_idle();
         }
