@@ -23,7 +23,10 @@ pub(crate) struct ClusterLink {
 
 impl std::fmt::Debug for ClusterLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterLink").field("me", &self.me).field("founded", &self.founded).finish_non_exhaustive()
+        f.debug_struct("ClusterLink")
+            .field("me", &self.me)
+            .field("founded", &self.founded)
+            .finish_non_exhaustive()
     }
 }
 

@@ -33,7 +33,8 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 fn run(config: ServerConfig) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("helix").build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("helix").build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -64,6 +65,7 @@ fn stop_on_signal() -> std::io::Result<watch::Receiver<bool>> {
     Ok(receiver)
 }
 
+#[derive(Clone, Copy)]
 enum Look {
     Dump,
     Verify,
@@ -96,7 +98,11 @@ fn show(report: &VerifyReport, out: &mut dyn Write) -> ExitCode {
     for problem in problems {
         text += &format!("problem: {problem}\n");
     }
-    text += if problems.is_empty() { "the write-ahead log is whole\n" } else { "the write-ahead log is damaged\n" };
+    text += if problems.is_empty() {
+        "the write-ahead log is whole\n"
+    } else {
+        "the write-ahead log is damaged\n"
+    };
     match out.write_all(text.as_bytes()) {
         Ok(()) if problems.is_empty() => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,

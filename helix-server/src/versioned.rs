@@ -11,7 +11,9 @@ const FORMAT_VERSION: u8 = 1;
 #[derive(Debug, Error)]
 pub enum VersionedError {
     /// Written by a newer version of Helix.
-    #[error("format version {found} is newer than this release understands ({FORMAT_VERSION}): upgrade this node")]
+    #[error(
+        "format version {found} is newer than this release understands ({FORMAT_VERSION}): upgrade this node"
+    )]
     Version {
         /// Version byte found.
         found: u8,

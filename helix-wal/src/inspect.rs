@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::disk::Disk;
-use crate::footer::{Directory, EntryMeta, SegmentIndex, load_entries};
+use crate::footer::{Directory, EntryMeta, load_entries};
 use crate::frame::{FrameHeader, FrameKind};
 use crate::record::RecordKind;
 use crate::scan::{Item, Scan, ScannedFrame, scan};
@@ -212,6 +212,14 @@ fn check_frames(one: &Inspected, synced_lsn: Lsn, report: &mut VerifyReport) {
         }
         _ => {}
     }
+    if let Some(directory) = &one.directory {
+        for damage in &directory.damage {
+            report.problems.push(format!(
+                "segment {id} position {}: found damaged up to {} by an earlier start ({:?})",
+                damage.from, damage.to, damage.of
+            ));
+        }
+    }
     let mut last_lsn = one.scan.valid_header().map_or(Lsn(0), |header| header.first_lsn.previous());
     for item in one.items() {
         let (what, lsn) = match item {
@@ -220,42 +228,33 @@ fn check_frames(one: &Inspected, synced_lsn: Lsn, report: &mut VerifyReport) {
                 if frame.payload_valid {
                     continue;
                 }
-                let FrameHeader { group, index, .. } = frame.header;
-                let position = frame.position;
-                let what = format!(
-                    "segment {id} position {position}: the payload of group {group} index {index} is damaged"
-                );
-                (what, last_lsn)
+                (format!("segment {id}: the payload of {} is damaged", name_of(frame)), last_lsn)
             }
             Item::Gap { from, to } => {
                 (format!("segment {id} position {from}: unreadable up to {to}"), last_lsn.next())
             }
         };
-        // Whatever a footer covers was durable; in other segments it depends on how far the log had been synced.
-        if one.directory.is_some() || lsn <= synced_lsn {
+        if one.directory.is_some() {
+            // What the index needs of it is checked with the index.
+            report.notes.push(format!("{what}; it may never have been complete"));
+        } else if lsn <= synced_lsn {
             report.problems.push(what);
         } else {
             report.notes.push(format!("{what}; it had not been synced"));
         }
     }
-    if let Some(directory) = &one.directory
-        && one.scan.end < directory.data_end
-    {
-        report
-            .problems
-            .push(format!("segment {id} position {}: unreadable up to {}", one.scan.end, directory.data_end));
-    }
+}
+
+fn name_of(frame: &ScannedFrame) -> String {
+    let FrameHeader { group, index, .. } = frame.header;
+    format!("group {group} index {index} at position {}", frame.position)
 }
 
 /// Whether the footer says what is in the frames.
 fn check_footer(one: &Inspected, directory: &Directory, report: &mut VerifyReport) -> io::Result<()> {
     let id = one.id;
-    let mut positions: BTreeMap<u64, &FrameHeader> = BTreeMap::new();
-    let mut rebuilt = SegmentIndex::default();
-    for frame in one.scan.frames().filter(|frame| frame.position < directory.data_end) {
-        positions.insert(frame.position, &frame.header);
-        rebuilt.add(&frame.header, frame.position);
-    }
+    let whole = one.scan.frames().filter(|frame| frame.payload_valid);
+    let positions: BTreeMap<u64, &FrameHeader> = whole.map(|frame| (frame.position, &frame.header)).collect();
     for run in &directory.runs {
         let entries = load_entries(&*one.segment.file, run.entries_position, run.count, run.entries_crc)?;
         let Some(entries) = entries else {
@@ -274,7 +273,7 @@ fn check_footer(one: &Inspected, directory: &Directory, report: &mut VerifyRepor
             });
             if !fits {
                 report.problems.push(format!(
-                    "segment {id}: the index says that group {} index {index} is at {}, and it is not",
+                    "segment {id}: the index says that group {} index {index} is at {}, and no whole frame of it is there",
                     run.group, entry.position
                 ));
             }
@@ -283,14 +282,10 @@ fn check_footer(one: &Inspected, directory: &Directory, report: &mut VerifyRepor
     for state in &directory.states {
         if positions.get(&state.position).is_none_or(|header| header.lsn != state.lsn) {
             report.problems.push(format!(
-                "segment {id}: the index says that a state of group {} is at {}, and it is not",
+                "segment {id}: the index says that a state of group {} is at {}, and no whole frame of it is there",
                 state.group, state.position
             ));
         }
-    }
-    let in_frames: usize = rebuilt.groups.values().map(|contents| contents.runs.len()).sum();
-    if in_frames > directory.runs.len() {
-        report.notes.push(format!("segment {id} holds records that were cut off by an earlier recovery"));
     }
     Ok(())
 }

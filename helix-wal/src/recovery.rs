@@ -3,7 +3,7 @@
 //! Sealed segments are not read beyond their header and directory. After recovery no segment is open: the log goes on in a
 //! fresh one, so nothing is ever written behind a torn record.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -32,10 +32,9 @@ pub(crate) fn recover(disk: &dyn Disk, options: &WalOptions) -> Result<(Foundati
     let mut recovered = Recovered::default();
     let unknown_damage = classify_all(&mut loaded, synced_lsn, options.trust_unsynced, &mut recovered);
     let evidence = Evidence { synced_lsn, trust_unsynced: options.trust_unsynced, unknown_damage };
-    let resolved =
-        resolve(&views(&loaded), evidence, &|segment, run, index| meta_at(loaded.get(&segment)?, run, index));
-    drop_rejected(&mut loaded, &resolved, &mut recovered);
-    let last_lsn = loaded.values().map(Loaded::max_lsn).max().unwrap_or_default().max(synced_lsn);
+    let max_lsn = loaded.values().map(Loaded::max_lsn).max().unwrap_or_default();
+    let resolved = resolve_all(&mut loaded, evidence, &mut recovered);
+    let last_lsn = max_lsn.max(synced_lsn);
     let previous = last_written(&loaded);
     let mut index = Index { groups: resolved.groups, deleted: resolved.deleted, ..Index::default() };
     let empty = seal_all(loaded, &mut index)?;
@@ -294,24 +293,42 @@ fn meta_at(loaded: &Loaded, run: &RunSummary, index: EntryIndex) -> Option<Entry
     }
 }
 
-/// Rejected runs do not get into the footers, so that the next start does not see them.
-fn drop_rejected(loaded: &mut BTreeMap<SegmentId, Loaded>, resolved: &Resolved, recovered: &mut Recovered) {
-    let mut cut = HashSet::new();
-    for (segment, group, first) in &resolved.rejected {
-        cut.insert(*group);
-        let Some(LoadedContents::Classified(classified)) =
-            loaded.get_mut(segment).map(|one| &mut one.contents)
-        else {
-            continue;
-        };
-        if let Some(contents) = classified.index.groups.get_mut(group) {
-            let rejected = contents.runs.iter().filter(|run| run.first == *first);
-            recovered.truncated_bytes += rejected.map(|run| run.bytes).sum::<u64>();
-            contents.runs.retain(|run| run.first != *first);
+/// Finds out what is live. Records that follow something that was lost are left out as if they had never been written: they
+/// supersede nothing, and they do not get into the footers, so that the next start does not see them.
+fn resolve_all(
+    loaded: &mut BTreeMap<SegmentId, Loaded>,
+    evidence: Evidence,
+    recovered: &mut Recovered,
+) -> Resolved {
+    let mut cut = BTreeSet::new();
+    loop {
+        let resolved = resolve(&views(loaded), evidence, &|segment, run, index| {
+            meta_at(loaded.get(&segment)?, run, index)
+        });
+        if resolved.rejected.is_empty() {
+            recovered.cut = cut.into_iter().collect();
+            return resolved;
+        }
+        let mut rejected: BTreeMap<SegmentId, HashSet<Lsn>> = BTreeMap::new();
+        for (segment, group, first) in &resolved.rejected {
+            cut.insert(*group);
+            let Some(LoadedContents::Classified(classified)) = loaded.get(segment).map(|one| &one.contents)
+            else {
+                continue;
+            };
+            if let Some(run) = classified.index.run_of(*group, *first) {
+                recovered.truncated_bytes += run.bytes;
+                rejected.entry(*segment).or_default().extend(run.entries.iter().map(|entry| entry.lsn));
+            }
+        }
+        for (segment, rejected) in &rejected {
+            if let Some(LoadedContents::Classified(classified)) =
+                loaded.get_mut(segment).map(|one| &mut one.contents)
+            {
+                classified.leave_out(rejected);
+            }
         }
     }
-    recovered.cut = cut.into_iter().collect();
-    recovered.cut.sort_unstable();
 }
 
 /// The segment that was written to last and where its frames end, for the header of the next one.

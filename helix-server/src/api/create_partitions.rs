@@ -43,9 +43,10 @@ async fn grow(
     let found = image.topic_named(&topic.name).ok_or_else(|| {
         ApiError::new(ResponseError::UnknownTopicOrPartition, "this server does not host this topic")
     })?;
-    let assignments = topic.assignments.as_ref().map(|all| {
-        all.iter().map(|one| one.broker_ids.iter().map(|b| NodeId(b.0)).collect()).collect()
-    });
+    let assignments = topic
+        .assignments
+        .as_ref()
+        .map(|all| all.iter().map(|one| one.broker_ids.iter().map(|b| NodeId(b.0)).collect()).collect());
     let command =
         MetadataCommand::CreatePartitions { topic_id: found.topic_id, total: topic.count, assignments };
     let outcome = if validate_only {

@@ -16,7 +16,11 @@ use crate::config::topic;
 use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
 use crate::ids::NodeId;
 
-pub(super) async fn handle(broker: &Broker, request: CreateTopicsRequest, version: i16) -> CreateTopicsResponse {
+pub(super) async fn handle(
+    broker: &Broker,
+    request: CreateTopicsRequest,
+    version: i16,
+) -> CreateTopicsResponse {
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let mut seen: HashMap<String, usize> = HashMap::new();
     for topic in &request.topics {
@@ -50,9 +54,13 @@ async fn create(
 
 /// Turns what the client wrote into a command: defaults filled in, everything checked that needs no other topic.
 fn resolve(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, ApiError> {
-    names::check(&topic.name).map_err(|reason| ApiError::new(ResponseError::InvalidTopicException, reason))?;
+    names::check(&topic.name)
+        .map_err(|reason| ApiError::new(ResponseError::InvalidTopicException, reason))?;
     if topic.num_partitions == 0 || topic.num_partitions < -1 {
-        return Err(ApiError::new(ResponseError::InvalidPartitions, "number of partitions must be at least 1"));
+        return Err(ApiError::new(
+            ResponseError::InvalidPartitions,
+            "number of partitions must be at least 1",
+        ));
     }
     if topic.replication_factor == 0 || topic.replication_factor < -1 {
         return Err(ApiError::new(
@@ -99,7 +107,11 @@ fn assignments(topic: &CreatableTopic) -> Result<Option<Vec<Vec<NodeId>>>, ApiEr
     Ok(Some(sorted.iter().map(|a| a.broker_ids.iter().map(|b| NodeId(b.0)).collect()).collect()))
 }
 
-fn shape(topic: CreatableTopic, outcome: Result<CommandOutcome, ApiError>, version: i16) -> CreatableTopicResult {
+fn shape(
+    topic: CreatableTopic,
+    outcome: Result<CommandOutcome, ApiError>,
+    version: i16,
+) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(topic.name);
     match outcome {
         Ok(CommandOutcome::TopicCreated { topic_id, partitions, replication_factor }) => {

@@ -12,7 +12,11 @@ use super::errors::ApiError;
 use crate::broker::Broker;
 use crate::controller::commands::MetadataCommand;
 
-pub(super) async fn handle(broker: &Broker, request: DeleteTopicsRequest, version: i16) -> DeleteTopicsResponse {
+pub(super) async fn handle(
+    broker: &Broker,
+    request: DeleteTopicsRequest,
+    version: i16,
+) -> DeleteTopicsResponse {
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let mut wanted = request.topics;
     wanted.extend(request.topic_names.into_iter().map(|n| DeleteTopicState::default().with_name(Some(n))));

@@ -10,7 +10,11 @@ use crate::broker::Broker;
 /// The endpoint type that asks for brokers; the other one asks for KRaft controllers.
 const ENDPOINT_BROKERS: i8 = 1;
 
-pub(super) fn handle(broker: &Broker, request: &DescribeClusterRequest, version: i16) -> DescribeClusterResponse {
+pub(super) fn handle(
+    broker: &Broker,
+    request: &DescribeClusterRequest,
+    version: i16,
+) -> DescribeClusterResponse {
     if version >= 1 && request.endpoint_type != ENDPOINT_BROKERS {
         let (code, message) = if request.endpoint_type == 2 {
             (ResponseError::MismatchedEndpointType, "this endpoint serves brokers, not controllers")

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::{ApiKey, FetchRequest};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::fetch_encode::{FetchedPartition, FetchedTopic, FetchReply};
+use super::fetch_encode::{FetchReply, FetchedPartition, FetchedTopic};
 use crate::broker::budget::Permit;
 use crate::broker::{Broker, fetch};
 use crate::partition::slices::Slice;
@@ -37,13 +37,14 @@ pub(super) async fn handle(broker: &Broker, request: FetchRequest, version: i16)
     let max_wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let deadline = Instant::now() + max_wait;
     let min_bytes = request.min_bytes.max(0) as usize;
-    let limit = (request.max_bytes.max(0) as usize).min(broker.config().fetch_max_bytes as usize);
+    let limit = (request.max_bytes.max(0) as usize).min(broker.config().fetch_max_bytes);
 
     let (mut topics, wanted) = resolve(broker, request, version);
     let notify = Arc::new(Notify::new());
     let _watches: Vec<WatchGuard> =
         wanted.iter().filter_map(|w| w.view.as_ref().ok()).map(|view| view.watch(&notify)).collect();
-    let permit = broker.budgets().fetch.acquire(limit.min(broker.budgets().fetch.limit() / BUDGET_SHARE)).await;
+    let permit =
+        broker.budgets().fetch.acquire(limit.min(broker.budgets().fetch.limit() / BUDGET_SHARE)).await;
     let limit = limit.min(permit.amount());
     let mut held: Option<Permit> = Some(permit);
     loop {
@@ -55,7 +56,10 @@ pub(super) async fn handle(broker: &Broker, request: FetchRequest, version: i16)
             for (wanted, partition) in wanted.iter().zip(round.partitions) {
                 topics[wanted.topic].partitions.push(partition);
             }
-            let endpoints = super::leader_endpoints(broker, topics.iter().flat_map(|t| &t.partitions).map(|p| p.current_leader));
+            let endpoints = super::leader_endpoints(
+                broker,
+                topics.iter().flat_map(|t| &t.partitions).map(|p| p.current_leader),
+            );
             return FetchReply { error_code: 0, topics, endpoints, permit: held };
         }
         // While waiting nothing is held: what was read is read again.
@@ -102,7 +106,9 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], limit: usize, read_committ
         let mut partition = FetchedPartition::new(one.asked.partition, read_committed);
         let outcome = match &one.view {
             Err(error) => Err(*error),
-            Ok(view) => read_one(broker, view, &one.asked, limit - round.bytes.min(limit), round.bytes == 0).await,
+            Ok(view) => {
+                read_one(broker, view, &one.asked, limit - round.bytes.min(limit), round.bytes == 0).await
+            }
         };
         if let Ok(view) = &one.view {
             partition.high_watermark = view.high_watermark();
@@ -115,6 +121,7 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], limit: usize, read_committ
             }
             Err(error) => {
                 round.failed = true;
+                broker.metrics().request_error(ApiKey::Fetch, error.code());
                 partition.error_code = error.code();
                 if matches!(error, ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch) {
                     let view = one.view.as_ref().ok();
@@ -144,7 +151,11 @@ async fn read_one(
     if offset < view.log_start() || offset > view.log_end() {
         // A deposed leader that does not know it must not make consumers start over: without the contact of a majority it
         // only says that there is nothing new.
-        return if view.quorum_contact() { Err(ResponseError::OffsetOutOfRange) } else { Ok(Slice::default()) };
+        return if view.quorum_contact() {
+            Err(ResponseError::OffsetOutOfRange)
+        } else {
+            Ok(Slice::default())
+        };
     }
     let max_bytes = remaining.min(asked.partition_max_bytes.max(0) as usize);
     fetch::read(broker.wal(), view, offset, max_bytes, first).await.map_err(|error| {

@@ -48,7 +48,8 @@ impl FetchReply {
 
     /// The encoded body, as chunks that follow each other.
     pub(super) fn encode(self, version: i16) -> (Vec<Bytes>, Option<Permit>) {
-        let mut out = Writer { flexible: version >= FLEXIBLE_VERSION, buffer: BytesMut::new(), chunks: Vec::new() };
+        let mut out =
+            Writer { flexible: version >= FLEXIBLE_VERSION, buffer: BytesMut::new(), chunks: Vec::new() };
         out.buffer.put_i32(0); // throttle_time_ms
         if version >= 7 {
             out.buffer.put_i16(self.error_code);
@@ -214,11 +215,13 @@ mod tests {
             let mut full = FetchedPartition::new(3, true);
             full.high_watermark = 42;
             full.log_start_offset = 7;
-            full.records = Slice { chunks: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")], bytes: 5 };
+            full.records =
+                Slice { chunks: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")], bytes: 5 };
             let mut moved = FetchedPartition::new(4, false);
             moved.error_code = 6;
             moved.current_leader = Some(CurrentLeader { node: NodeId(2), epoch: 9 });
-            let endpoint = LeaderEndpoint { node: NodeId(2), host: "h".into(), port: 9092, rack: Some("r".into()) };
+            let endpoint =
+                LeaderEndpoint { node: NodeId(2), host: "h".into(), port: 9092, rack: Some("r".into()) };
             let topic_id = Uuid::from_u128(5);
             let reply = FetchReply {
                 error_code: 0,

@@ -93,14 +93,24 @@ async fn one_topic(
     failed(Some(name), Uuid::nil(), error, version)
 }
 
-fn failed(name: Option<TopicName>, topic_id: Uuid, error: ResponseError, version: i16) -> MetadataResponseTopic {
+fn failed(
+    name: Option<TopicName>,
+    topic_id: Uuid,
+    error: ResponseError,
+    version: i16,
+) -> MetadataResponseTopic {
     // Before version 12 the name cannot be null.
     let name = if version < 12 { Some(name.unwrap_or_default()) } else { name };
     let out = MetadataResponseTopic::default().with_error_code(error.code()).with_name(name);
     if version >= 10 { out.with_topic_id(topic_id) } else { out }
 }
 
-fn describe(broker: &Broker, image: &ClusterImage, topic: &TopicImage, version: i16) -> MetadataResponseTopic {
+fn describe(
+    broker: &Broker,
+    image: &ClusterImage,
+    topic: &TopicImage,
+    version: i16,
+) -> MetadataResponseTopic {
     let partitions = topic
         .partitions
         .iter()
@@ -133,8 +143,7 @@ fn describe_partition(
     };
     let offline =
         partition.replicas.iter().filter(|r| !broker.is_alive(r.node)).map(|r| BrokerId(r.node.0)).collect();
-    let error_code =
-        if leader.is_some() { errors::NONE } else { ResponseError::LeaderNotAvailable.code() };
+    let error_code = if leader.is_some() { errors::NONE } else { ResponseError::LeaderNotAvailable.code() };
     let out = MetadataResponsePartition::default()
         .with_error_code(error_code)
         .with_partition_index(number)
@@ -142,9 +151,5 @@ fn describe_partition(
         .with_replica_nodes(replicas)
         .with_isr_nodes(in_sync);
     let out = if version >= 5 { out.with_offline_replicas(offline) } else { out };
-    if version >= 7 {
-        out.with_leader_epoch(known.map_or(-1, |info| info.term.0 as i32))
-    } else {
-        out
-    }
+    if version >= 7 { out.with_leader_epoch(known.map_or(-1, |info| info.term.0 as i32)) } else { out }
 }

@@ -122,7 +122,8 @@ pub(crate) fn leader_endpoints(
 /// # Errors
 /// When the request is no request. Nothing was done then.
 pub(crate) async fn start(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
-    let reply = Reply { correlation_id: request.correlation_id, key: request.api_key, version: request.version };
+    let reply =
+        Reply { correlation_id: request.correlation_id, key: request.api_key, version: request.version };
     let broker = Arc::clone(broker);
     let version = request.version;
     // Each arm decodes now, so that bad bytes end the connection at once, and answers later.
@@ -131,7 +132,10 @@ pub(crate) async fn start(broker: &Arc<Broker>, request: Request) -> Result<Pend
             let $decoded = decode(&request)?;
             let permits = request.permits;
             Box::pin(async move {
-                let response = { let $broker = &*broker; $answer };
+                let response = {
+                    let $broker = &*broker;
+                    $answer
+                };
                 drop(permits);
                 reply.whole(&response)
             })

@@ -4,14 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use helix_raft::GroupId;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
-use kafka_protocol::messages::{BrokerId, ProduceRequest, ProduceResponse, TopicName};
+use kafka_protocol::messages::{ApiKey, BrokerId, ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use helix_raft::GroupId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -25,8 +25,6 @@ use crate::partition::view::PartitionView;
 
 /// No partition takes more than this part of the produce budget.
 const PARTITION_SHARE: usize = 4;
-/// An unset or absurd timeout still ends.
-const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a request is admitted with.
 pub(super) struct Admission {
@@ -40,8 +38,11 @@ pub(super) struct Admission {
 
 /// Places of the answers, to be filled in as results come.
 struct Shape {
-    topics: Vec<(TopicName, Uuid, Vec<(i32, Place)>)>,
+    topics: Vec<ShapedTopic>,
 }
+
+/// A topic's name or id, and the place of each of its partitions.
+type ShapedTopic = (TopicName, Uuid, Vec<(i32, Place)>);
 
 /// Where a partition's answer comes from.
 enum Place {
@@ -63,7 +64,8 @@ pub(super) async fn start(
     version: i16,
     admission: Admission,
 ) -> impl Future<Output = Answer> + Send + 'static {
-    let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64).min(MAX_TIMEOUT);
+    let timeout =
+        Duration::from_millis(request.timeout_ms.max(0) as u64).min(broker.config().commit_timeout());
     let acks = match request.acks {
         0 => Ok(Acks::None),
         1 => Ok(Acks::Leader),
@@ -75,7 +77,7 @@ pub(super) async fn start(
         (_, Some(_)) => Some(AppendError::TransactionsUnsupported),
         _ => None,
     };
-    let (mut shape, ready) = validate(&broker, request, version, whole);
+    let (mut shape, ready) = validate(&broker, request, version, whole.as_ref());
     let acks = acks.unwrap_or(Acks::All);
     let full = !wait_for_shares(&broker, &ready, admission.hold_until).await;
     let (replies, outcome) = expect_answers(if full { 0 } else { ready.len() }, admission.permits);
@@ -116,7 +118,7 @@ fn validate(
     broker: &Broker,
     request: ProduceRequest,
     version: i16,
-    whole: Option<AppendError>,
+    whole: Option<&AppendError>,
 ) -> (Shape, Vec<Ready>) {
     let image = broker.image();
     let now_ms = now_ms();
@@ -128,7 +130,7 @@ fn validate(
         let missing = if by_id { AppendError::UnknownTopicId } else { AppendError::UnknownPartition };
         let mut places = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
-            let checked = match (&whole, found) {
+            let checked = match (whole, found) {
                 (Some(error), _) => Err(error.clone()),
                 (None, None) => Err(missing.clone()),
                 (None, Some(topic)) => check_one(broker, topic, &data, now_ms, version),
@@ -230,6 +232,9 @@ impl Shape {
                                 Some(group),
                             ),
                         };
+                        if let Err(error) = &result {
+                            broker.metrics().request_error(ApiKey::Produce, ApiError::from(error).code);
+                        }
                         let moved = matches!(result, Err(AppendError::NotLeader));
                         let leader = group.filter(|_| moved).and_then(|g| broker.current_leader(g));
                         leaders.push(leader);

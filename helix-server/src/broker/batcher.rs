@@ -62,7 +62,8 @@ impl<T> Batcher<T> {
     pub fn take(&mut self, size_of: impl Fn(&T) -> usize, now: Instant) -> Vec<T> {
         let mut bytes = 0;
         let mut count = 0;
-        while count < self.waiting.len() && count < self.limits.max_requests && bytes < self.limits.max_bytes {
+        while count < self.waiting.len() && count < self.limits.max_requests && bytes < self.limits.max_bytes
+        {
             bytes += size_of(&self.waiting[count]);
             count += 1;
         }

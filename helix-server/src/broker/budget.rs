@@ -50,7 +50,8 @@ impl Budget {
     /// Takes `amount` at once if it fits and nobody waits.
     pub fn try_acquire(&self, amount: usize) -> Option<Permit> {
         let mut state = self.shared.state.lock();
-        (state.queue.is_empty() && self.shared.fits(&state, amount)).then(|| self.shared.grant(&mut state, amount))
+        (state.queue.is_empty() && self.shared.fits(&state, amount))
+            .then(|| self.shared.grant(&mut state, amount))
     }
 
     /// Takes `amount`, waiting in line for it. Dropping the future gives up the place in line.

@@ -48,9 +48,11 @@ pub async fn read(
         return Ok(slice);
     }
     let (wal, group) = (wal.clone(), view.group);
-    tokio::task::spawn_blocking(move || read_wal(&wal, group, offset, high_watermark, max_bytes, at_least_one))
-        .await
-        .map_err(|_| FetchError::Stopping)?
+    tokio::task::spawn_blocking(move || {
+        read_wal(&wal, group, offset, high_watermark, max_bytes, at_least_one)
+    })
+    .await
+    .map_err(|_| FetchError::Stopping)?
 }
 
 fn read_wal(
@@ -64,8 +66,7 @@ fn read_wal(
     let failed = |source| FetchError::Wal { group, source };
     let wal_group = helix_wal::GroupId(group.0);
     let mut out = Slice::default();
-    let Some(first) =
-        wal.index_at_offset(wal_group, helix_wal::Offset(offset as u64)).map_err(failed)?
+    let Some(first) = wal.index_at_offset(wal_group, helix_wal::Offset(offset as u64)).map_err(failed)?
     else {
         return Ok(out);
     };

@@ -30,7 +30,10 @@ pub async fn first_at_or_after(
 ///
 /// # Errors
 /// When the WAL cannot give what it should hold.
-pub async fn of_max_timestamp(wal: &Wal, view: &Arc<PartitionView>) -> Result<Option<TimestampedOffset>, FetchError> {
+pub async fn of_max_timestamp(
+    wal: &Wal,
+    view: &Arc<PartitionView>,
+) -> Result<Option<TimestampedOffset>, FetchError> {
     on_blocking_thread(wal, view, move |wal, group| {
         let Some(index) = wal.index_of_max_timestamp(group)? else { return Ok(None) };
         let mut best: Option<TimestampedOffset> = None;

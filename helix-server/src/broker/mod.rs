@@ -20,13 +20,13 @@ use helix_wal::Wal;
 use kafka_protocol::ResponseError;
 
 use crate::api::CurrentLeader;
+use crate::cluster::NodeLiveness;
 use crate::config::BrokerConfig;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::{Controller, commands::METADATA_GROUP};
 use crate::ids::{ClusterId, NodeId};
 use crate::ops::metrics::Metrics;
 use crate::partition::view::PartitionView;
-use crate::cluster::NodeLiveness;
 use crate::shard::Shards;
 use budget::Budget;
 use leaders::LeaderTable;

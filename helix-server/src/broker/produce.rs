@@ -141,19 +141,17 @@ pub fn expect_answers(count: usize, permits: Vec<Permit>) -> (Vec<AppendReply>, 
     if count == 0 {
         collector.state.lock().finish();
     }
-    let replies =
-        (0..count).map(|slot| AppendReply { collector: Arc::clone(&collector), slot, answered: false }).collect();
+    let replies = (0..count)
+        .map(|slot| AppendReply { collector: Arc::clone(&collector), slot, answered: false })
+        .collect();
     (replies, AppendOutcome { collector, done })
 }
 
 impl Collected {
     fn finish(&mut self) {
         if let Some(done) = self.done.take() {
-            let results = self
-                .results
-                .iter_mut()
-                .map(|r| r.take().unwrap_or(Err(AppendError::Timeout)))
-                .collect();
+            let results =
+                self.results.iter_mut().map(|r| r.take().unwrap_or(Err(AppendError::Timeout))).collect();
             // Whoever waited may have gone with its connection; the records are appended all the same.
             drop(done.send(results));
         }

@@ -47,7 +47,11 @@ pub(crate) fn log_start(wal: &Wal, view: &PartitionView, limits: Limits) -> Resu
 ///
 /// # Errors
 /// When the WAL's index cannot be read.
-pub(crate) fn first_kept(wal: &Wal, group: GroupId, log_start: i64) -> Result<Option<(Index, Offset)>, ReadError> {
+pub(crate) fn first_kept(
+    wal: &Wal,
+    group: GroupId,
+    log_start: i64,
+) -> Result<Option<(Index, Offset)>, ReadError> {
     let wal_group = helix_wal::GroupId(group.0);
     let Some(bounds) = wal.bounds(wal_group) else { return Ok(None) };
     match wal.index_at_offset(wal_group, Offset(log_start as u64))? {
@@ -59,7 +63,11 @@ pub(crate) fn first_kept(wal: &Wal, group: GroupId, log_start: i64) -> Result<Op
     }
 }
 
-fn base_offset(wal: &Wal, group: helix_wal::GroupId, index: helix_wal::Index) -> Result<Option<i64>, ReadError> {
+fn base_offset(
+    wal: &Wal,
+    group: helix_wal::GroupId,
+    index: helix_wal::Index,
+) -> Result<Option<i64>, ReadError> {
     let read = wal.read(group, index, ReadLimit { max_bytes: 1, max_records: 1 })?;
     Ok(read.first().map(|stored| stored.record.base_offset.0 as i64))
 }

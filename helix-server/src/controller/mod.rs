@@ -23,8 +23,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::broker::leaders::LeaderTable;
-use crate::ids::NodeId;
 use crate::cluster::ClusterLink;
+use crate::ids::NodeId;
 use crate::peers::control::ControlMessage;
 use crate::shard::Shards;
 use commands::{CommandError, CommandOutcome, CommandResult, METADATA_GROUP, MetadataCommand};
@@ -105,7 +105,11 @@ impl Controller {
     ///
     /// # Errors
     /// When the command is refused, or nobody could take it within `timeout`.
-    pub async fn submit(&self, command: MetadataCommand, timeout: Duration) -> Result<CommandOutcome, SubmitError> {
+    pub async fn submit(
+        &self,
+        command: MetadataCommand,
+        timeout: Duration,
+    ) -> Result<CommandOutcome, SubmitError> {
         let deadline = Instant::now() + timeout;
         let payload = Bytes::from(crate::versioned::encode(&command));
         let mut uncertain = false;
@@ -154,7 +158,9 @@ impl Controller {
         let request = self.shared.next_request.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         self.shared.forwarded.lock().insert(request, sender);
-        self.shared.cluster.send_control(node, &ControlMessage::Request { id: request, command: command.to_vec() });
+        self.shared
+            .cluster
+            .send_control(node, &ControlMessage::Request { id: request, command: command.to_vec() });
         let answer = tokio::time::timeout_at(until, answer).await;
         self.shared.forwarded.lock().remove(&request);
         answer.ok()?.ok()
@@ -166,7 +172,10 @@ impl Controller {
         tokio::spawn(async move {
             let proposed = controller.shared.shards.propose_metadata(Bytes::from(command)).await;
             let answer = crate::versioned::encode(&proposed);
-            controller.shared.cluster.send_control(from, &ControlMessage::Reply { id: request, outcome: answer });
+            controller
+                .shared
+                .cluster
+                .send_control(from, &ControlMessage::Reply { id: request, outcome: answer });
         });
     }
 
@@ -190,11 +199,10 @@ fn forgive_repetition(command: &MetadataCommand, result: CommandResult, uncertai
         (MetadataCommand::DeleteTopic { .. }, Err(CommandError::UnknownTopic)) if uncertain => {
             Ok(CommandOutcome::Done)
         }
-        (MetadataCommand::CreatePartitions { total, .. }, Err(CommandError::NotAnIncrease { current, .. }))
-            if uncertain && current == total =>
-        {
-            Ok(CommandOutcome::Done)
-        }
+        (
+            MetadataCommand::CreatePartitions { total, .. },
+            Err(CommandError::NotAnIncrease { current, .. }),
+        ) if uncertain && current == total => Ok(CommandOutcome::Done),
         _ => result,
     }
 }

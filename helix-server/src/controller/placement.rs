@@ -9,7 +9,12 @@ use crate::ids::NodeId;
 /// `StripedReplicaPlacer`, without racks.
 ///
 /// The caller guarantees `1 <= replication_factor <= brokers.len()`.
-pub fn place(brokers: &[NodeId], partitions: usize, replication_factor: usize, seed: u64) -> Vec<Vec<NodeId>> {
+pub fn place(
+    brokers: &[NodeId],
+    partitions: usize,
+    replication_factor: usize,
+    seed: u64,
+) -> Vec<Vec<NodeId>> {
     let count = brokers.len() as u64;
     (0..partitions as u64)
         .map(|partition| {

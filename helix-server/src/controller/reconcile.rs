@@ -48,7 +48,11 @@ pub(crate) async fn run(
         let now = image.load_full();
         let difference = compare(me, &now, &created, &stored, &config);
         if !difference.create.is_empty() || !difference.delete.is_empty() {
-            debug!(create = difference.create.len(), delete = difference.delete.len(), "replicas follow the metadata");
+            debug!(
+                create = difference.create.len(),
+                delete = difference.delete.len(),
+                "replicas follow the metadata"
+            );
         }
         for wanted in difference.create {
             created.insert(wanted.group);
@@ -83,7 +87,8 @@ fn compare(
             if !mine || created.contains(&partition.group) {
                 continue;
             }
-            let config = resolved.get_or_insert_with(|| Arc::new(TopicConfig::resolve(&topic.configs, config)));
+            let config =
+                resolved.get_or_insert_with(|| Arc::new(TopicConfig::resolve(&topic.configs, config)));
             difference.create.push(WantedPartition {
                 group: partition.group,
                 membership: Membership::of_voters(partition.replicas.iter().map(|p| p.replica).collect()),

@@ -98,7 +98,7 @@ struct Connection {
 impl Connection {
     async fn run(&mut self) -> Result<(), ConnectionError> {
         let idle_limit = self.broker.config().connections_max_idle();
-        let max_bytes = self.broker.config().socket_request_max_bytes as usize;
+        let max_bytes = self.broker.config().socket_request_max_bytes;
         loop {
             match tokio::time::timeout(idle_limit, self.reader.fill(LENGTH_BYTES)).await {
                 Err(_) | Ok(Ok(false)) => return Ok(()),
@@ -135,7 +135,8 @@ impl Connection {
         frame_bytes: usize,
         received: Instant,
     ) -> Result<Option<PendingOutcome>, ConnectionError> {
-        let unserved = || ConnectionError::Unserved { api: api_name(head.api_key), version: head.api_version };
+        let unserved =
+            || ConnectionError::Unserved { api: api_name(head.api_key), version: head.api_version };
         let served = table::served(head.api_key).ok_or_else(unserved)?;
         let body_bytes = frame_bytes - head.body_at;
         if !(served.min..=served.max).contains(&head.api_version) {
@@ -174,9 +175,11 @@ impl Connection {
         };
         self.broker.metrics().request_received(served.key, frame_bytes);
         let (api, version) = (served.key, head.api_version);
-        let pending = api::start(&self.broker, request)
-            .await
-            .map_err(|source| ConnectionError::Request { api, version, source })?;
+        let pending = api::start(&self.broker, request).await.map_err(|source| ConnectionError::Request {
+            api,
+            version,
+            source,
+        })?;
         Ok(Some(measured(&self.broker, api, received, pending)))
     }
 

@@ -17,7 +17,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Accepts until `stop` says so; then ends the connections that are left.
 pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let mut connections: JoinSet<()> = JoinSet::new();
-    let max_connections = broker.config().max_connections as usize;
+    let max_connections = broker.config().max_connections;
     loop {
         tokio::select! {
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
@@ -30,6 +30,7 @@ pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: wa
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     if connections.len() >= max_connections {
+                        broker.metrics().connection_rejected();
                         warn!(%peer, max_connections, "connection refused: max.connections are open");
                         continue;
                     }

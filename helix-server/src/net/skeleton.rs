@@ -171,15 +171,18 @@ mod tests {
             PartitionProduceData::default().with_index(index).with_records(Some(Bytes::from(vec![7; bytes])))
         };
         let topic = |name: &'static str, id: u128| {
-            let topic = TopicProduceData::default()
-                .with_partition_data(vec![partition(0, 3), partition(5, 200_000)]);
+            let topic =
+                TopicProduceData::default().with_partition_data(vec![partition(0, 3), partition(5, 200_000)]);
             if version >= TOPIC_ID_VERSION {
                 topic.with_topic_id(Uuid::from_u128(id))
             } else {
                 topic.with_name(TopicName(StrBytes::from_static_str(name)))
             }
         };
-        ProduceRequest::default().with_acks(-1).with_timeout_ms(9).with_topic_data(vec![topic("a", 1), topic("b", 2)])
+        ProduceRequest::default()
+            .with_acks(-1)
+            .with_timeout_ms(9)
+            .with_topic_data(vec![topic("a", 1), topic("b", 2)])
     }
 
     #[tokio::test]

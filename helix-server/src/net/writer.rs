@@ -75,14 +75,23 @@ impl Outgoing {
         self.permits.extend(response.permit);
     }
 
-    async fn flush<W: AsyncWrite + Unpin>(&mut self, socket: &mut W, stall_limit: Duration) -> io::Result<()> {
+    async fn flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        socket: &mut W,
+        stall_limit: Duration,
+    ) -> io::Result<()> {
         while !self.chunks.is_empty() {
             let written = {
                 let slices: Vec<IoSlice<'_>> =
                     self.chunks.iter().take(MAX_SLICES).map(|chunk| IoSlice::new(chunk)).collect();
                 match tokio::time::timeout(stall_limit, socket.write_vectored(&slices)).await {
                     Ok(written) => written?,
-                    Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers")),
+                    Err(_) => {
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            "the client does not read its answers",
+                        ));
+                    }
                 }
             };
             if written == 0 {

@@ -56,7 +56,9 @@ impl PeerEvents for NodeEvents {
             (ControlMessage::Request { id, command }, Some(running)) => {
                 running.controller.take_forwarded(from.node, id, command);
             }
-            (ControlMessage::Reply { id, outcome }, Some(running)) => running.controller.take_answer(id, &outcome),
+            (ControlMessage::Reply { id, outcome }, Some(running)) => {
+                running.controller.take_answer(id, &outcome);
+            }
             // Whoever asked asks again; heartbeats never get here.
             (ControlMessage::Request { .. } | ControlMessage::Reply { .. }, None)
             | (ControlMessage::Heartbeat(_) | ControlMessage::HeartbeatAnswer(_), _) => {}
@@ -80,7 +82,9 @@ impl PeerEvents for NodeEvents {
                 self.liveness.set(replica, liveness);
                 self.shards.peer_liveness(replica, liveness);
             }
-            HeartbeatEvent::Incarnation(replica, incarnation) => self.shards.peer_incarnation(replica, incarnation),
+            HeartbeatEvent::Incarnation(replica, incarnation) => {
+                self.shards.peer_incarnation(replica, incarnation);
+            }
         }
     }
 

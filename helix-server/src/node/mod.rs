@@ -2,6 +2,7 @@
 //! leadership over before it stops.
 
 mod events;
+mod reclaim;
 mod sound;
 mod storage;
 
@@ -30,9 +31,10 @@ use crate::controller::commands::{BrokerRegistration, METADATA_GROUP, MetadataCo
 use crate::controller::image::ClusterImage;
 use crate::controller::{Controller, SubmitError, reconcile};
 use crate::durable::founded::{FoundedCluster, FoundingMember};
-use crate::durable::vote_writer::VoteWriter;
 use crate::durable::state_file::{StateFile, WriteStateError};
-use crate::founding::{self, FoundingEvent};
+use crate::durable::vote_writer::VoteWriter;
+use crate::durable::votes::LoadedVotes;
+use crate::founding::{self};
 use crate::ids::{ClusterId, NodeId};
 use crate::net::listener;
 use crate::ops::fatal::Fatal;
@@ -114,6 +116,7 @@ struct Engine {
     controller: Controller,
     shards: Vec<JoinHandle<()>>,
     reconciler: JoinHandle<()>,
+    reclaimer: JoinHandle<()>,
     sound: JoinHandle<StateFile>,
 }
 
@@ -123,6 +126,7 @@ struct Engine {
 /// When it cannot start, or something failed after which it must not go on.
 pub async fn run(config: ServerConfig, mut stop: watch::Receiver<bool>) -> Result<(), NodeError> {
     let sockets = bind(&config).await?;
+    let config = with_bound_port(config, &sockets)?;
     let (shards, mailboxes) = Shards::new(shard_count(&config));
     let parts = Parts {
         fatal: Fatal::new(),
@@ -182,11 +186,14 @@ async fn bind(config: &ServerConfig) -> Result<Sockets, NodeError> {
         move |source| NodeError::Listen { address, what, source }
     };
     let listen = async |address: &HostPort, what| {
-        tokio::net::TcpListener::bind((address.host.as_str(), address.port)).await.map_err(failed(address, what))
+        tokio::net::TcpListener::bind((address.host.as_str(), address.port))
+            .await
+            .map_err(failed(address, what))
     };
     let peers = match &config.peer_listen {
         Some(address) if !config.peers.is_empty() => Some(
-            StdListener::bind((address.host.as_str(), address.port)).map_err(failed(address, "--peer-listen"))?,
+            StdListener::bind((address.host.as_str(), address.port))
+                .map_err(failed(address, "--peer-listen"))?,
         ),
         _ => None,
     };
@@ -195,6 +202,17 @@ async fn bind(config: &ServerConfig) -> Result<Sockets, NodeError> {
         http: listen(&config.http_listen, "--http-listen").await?,
         peers,
     })
+}
+
+/// Clients are told the port that was bound when any was asked for.
+fn with_bound_port(mut config: ServerConfig, sockets: &Sockets) -> Result<ServerConfig, NodeError> {
+    if config.advertise.port == 0 {
+        let bound = sockets.kafka.local_addr();
+        let address = config.listen.to_string();
+        config.advertise.port =
+            bound.map_err(|source| NodeError::Listen { address, what: "--listen", source })?.port();
+    }
+    Ok(config)
 }
 
 fn shard_count(config: &ServerConfig) -> usize {
@@ -325,11 +343,19 @@ async fn serve(
     phase.send_replace(Phase::Registering);
     let Joined { storage, events, peers, founded } = joined;
     let directory = storage.directory;
-    let (wal, votes) = (storage.wal.clone(), Arc::clone(&storage.votes));
-    let started = Started { state: storage.state, recovered: storage.recovered, loaded_votes: storage.loaded_votes };
-    let engine = start_engine(parts, started, &wal, &votes, &events, peers, &founded, mailboxes)?;
+    let (wal, votes) = (storage.wal, storage.votes);
+    let started = Started {
+        state: storage.state,
+        recovered: storage.recovered,
+        loaded_votes: storage.loaded_votes,
+        wal: wal.clone(),
+        votes: Arc::clone(&votes),
+        cluster: Arc::clone(&founded),
+    };
+    let engine = start_engine(parts, started, &events, peers, mailboxes)?;
     let (producer_ids, producer_id_owner) = ProducerIds::start(engine.controller.clone());
-    let broker = Arc::new(Broker { parts: broker_parts(parts, &engine, producer_ids, &wal, founded.cluster) });
+    let broker =
+        Arc::new(Broker { parts: broker_parts(parts, &engine, producer_ids, &wal, founded.cluster) });
     watch_metrics(parts, &broker, &engine.cluster);
     let outcome = async {
         tokio::select! {
@@ -378,20 +404,20 @@ async fn hand_over(parts: &Parts) {
 struct Started {
     state: StateFile,
     recovered: HashMap<GroupId, RecoveredGroup>,
-    loaded_votes: Arc<crate::durable::votes::LoadedVotes>,
+    loaded_votes: Arc<LoadedVotes>,
+    wal: helix_wal::Wal,
+    votes: Arc<VoteWriter>,
+    cluster: Arc<FoundedCluster>,
 }
 
-#[allow(clippy::too_many_arguments)]
 fn start_engine(
     parts: &Parts,
     started: Started,
-    wal: &helix_wal::Wal,
-    votes: &Arc<VoteWriter>,
     events: &NodeEvents,
     peers: Option<Arc<PeersHandle>>,
-    founded: &Arc<FoundedCluster>,
     mailboxes: Mailboxes,
 ) -> Result<Engine, NodeError> {
+    let Started { ref wal, ref votes, cluster: ref founded, .. } = started;
     let state = started.state.state();
     let me = Identity {
         node: state.node,
@@ -409,6 +435,7 @@ fn start_engine(
         cluster.clone(),
         applied_watch.clone(),
     );
+    let reclaim_watch = applied_watch.clone();
     let stored: Vec<GroupId> = started.recovered.keys().copied().collect();
     let (sound, sound_groups) = mpsc::unbounded_channel();
     let mut recovered = split(started.recovered, &parts.shards);
@@ -443,8 +470,12 @@ fn start_engine(
         }
         shards.push(tokio::spawn(owner.run(mailbox)));
     }
-    let running =
-        Running { me, founded: Arc::clone(founded), cluster: cluster.clone(), controller: controller.clone() };
+    let running = Running {
+        me,
+        founded: Arc::clone(founded),
+        cluster: cluster.clone(),
+        controller: controller.clone(),
+    };
     if events.running.set(running).is_err() {
         error!("the node was started twice");
     }
@@ -457,7 +488,13 @@ fn start_engine(
         stored,
     ));
     let sound = tokio::spawn(sound::keep(started.state, sound_groups, parts.fatal.clone()));
-    Ok(Engine { me, cluster, controller, shards, reconciler, sound })
+    let reclaimer = tokio::spawn(reclaim::run(
+        wal.clone(),
+        Arc::clone(&parts.partitions),
+        reclaim_watch,
+        parts.fatal.clone(),
+    ));
+    Ok(Engine { me, cluster, controller, shards, reconciler, reclaimer, sound })
 }
 
 fn split(
@@ -577,6 +614,7 @@ async fn shut_down(
 ) -> Result<(), NodeError> {
     parts.shards.stop().await;
     engine.reconciler.abort();
+    engine.reclaimer.abort();
     for shard in engine.shards {
         if let Err(error) = shard.await {
             error!(%error, "a shard ended badly");

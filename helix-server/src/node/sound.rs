@@ -11,7 +11,11 @@ use crate::ops::fatal::Fatal;
 const MAX_AT_ONCE: usize = 10_000;
 
 /// Records groups as they become sound, until all shards have ended; then gives the state file back.
-pub(super) async fn keep(mut state: StateFile, mut sound: mpsc::UnboundedReceiver<GroupId>, fatal: Fatal) -> StateFile {
+pub(super) async fn keep(
+    mut state: StateFile,
+    mut sound: mpsc::UnboundedReceiver<GroupId>,
+    fatal: Fatal,
+) -> StateFile {
     let mut groups = Vec::new();
     while sound.recv_many(&mut groups, MAX_AT_ONCE).await > 0 {
         let batch = std::mem::take(&mut groups);

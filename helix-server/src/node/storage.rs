@@ -59,7 +59,11 @@ pub(super) struct Storage {
 }
 
 /// Opens the data directory: first who this node is and what a crash may have taken, then votes and WAL.
-pub(super) fn open(config: &ServerConfig, shards: &Shards, fatal: &Fatal) -> Result<Storage, OpenStorageError> {
+pub(super) fn open(
+    config: &ServerConfig,
+    shards: &Shards,
+    fatal: &Fatal,
+) -> Result<Storage, OpenStorageError> {
     let io = |what| move |source| OpenStorageError::Io { what, source };
     let directory = DataDir::open(&config.data_dir)?;
     let disk = Arc::new(RealDisk::new(directory.path()).map_err(io("the directory"))?);
@@ -91,8 +95,15 @@ pub(super) fn open(config: &ServerConfig, shards: &Shards, fatal: &Fatal) -> Res
     }
     let writes_intact = decision.writes_intact;
     let (store, loaded_votes) = VoteStore::open(&*disk)?;
+    if loaded_votes.torn_writes() > 0 || loaded_votes.lost_pairs() > 0 {
+        warn!(
+            torn = loaded_votes.torn_writes(),
+            lost = loaded_votes.lost_pairs(),
+            "parts of the votes file cannot be read: a torn write is normal after a crash, a lost pair is damage"
+        );
+    }
     let votes = Arc::new(VoteWriter::start(store).map_err(io("the votes file"))?);
-    let wal_disk = Arc::new(RealDisk::new(&directory.wal_path()).map_err(io("the WAL directory"))?);
+    let wal_disk = Arc::new(RealDisk::new(directory.wal_path()).map_err(io("the WAL directory"))?);
     let (wal, recovered) = Wal::open(wal_disk, wal_options(config, writes_intact, shards, fatal))?;
     report_damage(&recovered);
     let groups = recovered.groups.into_iter().map(|(group, found)| (GroupId(group.0), found)).collect();

@@ -51,7 +51,13 @@ impl Partition {
     /// none of them is to be appended. Everyone who is not in the entry has been answered, or waits for an earlier one.
     ///
     /// The caller proposes the entry at exactly that place and reports it with [`Self::proposed`].
-    pub fn prepare(&mut self, index: Index, term: Term, next_offset: Offset, now: Instant) -> Option<Prepared> {
+    pub fn prepare(
+        &mut self,
+        index: Index,
+        term: Term,
+        next_offset: Offset,
+        now: Instant,
+    ) -> Option<Prepared> {
         let requests = self.batcher.take(|request| request.batch.total_bytes(), now);
         let mut entry = Building {
             index,

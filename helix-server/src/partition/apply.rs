@@ -46,10 +46,13 @@ impl Partition {
 
     fn finish(&mut self, index: Index, term: Term) {
         self.applied = index;
+        self.view.set_applied_index(index.0);
         while self.pending.front().is_some_and(|entry| entry.index <= index) {
             // An entry of another term took the place of the one that was waited for: that one is lost, and
             // dropping it unanswered says that another replica leads.
-            if let Some(entry) = self.pending.pop_front().filter(|entry| entry.index == index && entry.term == term) {
+            if let Some(entry) =
+                self.pending.pop_front().filter(|entry| entry.index == index && entry.term == term)
+            {
                 entry.answer();
             }
         }

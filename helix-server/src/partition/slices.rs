@@ -23,7 +23,13 @@ pub struct Slice {
 /// Appends to `out` the batches of `payload` that end after `offset`, until `max_bytes` would be exceeded.
 ///
 /// If `out` is empty and `at_least_one`, the first batch is taken whatever its size (KIP-74). Returns whether more may be taken.
-pub fn take_batches(payload: &Payload, offset: i64, max_bytes: usize, at_least_one: bool, out: &mut Slice) -> bool {
+pub fn take_batches(
+    payload: &Payload,
+    offset: i64,
+    max_bytes: usize,
+    at_least_one: bool,
+    out: &mut Slice,
+) -> bool {
     let mut cursor = ChunkCursor::new(payload.chunks());
     if let Some(first) = cursor.peek_batch()
         && first.base_offset >= offset

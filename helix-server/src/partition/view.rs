@@ -33,6 +33,7 @@ pub struct PartitionView {
     /// The topic's configuration over the broker's.
     pub config: Arc<TopicConfig>,
     high_watermark: AtomicI64,
+    applied_index: AtomicU64,
     log_start: AtomicI64,
     log_end: AtomicI64,
     /// Leader epoch (Raft term) shifted left by one; bit 0 says that this replica leads and may answer clients.
@@ -67,6 +68,7 @@ impl PartitionView {
             group,
             config,
             high_watermark: AtomicI64::new(high_watermark),
+            applied_index: AtomicU64::new(0),
             log_start: AtomicI64::new(log_start),
             log_end: AtomicI64::new(high_watermark),
             leadership: AtomicU64::new(0),
@@ -82,6 +84,11 @@ impl PartitionView {
     /// Offset after the last committed record.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// Index of the last entry known to be committed and applied here.
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index.load(Ordering::Acquire)
     }
 
     /// Offset of the first record that is kept.
@@ -157,6 +164,11 @@ impl PartitionView {
         self.tail.write().push_back(entry);
         self.high_watermark.store(next_offset, Ordering::Release);
         self.waiters.notify_all();
+    }
+
+    /// Publishes how far the log is applied.
+    pub(crate) fn set_applied_index(&self, index: u64) {
+        self.applied_index.store(index, Ordering::Release);
     }
 
     /// Drops the oldest entry from memory; returns its bytes.

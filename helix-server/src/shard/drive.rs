@@ -2,7 +2,8 @@
 //! machines. The one place where consensus, storage and the state machines meet.
 
 use helix_raft::{
-    Body, CommittedRange, Durability, Entry, GroupId, HardState, Index, ReadRequest, Ready, ReplicaId, Start, Term,
+    Body, CommittedRange, Durability, Entry, GroupId, HardState, Index, ReadRequest, Ready, ReplicaId, Start,
+    Term,
 };
 use helix_wal::{ReadLimit, Record, RecordKind, Wal};
 
@@ -11,8 +12,8 @@ use super::replica::{Machine, Replica};
 use super::{ShardMessage, Shards};
 use crate::api::now_ms;
 use crate::entry::{self, Command, EntryTag, OffsetTrack};
-use crate::partition::checkpoint::PartitionCheckpoint;
 use crate::ops::fatal::Fatal;
+use crate::partition::checkpoint::PartitionCheckpoint;
 
 /// Bytes of committed entries read from the WAL at a time when they are not in memory.
 const COMMITTED_READ_BYTES: u64 = 4 << 20;
@@ -121,7 +122,8 @@ impl Owner {
         outgoing: &mut Outgoing,
     ) {
         let Some(replica) = self.replicas.get_mut(&group) else { return };
-        let run = outgoing.run(required);
+        // A node that promises synced data syncs all of it, whatever the leader asks for.
+        let run = outgoing.run(required.max(self.context.required));
         for entry in entries {
             let base_offset = match replica.track.append(entry) {
                 Ok(base_offset) => base_offset,
@@ -191,7 +193,9 @@ impl Owner {
                 (Machine::Partition(partition), _) => partition.apply_bare(index, term),
                 (Machine::Metadata(metadata), body) => {
                     let bytes = match body {
-                        Body::Data(command) if command.tag == EntryTag::Metadata => Some(command.payload.to_bytes()),
+                        Body::Data(command) if command.tag == EntryTag::Metadata => {
+                            Some(command.payload.to_bytes())
+                        }
                         _ => None,
                     };
                     metadata.apply(index, term, bytes.as_deref());
@@ -250,7 +254,9 @@ impl Owner {
 
     /// Tells a follower that is behind the log's start where to begin.
     fn provide_start(&mut self, group: GroupId, to: ReplicaId) {
-        let (Some(replica), Some(status)) = (self.replicas.get(&group), self.raft.status(group)) else { return };
+        let (Some(replica), Some(status)) = (self.replicas.get(&group), self.raft.status(group)) else {
+            return;
+        };
         let Some(bounds) = self.context.wal.bounds(helix_wal::GroupId(group.0)) else { return };
         let checkpoint = helix_wal::Payload::from_chunks(vec![replica.checkpoint().into()]);
         let start = Start {
@@ -273,13 +279,15 @@ impl Owner {
     }
 
     /// The "start here" is on disk: the state machine and the core follow.
-    pub(super) fn on_start_installed(&mut self, group: GroupId, start: Start<Command>) {
+    pub(super) fn on_start_installed(&mut self, group: GroupId, start: &Start<Command>) {
         let Some(replica) = self.replicas.get_mut(&group) else { return };
         let next_offset = start.payload.base_offset;
         let bytes = start.payload.payload.to_bytes();
         let restored = match &mut replica.machine {
             Machine::Partition(partition) => PartitionCheckpoint::decode(&bytes, now_ms())
-                .map(|checkpoint| partition.install(checkpoint, start.index, start.term, next_offset.0 as i64))
+                .map(|checkpoint| {
+                    partition.install(checkpoint, start.index, start.term, next_offset.0 as i64);
+                })
                 .map_err(|error| error.to_string()),
             Machine::Metadata(metadata) => {
                 metadata.applied = start.index;
@@ -297,7 +305,7 @@ impl Owner {
     }
 
     fn trim_tails(&mut self) {
-        let limit = self.context.config.tail_max_bytes as usize / self.context.shards.count();
+        let limit = self.context.config.tail_max_bytes / self.context.shards.count();
         while self.tail_bytes > limit {
             let Some((group, bytes)) = self.tails.pop_front() else { break };
             self.tail_bytes -= bytes;

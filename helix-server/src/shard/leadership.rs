@@ -55,7 +55,9 @@ impl Owner {
         for (group, term) in led {
             let Some(status) = self.raft.status(group) else { continue };
             let in_sync = self.in_sync(&status);
-            if let Some(partition) = self.replicas.get_mut(&group).and_then(super::replica::Replica::partition) {
+            if let Some(partition) =
+                self.replicas.get_mut(&group).and_then(super::replica::Replica::partition)
+            {
                 partition.view().set_contact(status.quorum_contact, in_sync.len() as u32);
             }
             let info = LeaderInfo { leader: Some(self.context.me), term, in_sync };
@@ -113,7 +115,9 @@ impl Owner {
             let best = status
                 .progress
                 .iter()
-                .filter(|p| p.heard && p.replicating && !p.recovering && status.membership.is_voter(p.replica))
+                .filter(|p| {
+                    p.heard && p.replicating && !p.recovering && status.membership.is_voter(p.replica)
+                })
                 .max_by_key(|p| p.matched);
             let Some(best) = best else { continue };
             left += 1;
@@ -127,7 +131,7 @@ impl Owner {
             && let Some(done) = self.handing_over.take()
         {
             // The node may have given up waiting.
-            drop(done.send(()));
+            let _told = done.send(());
         }
     }
 }

@@ -14,7 +14,9 @@ mod upkeep;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use helix_raft::{Bucket, Durability, Entry, GroupId, HardState, Incarnation, Index, Liveness, ReplicaId, Term};
+use helix_raft::{
+    Bucket, Durability, Entry, GroupId, HardState, Incarnation, Index, Liveness, ReplicaId, Term,
+};
 use helix_wal::Offset;
 use tokio::sync::{mpsc, oneshot};
 
@@ -83,7 +85,8 @@ pub(crate) enum ShardMessage {
 impl Shards {
     /// Mailboxes for `count` shards.
     pub(crate) fn new(count: usize) -> (Self, Mailboxes) {
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..count.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         (Self { mailboxes: senders.into() }, receivers)
     }
 
@@ -121,7 +124,10 @@ impl Shards {
     /// Proposes a metadata command on this node, and waits until it is applied or refused for lack of leadership.
     pub(crate) async fn propose_metadata(&self, command: Bytes) -> Proposed {
         let (reply, answer) = oneshot::channel();
-        self.send(crate::controller::commands::METADATA_GROUP, ShardMessage::ProposeMetadata { command, reply });
+        self.send(
+            crate::controller::commands::METADATA_GROUP,
+            ShardMessage::ProposeMetadata { command, reply },
+        );
         answer.await.unwrap_or(Proposed::NotLeader)
     }
 

@@ -19,15 +19,15 @@ use crate::broker::batcher::Gather;
 use crate::broker::leaders::LeaderTable;
 use crate::broker::partitions::PartitionTable;
 use crate::broker::produce::{AppendError, AppendRequest};
+use crate::cluster::ClusterLink;
 use crate::config::BrokerConfig;
-use crate::controller::image::ClusterImage;
 use crate::controller::Proposed;
+use crate::controller::image::ClusterImage;
 use crate::durable::vote_writer::VoteWriter;
 use crate::durable::votes::LoadedVotes;
 use crate::entry::{Command, EntryTag};
 use crate::ops::fatal::Fatal;
 use crate::ops::metrics::Metrics;
-use crate::cluster::ClusterLink;
 use crate::peers::board::ShardDigests;
 use crate::peers::{Inbound, ReceivePermit};
 
@@ -163,7 +163,7 @@ impl Owner {
                 self.guarded(group, |owner| owner.on_committed_read(group, through, entries));
             }
             ShardMessage::StartInstalled { group, start } => {
-                self.guarded(group, |owner| owner.on_start_installed(group, start));
+                self.guarded(group, |owner| owner.on_start_installed(group, &start));
             }
             ShardMessage::GroupFailed { group, reason } => self.fail_group(group, &reason),
             ShardMessage::PeerLiveness { replica, liveness } => {
@@ -231,7 +231,9 @@ impl Owner {
         let now = Instant::now();
         for group in std::mem::take(&mut self.gathering) {
             self.guarded(group, |owner| {
-                let Some(partition) = owner.replicas.get_mut(&group).and_then(Replica::partition) else { return };
+                let Some(partition) = owner.replicas.get_mut(&group).and_then(Replica::partition) else {
+                    return;
+                };
                 match partition.poll(now) {
                     Gather::Empty => {}
                     Gather::Until(due) => {

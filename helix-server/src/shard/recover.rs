@@ -72,8 +72,8 @@ impl Owner {
         let (resume, checkpoint) = resume_partition(recovered.as_ref())?;
         let limits = BatcherLimits {
             linger: self.context.config.batch_linger(),
-            max_bytes: self.context.config.batch_max_bytes as usize,
-            max_requests: self.context.config.batch_max_requests as usize,
+            max_bytes: self.context.config.batch_max_bytes,
+            max_requests: self.context.config.batch_max_requests,
         };
         let partition = Partition::new(group, wanted.config, limits, checkpoint);
         let view = std::sync::Arc::clone(partition.view());
@@ -181,9 +181,11 @@ fn hard_state(context: &ShardContext, group: GroupId) -> Result<HardState, Strin
         VoteFound::Promised(state) => Ok(state),
         VoteFound::Nothing => Ok(HardState::default()),
         // It may have voted for somebody in a term to come: acting as the same replica could elect two leaders.
-        VoteFound::Unknown => Err("what this replica voted cannot be read from the votes file, so it must not vote again \
+        VoteFound::Unknown => {
+            Err("what this replica voted cannot be read from the votes file, so it must not vote again \
              under its replica id; give the node an empty data directory"
-            .to_owned()),
+                .to_owned())
+        }
     }
 }
 

@@ -64,13 +64,6 @@ impl Replica {
         }
     }
 
-    /// This replica leads and has applied an entry of its own term.
-    pub(super) fn start_serving(&mut self, term: Term) {
-        if let Machine::Partition(partition) = &mut self.machine {
-            partition.start_serving(term);
-        }
-    }
-
     /// This replica does not lead.
     pub(super) fn stop_serving(&mut self, term: Term) {
         match &mut self.machine {
@@ -98,7 +91,10 @@ impl MetadataReplica {
             && first.index <= index
         {
             let Some(first) = self.pending.pop_front() else { return };
-            if first.index == index && first.term == term && let Some(result) = &result {
+            if first.index == index
+                && first.term == term
+                && let Some(result) = &result
+            {
                 // The submitter may have given up.
                 drop(first.reply.send(Proposed::Applied { index, result: result.clone() }));
             }

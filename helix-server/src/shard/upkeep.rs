@@ -15,8 +15,6 @@ use crate::partition::Partition;
 
 /// Ticks between two looks at who is in sync.
 const CONTACT_TICKS: u64 = 1000 / TICK.as_millis() as u64;
-/// Ticks between two looks at retention and idle producers.
-const RETENTION_TICKS: u64 = 10_000 / TICK.as_millis() as u64;
 
 impl Owner {
     /// Called at every tick.
@@ -25,7 +23,8 @@ impl Owner {
             self.publish_contacts();
             self.publish_digests();
         }
-        if self.ticks.is_multiple_of(RETENTION_TICKS) {
+        let check_every = self.context.config.log_retention_check_interval_ms / TICK.as_millis() as u64;
+        if self.ticks.is_multiple_of(check_every.max(1)) {
             self.retire_old_data();
         }
         self.continue_hand_over();
@@ -72,7 +71,7 @@ impl Owner {
             index: helix_wal::Index(0),
             term: helix_wal::Term(0),
             prev_term: helix_wal::Term(0),
-            base_offset: helix_wal::Offset(0),
+            base_offset: Offset(0),
             offset_count: 0,
             max_timestamp_ms: NO_TIMESTAMP,
             payload: Payload::empty(),
@@ -107,7 +106,8 @@ impl Owner {
         if let Some(command) = partition.expiry_command(now_ms, expiration_ms, next_offset) {
             self.propose_upkeep(group, command);
         }
-        let (retention_ms, retention_bytes) = match self.replicas.get_mut(&group).and_then(Replica::partition) {
+        let (retention_ms, retention_bytes) = match self.replicas.get_mut(&group).and_then(Replica::partition)
+        {
             Some(partition) => partition.retention_limits(),
             None => return,
         };
@@ -145,19 +145,25 @@ impl Owner {
     /// A committed entry moved the log start: finds, on a blocking thread, the first entry that is kept.
     pub(super) fn move_log_start(&self, group: GroupId, log_start: i64) {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
-        tokio::task::spawn_blocking(move || match crate::broker::retention::first_kept(&wal, group, log_start) {
-            Ok(Some((index, base_offset))) => {
-                shards.send(group, ShardMessage::StartFound { group, index, base_offset });
+        tokio::task::spawn_blocking(move || {
+            match crate::broker::retention::first_kept(&wal, group, log_start) {
+                Ok(Some((index, base_offset))) => {
+                    shards.send(group, ShardMessage::StartFound { group, index, base_offset });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%group, %error, "the WAL keeps data that clients can no longer read");
+                }
             }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%group, %error, "the WAL keeps data that clients can no longer read"),
         });
     }
 
     /// The WAL gets a "start here" in front of the first entry that is kept; what lies before it can be reclaimed.
     pub(super) fn on_start_found(&mut self, group: GroupId, first_kept: Index, base_offset: Offset) {
         let index = first_kept.prev();
-        let (Some(term), Some(status)) = (self.raft.term_at(group, index), self.raft.status(group)) else { return };
+        let (Some(term), Some(status)) = (self.raft.term_at(group, index), self.raft.status(group)) else {
+            return;
+        };
         let Some(replica) = self.replicas.get_mut(&group) else { return };
         if index <= status.start_index || index > replica.applied() {
             return;
@@ -187,7 +193,8 @@ impl Owner {
             if let Err(error) = result {
                 tracing::warn!(%error, "the WAL could not be synced at the end");
             }
-            drop(done.send(()));
+            // The node waits for all shards; there is nobody else to tell.
+            let _told = done.send(());
         });
     }
 }
