@@ -395,8 +395,8 @@ impl SegmentIndex {
         runs.iter().rev().find(|run| run.first <= index && index <= run.last())
     }
 
-    /// The footer to be written at `position`, and the directory it contains.
-    pub(crate) fn encode(&self, segment: SegmentId, position: u64) -> (Vec<u8>, Directory) {
+    /// The footer to be written at `position`.
+    pub(crate) fn encode(&self, segment: SegmentId, position: u64) -> Footer {
         let mut bytes = Vec::new();
         let mut directory = Directory {
             data_end: position,
@@ -418,8 +418,40 @@ impl SegmentIndex {
             }
             directory.states.extend(&contents.states);
         }
-        directory.encode(segment, position + bytes.len() as u64, &mut bytes);
-        (bytes, directory)
+        let directory_from = bytes.len();
+        directory.encode(segment, position + directory_from as u64, &mut bytes);
+        Footer { position, bytes, directory_from, directory }
+    }
+}
+
+/// A footer as it is stored.
+pub(crate) struct Footer {
+    pub(crate) position: u64,
+    pub(crate) bytes: Vec<u8>,
+    /// Where the dense entries end and the directory begins, within `bytes`.
+    directory_from: usize,
+    pub(crate) directory: Directory,
+}
+
+impl Footer {
+    /// Where the file ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.position + self.bytes.len() as u64
+    }
+
+    /// Makes it durable and cuts off what lies behind. The frames it describes are durable already.
+    ///
+    /// A start believes in dense entries whose directory is whole without looking at them, so they have to be durable
+    /// before it.
+    pub(crate) fn write(&self, file: &dyn DiskFile) -> io::Result<()> {
+        let (entries, directory) = self.bytes.split_at(self.directory_from);
+        if !entries.is_empty() {
+            file.write_at(entries, self.position)?;
+            file.sync_data()?;
+        }
+        file.write_at(directory, self.position + self.directory_from as u64)?;
+        file.set_len(self.end())?;
+        file.sync_data()
     }
 }
 
@@ -661,12 +693,13 @@ mod tests {
         #[test]
         fn a_stored_footer_says_what_was_in_memory(index in arbitrary_index()) {
             let segment = SegmentId(11);
-            let (bytes, directory) = index.encode(segment, 8192);
+            let footer = index.encode(segment, 8192);
+            let directory = &footer.directory;
             let file = FaultyDisk::new(1).create("x", 0).unwrap();
-            file.write_at(&bytes, 8192).unwrap();
+            footer.write(&*file).unwrap();
             let len = file.len_bytes().unwrap();
             let loaded = Directory::load(&*file, segment, len).unwrap();
-            prop_assert_eq!(loaded.as_ref(), Some(&directory));
+            prop_assert_eq!(loaded.as_ref(), Some(directory));
             prop_assert_eq!(Directory::load(&*file, SegmentId(12), len).unwrap(), None);
             for summary in &directory.runs {
                 let entries =
@@ -680,7 +713,7 @@ mod tests {
         #[test]
         fn a_flipped_bit_is_noticed(index in arbitrary_index(), at: prop::sample::Index) {
             let segment = SegmentId(11);
-            let (mut bytes, directory) = index.encode(segment, 64);
+            let Footer { mut bytes, directory, .. } = index.encode(segment, 64);
             let bit = at.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             let file = FaultyDisk::new(1).create("x", 0).unwrap();

@@ -100,8 +100,8 @@ fn seal(shared: &Shared, segment: &Arc<Segment>, data_end: u64) -> io::Result<()
             _ => return Ok(()),
         }
     };
-    let (bytes, directory) = closing.encode(segment.id, data_end);
-    match write_footer(segment, data_end, &bytes) {
+    let footer = closing.encode(segment.id, data_end);
+    match footer.write(&*segment.file) {
         Err(error) if is_out_of_space(&error) => {
             // The frames are durable and the index stays in memory; the next start writes the footer.
             tracing::warn!(segment = %segment.id, "no space for the index footer of a segment");
@@ -109,18 +109,11 @@ fn seal(shared: &Shared, segment: &Arc<Segment>, data_end: u64) -> io::Result<()
         }
         other => other?,
     }
-    shared.index.write().seal(segment.id, &directory, data_end + bytes.len() as u64);
+    shared.index.write().seal(segment.id, &footer.directory, footer.end());
     shared.stats.seals.add(1);
     shared.space.refresh(&*shared.disk);
-    (shared.options.on_seal)(SealedSegment { sequence: segment.id, groups: last_indexes(&directory) });
+    (shared.options.on_seal)(SealedSegment { sequence: segment.id, groups: last_indexes(&footer.directory) });
     Ok(())
-}
-
-/// Stores the footer of a segment whose frames are durable, and cuts off what lies behind.
-pub(crate) fn write_footer(segment: &Segment, data_end: u64, bytes: &[u8]) -> io::Result<()> {
-    segment.file.write_at(bytes, data_end)?;
-    segment.file.set_len(data_end + bytes.len() as u64)?;
-    segment.file.sync_data()
 }
 
 fn last_indexes(directory: &Directory) -> Vec<(GroupId, Index)> {

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::error::ReadError;
-use crate::footer::{EntryMeta, StateMeta, load_entries};
+use crate::footer::{EntryMeta, RunSummary, SegmentIndex, StateMeta, load_entries};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::index::{Located, Range};
 use crate::payload::Payload;
 use crate::record::{Record, RecordKind, StoredRecord};
+use crate::scan::scan;
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::types::{GroupId, Index, Offset, SegmentId, Term};
@@ -148,11 +149,35 @@ fn stored_run(shared: &Shared, segment: &Segment, range: &Range) -> Result<Arc<[
     if let Some(entries) = shared.footers.get(&key) {
         return Ok(entries);
     }
-    let entries = load_entries(&*segment.file, run.entries_position, run.count, run.entries_crc)?;
-    let entries: Arc<[EntryMeta]> =
-        entries.ok_or(ReadError::Damaged { group: run.group, index: range.first })?.into();
+    let entries = match load_entries(&*segment.file, run.entries_position, run.count, run.entries_crc)? {
+        Some(entries) => entries,
+        None => {
+            rebuild_run(segment, run)?.ok_or(ReadError::Damaged { group: run.group, index: range.first })?
+        }
+    };
+    let entries: Arc<[EntryMeta]> = entries.into();
     shared.footers.put(key, &entries);
     Ok(entries)
+}
+
+/// The dense entries of a run from the frames themselves, when those in the footer are damaged. `None` if frames are too.
+fn rebuild_run(segment: &Segment, run: &RunSummary) -> Result<Option<Vec<EntryMeta>>, ReadError> {
+    tracing::warn!(segment = %segment.id, group = %run.group, "index entries are damaged, reading the segment");
+    let scan = scan(segment)?;
+    let mut index = SegmentIndex::default();
+    let of_run = |header: &FrameHeader| {
+        header.group == run.group && (run.first_lsn..=run.last_lsn).contains(&header.lsn)
+    };
+    for frame in scan.frames().filter(|frame| of_run(&frame.header)) {
+        index.add(&frame.header, frame.position);
+    }
+    let rebuilt = index.run_of(run.group, run.first).filter(|rebuilt| {
+        let lsns = (rebuilt.entries.first().map(|e| e.lsn), rebuilt.entries.last().map(|e| e.lsn));
+        rebuilt.first == run.first && lsns == (Some(run.first_lsn), Some(run.last_lsn))
+    });
+    Ok(rebuilt
+        .filter(|rebuilt| rebuilt.entries.len() as u64 == run.count)
+        .map(|rebuilt| rebuilt.entries.clone()))
 }
 
 impl Place {

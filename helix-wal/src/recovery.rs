@@ -11,7 +11,6 @@ use crate::classify::{Classified, SegmentEvidence, classify};
 use crate::disk::{Disk, DiskLock, is_out_of_space};
 use crate::error::OpenError;
 use crate::footer::{DamageOf, Directory, EntryMeta, RunSummary, load_entries};
-use crate::housekeeper::write_footer;
 use crate::index::{Contents, Index, SealedContents, SegmentEntry, StateRef};
 use crate::options::WalOptions;
 use crate::reader::read_state;
@@ -357,12 +356,12 @@ fn seal_all(loaded: BTreeMap<SegmentId, Loaded>, index: &mut Index) -> Result<Ve
         let contents = match one.contents {
             LoadedContents::Sealed(directory) => Contents::Sealed(SealedContents::of(&directory)),
             LoadedContents::Classified(classified) if !classified.is_empty() => {
-                let (bytes, directory) = classified.index.encode(id, classified.data_end);
-                match write_footer(&one.segment, classified.data_end, &bytes) {
+                let footer = classified.index.encode(id, classified.data_end);
+                match footer.write(&*one.segment.file) {
                     Ok(()) => {
-                        file_bytes = classified.data_end + bytes.len() as u64;
-                        index.set_stored_runs(id, &directory);
-                        Contents::Sealed(SealedContents::of(&directory))
+                        file_bytes = footer.end();
+                        index.set_stored_runs(id, &footer.directory);
+                        Contents::Sealed(SealedContents::of(&footer.directory))
                     }
                     Err(error) if is_out_of_space(&error) => Contents::Closing(Arc::new(classified.index)),
                     Err(error) => return Err(sealing(id)(error)),

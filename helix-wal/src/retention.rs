@@ -367,9 +367,9 @@ impl Copying {
 
     /// Writes footer and header and makes all of it durable.
     fn finish(&mut self) -> io::Result<(Directory, u64)> {
-        let (footer, directory) = self.index.encode(self.segment.id, self.position);
-        self.position += footer.len() as u64;
-        self.buffer.extend(footer);
+        let footer = self.index.encode(self.segment.id, self.position);
+        self.buffer.extend(&footer.bytes);
+        self.position = footer.end();
         self.write_out()?;
         let header = SegmentHeader {
             segment: self.segment.id,
@@ -380,6 +380,6 @@ impl Copying {
         };
         self.segment.file.write_at(&header.encode(), 0)?;
         self.segment.file.sync_data()?;
-        Ok((directory, self.position))
+        Ok((footer.directory, self.position))
     }
 }

@@ -47,15 +47,18 @@ pub enum Phase {
 }
 
 const NEVER: u64 = u64::MAX;
+/// Acknowledgements that were on their way when the fault happened arrive within this time; it is well below what any
+/// election takes.
+const IN_TRANSIT_NS: u64 = 200_000_000;
 
 /// What the producers and the owner of the load share.
 pub(crate) struct Shared {
     epoch: Instant,
     phase: AtomicU8,
     stop_deadline_ns: AtomicU64,
-    /// Acknowledgements of messages sent after this moment count as recovery.
+    /// When the fault happened that recovery is measured from.
     fault_ns: AtomicU64,
-    /// By partition: when the first message sent after the fault was acknowledged.
+    /// By partition: when it first acknowledged a message that only a new leader can have acknowledged.
     recovered_ns: Vec<AtomicU64>,
     client_errors: Mutex<Vec<String>>,
 }
@@ -89,7 +92,8 @@ impl Shared {
     }
 
     pub(crate) fn note_recovery(&self, partition: i32, sent_ns: u64, now_ns: u64) {
-        if sent_ns <= self.fault_ns.load(Ordering::Relaxed) {
+        let fault_ns = self.fault_ns.load(Ordering::Relaxed);
+        if sent_ns <= fault_ns && now_ns <= fault_ns.saturating_add(IN_TRANSIT_NS) {
             return;
         }
         if let Some(slot) = usize::try_from(partition).ok().and_then(|index| self.recovered_ns.get(index)) {
@@ -216,8 +220,8 @@ impl Load {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// A fault happens now: forget earlier recoveries, and note for each partition when a message that is sent from now
-    /// on is first acknowledged.
+    /// A fault happens now: forget earlier recoveries, and note for each partition when it first acknowledges a message
+    /// that was sent after the fault, or that is acknowledged too late to have been acknowledged before it.
     pub fn mark_fault(&self) {
         self.shared.fault_ns.store(NEVER, Ordering::SeqCst);
         for slot in &self.shared.recovered_ns {
@@ -226,7 +230,7 @@ impl Load {
         self.shared.fault_ns.store(self.shared.now_ns(), Ordering::Relaxed);
     }
 
-    /// How long after the fault a partition acknowledged a message that was sent after it; `None` until then.
+    /// How long after the fault a partition acknowledged messages again; `None` until then.
     pub fn recovery(&self, partition: i32) -> Option<Duration> {
         let slot = self.shared.recovered_ns.get(usize::try_from(partition).ok()?)?;
         let fault_ns = self.shared.fault_ns.load(Ordering::Relaxed);

@@ -22,8 +22,8 @@ use helix_workload::profile::{Execution, ProducerShape, Profile};
 use helix_workload::progress::{Progress, line};
 use helix_workload::reader::{self, ReadCounters};
 use helix_workload::verify;
-use hostile::inputs::{Inputs, Socket};
-use hostile::requests::TOPIC;
+use hostile::inputs::{Inputs, Socket, framed};
+use hostile::requests::{TOPIC, valid_requests};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use support::{OrPanic, start_cluster, variable};
@@ -31,7 +31,7 @@ use support::{OrPanic, start_cluster, variable};
 const SENDERS: u64 = 4;
 const BYSTANDER: &str = "bystander";
 /// How long an answer, or the end of the connection, is waited for; nothing is concluded from its absence.
-const ANSWER: Duration = Duration::from_millis(250);
+const ANSWER: Duration = Duration::from_millis(500);
 
 /// The three addresses of each node.
 type Addresses = Vec<[SocketAddr; 3]>;
@@ -112,6 +112,13 @@ fn attack(addresses: &Addresses, mut random: SmallRng, count: u64, hostility: &H
     }
 }
 
+/// The material itself must be what a client would send: each request is answered.
+fn valid_requests_are_answered(addresses: &Addresses) {
+    for (request, _) in valid_requests() {
+        assert!(send(addresses[0][0], &framed(&request)), "a valid request was not answered: {request:?}");
+    }
+}
+
 fn check(cluster: &mut Cluster, bound_mb: f64) -> f64 {
     cluster.check_alive().or_panic();
     let peak_mb = usage_of_all(&cluster.pids()).or_panic().peak_bytes as f64 / 1e6;
@@ -133,6 +140,7 @@ fn hostile_input_harms_nobody() {
     let hostility = Hostility { sent: AtomicU64::new(0), answered: AtomicU64::new(0) };
     let stage = Progress::detect().stage("hostile input", Some(count));
     let addresses = addresses(&cluster);
+    valid_requests_are_answered(&addresses);
     std::thread::scope(|scope| {
         let mut random = SmallRng::seed_from_u64(seed);
         let senders: Vec<_> = (0..SENDERS)

@@ -9,7 +9,7 @@ use helix_workload::client::{ClusterClient, TopicSpec};
 use helix_workload::cluster::DEADLINE;
 use helix_workload::process::usage_of_all;
 use helix_workload::progress::line;
-use helix_workload::wait;
+use helix_workload::{reader, wait};
 use support::{OrPanic, start_cluster, variable};
 
 /// Below this share of a core the cluster counts as having settled.
@@ -37,6 +37,9 @@ fn idle_partitions_cost_next_to_nothing() {
         .ensure_topic(&topic, DEADLINE)
         .and_then(|_| client.await_in_sync("idle", DEADLINE))
         .unwrap_or_else(|error| panic!("{error}\n{}", cluster.log_tails()));
+    // Each partition's leader must answer for it, not only be named.
+    let answered = reader::whole_topic(&client, "idle").or_panic().len();
+    assert_eq!(answered, partitions as usize);
     line(&format!("{partitions} partitions, 3 copies each, ready after {:.1?}", begun.elapsed()));
     // The topic's creation has an aftermath: a measured second below the limit says that it is over.
     let settled = wait::until("the cluster to settle", DEADLINE, || {

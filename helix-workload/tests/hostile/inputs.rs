@@ -181,6 +181,7 @@ impl Inputs {
     }
 }
 
-fn framed(bytes: &[u8]) -> Vec<u8> {
+/// Puts the length in front.
+pub(crate) fn framed(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as i32).to_be_bytes(), bytes].concat()
 }

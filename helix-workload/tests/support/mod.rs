@@ -135,8 +135,8 @@ impl TwoLoads {
         self.idempotent.mark_fault();
     }
 
-    /// Waits until every partition (of those that `concerns` says of) has acknowledged a message that was sent after
-    /// the fault; says how long after the fault the last of them did.
+    /// Waits until every partition (of those that `concerns` says of) acknowledges messages again after the fault; says
+    /// how long after it the last of them did.
     pub(crate) fn await_recovery(
         &self,
         cluster: &Cluster,
