@@ -1,10 +1,12 @@
 //! The nodes of the cluster as this node reaches them: who they are, and how to send to them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use helix_raft::{Liveness, Message, ReplicaId};
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use tracing::trace;
 
 use crate::durable::founded::FoundedCluster;
@@ -81,24 +83,88 @@ impl ClusterLink {
     }
 }
 
-/// Which nodes were not heard of within the election timeout. A node counts as alive until it had its chance. Written by the
-/// heartbeats, read by metadata requests.
-#[derive(Debug, Default)]
+/// Which nodes can be reached. A node counts as alive until it had its chance to show itself, and as gone from the moment its
+/// control connection breaks. Written by what the connections and heartbeats tell, read by metadata requests.
+#[derive(Debug)]
 pub(crate) struct NodeLiveness {
-    silent: RwLock<HashSet<ReplicaId>>,
+    gone: RwLock<HashMap<ReplicaId, Gone>>,
+    changed: watch::Sender<u64>,
+}
+
+/// Why a node counts as gone, and since when.
+#[derive(Debug)]
+struct Gone {
+    since: Instant,
+    disconnected: bool,
+    silent: bool,
+}
+
+impl Default for NodeLiveness {
+    fn default() -> Self {
+        Self { gone: RwLock::default(), changed: watch::Sender::new(0) }
+    }
 }
 
 impl NodeLiveness {
     pub(crate) fn is_alive(&self, replica: ReplicaId) -> bool {
-        !self.silent.read().contains(&replica)
+        !self.gone.read().contains_key(&replica)
     }
 
-    pub(crate) fn set(&self, replica: ReplicaId, liveness: Liveness) {
-        let mut silent = self.silent.write();
-        if liveness.heard {
-            silent.remove(&replica);
-        } else {
-            silent.insert(replica);
+    /// How long ago the node that went last went, if any is gone.
+    pub(crate) fn latest_loss(&self) -> Option<Duration> {
+        self.gone.read().values().map(|gone| gone.since.elapsed()).min()
+    }
+
+    /// A receiver that wakes whenever a node comes or goes.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// What heartbeats say of a node.
+    pub(crate) fn set_heard(&self, replica: ReplicaId, liveness: Liveness) {
+        self.update(replica, |gone| gone.silent = !liveness.heard);
+    }
+
+    /// The control connection to a node came up or went down.
+    pub(crate) fn set_connected(&self, replica: ReplicaId, connected: bool) {
+        self.update(replica, |gone| gone.disconnected = !connected);
+    }
+
+    fn update(&self, replica: ReplicaId, change: impl FnOnce(&mut Gone)) {
+        let mut all = self.gone.write();
+        let before = all.contains_key(&replica);
+        let gone = all.entry(replica).or_insert_with(|| Gone {
+            since: Instant::now(),
+            disconnected: false,
+            silent: false,
+        });
+        change(gone);
+        let after = gone.disconnected || gone.silent;
+        if !after {
+            all.remove(&replica);
         }
+        drop(all);
+        if before != after {
+            self.changed.send_modify(|version| *version += 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_back_only_when_it_is_connected_and_heard() {
+        let nodes = NodeLiveness::default();
+        let node = ReplicaId(7);
+        assert!(nodes.is_alive(node));
+        nodes.set_connected(node, false);
+        nodes.set_heard(node, Liveness { heard: false, round_trip: false });
+        assert!(!nodes.is_alive(node) && nodes.latest_loss().is_some());
+        nodes.set_connected(node, true);
+        assert!(!nodes.is_alive(node));
+        nodes.set_heard(node, Liveness { heard: true, round_trip: true });
+        assert!(nodes.is_alive(node) && nodes.latest_loss().is_none());
     }
 }

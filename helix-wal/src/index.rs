@@ -157,6 +157,14 @@ impl GroupLog {
         self.ranges.get(self.ranges.partition_point(|range| range.last < index))
     }
 
+    /// The ranges that are a part of these indexes.
+    fn ranges_within(&mut self, run: &RunSummary) -> impl Iterator<Item = &mut Range> {
+        let (first, last) = (run.first, run.last());
+        let from = self.ranges.partition_point(|range| range.last < first);
+        let candidates = self.ranges.range_mut(from..).take_while(move |range| range.first <= last);
+        candidates.filter(move |range| first <= range.first && range.last <= last)
+    }
+
     /// Makes everything from `index` on dead. The last term and offset are the caller's to set.
     pub(crate) fn truncate_from(&mut self, index: EntryIndex) {
         while let Some(range) = self.ranges.back_mut() {
@@ -342,8 +350,7 @@ impl Index {
     pub(crate) fn set_stored_runs(&mut self, segment: SegmentId, directory: &Directory) {
         for run in &directory.runs {
             let Some(log) = self.groups.get_mut(&run.group) else { continue };
-            let mine = log.ranges.iter_mut().filter(|range| range.segment == segment);
-            for range in mine.filter(|range| run.first <= range.first && range.last <= run.last()) {
+            for range in log.ranges_within(run).filter(|range| range.segment == segment) {
                 range.run = *run;
             }
         }
@@ -353,11 +360,9 @@ impl Index {
     pub(crate) fn move_survivors(&mut self, sources: &[SegmentId], target: SegmentId, directory: &Directory) {
         for run in &directory.runs {
             let Some(log) = self.groups.get_mut(&run.group) else { continue };
-            for range in log.ranges.iter_mut().filter(|range| sources.contains(&range.segment)) {
-                if run.first <= range.first && range.last <= run.last() {
-                    range.segment = target;
-                    range.run = *run;
-                }
+            for range in log.ranges_within(run).filter(|range| sources.contains(&range.segment)) {
+                range.segment = target;
+                range.run = *run;
             }
         }
         for state in &directory.states {

@@ -187,7 +187,9 @@ pub fn verify(disk: &dyn Disk) -> io::Result<VerifyReport> {
             Some(directory) => check_footer(one, directory, &mut report)?,
             None if one.scan.items.is_empty() => {}
             None => {
-                report.notes.push(format!("segment {} has no index footer; the next start writes it", one.id))
+                report
+                    .notes
+                    .push(format!("segment {} has no index footer; the next start writes it", one.id));
             }
         }
     }

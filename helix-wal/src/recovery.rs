@@ -36,12 +36,13 @@ pub(crate) fn recover(disk: &dyn Disk, options: &WalOptions) -> Result<(Foundati
     let last_lsn = max_lsn.max(synced_lsn);
     let previous = last_written(&loaded);
     let mut index = Index { groups: resolved.groups, deleted: resolved.deleted, ..Index::default() };
-    let empty = seal_all(loaded, &mut index)?;
-    for id in empty {
+    // Empty segments go first: a footer behind them would vouch for what is not there any more.
+    for id in take_empty(&mut loaded) {
         files.retire(disk, options, id)?;
     }
     files.keep_spares(disk, options)?;
     disk.sync_dir().map_err(|error| failed("syncing the directory", error))?;
+    seal_all(loaded, &mut index)?;
     recovered.missing = resolved.missing;
     collect_groups(&index, &mut recovered)?;
     let next_segment = SegmentId(files.highest.0 + 1);
@@ -341,21 +342,31 @@ fn last_written(loaded: &BTreeMap<SegmentId, Loaded>) -> (SegmentId, u64) {
     ends.next().unwrap_or_default()
 }
 
-/// Writes the missing footers. Returns the segments that hold nothing.
-fn seal_all(loaded: BTreeMap<SegmentId, Loaded>, index: &mut Index) -> Result<Vec<SegmentId>, OpenError> {
+/// Takes out the segments that hold nothing.
+fn take_empty(loaded: &mut BTreeMap<SegmentId, Loaded>) -> Vec<SegmentId> {
+    let is_empty = |one: &Loaded| match &one.contents {
+        LoadedContents::Sealed(_) => false,
+        LoadedContents::Classified(classified) => classified.is_empty(),
+        LoadedContents::Scanned(_) => true,
+    };
+    let empty: Vec<_> = loaded.iter().filter(|(_, one)| is_empty(one)).map(|(id, _)| *id).collect();
+    loaded.retain(|_, one| !is_empty(one));
+    empty
+}
+
+/// Writes the missing footers.
+fn seal_all(loaded: BTreeMap<SegmentId, Loaded>, index: &mut Index) -> Result<(), OpenError> {
     let sealing = |id: SegmentId| move |error| failed(format!("sealing segment {id}"), error);
-    // Whatever a footer says must be durable before it, in this segment and in those before it.
+    // Whatever a footer says must be durable before it, in this segment and in those before it. Footers that are there may
+    // not be durable either, if it was the process that died; syncing a file that is clean costs next to nothing.
     for (id, one) in &loaded {
-        if matches!(&one.contents, LoadedContents::Classified(classified) if !classified.is_empty()) {
-            one.segment.file.sync_data().map_err(sealing(*id))?;
-        }
+        one.segment.file.sync_data().map_err(sealing(*id))?;
     }
-    let mut empty = Vec::new();
     for (id, one) in loaded {
         let mut file_bytes = one.file_bytes;
         let contents = match one.contents {
             LoadedContents::Sealed(directory) => Contents::Sealed(SealedContents::of(&directory)),
-            LoadedContents::Classified(classified) if !classified.is_empty() => {
+            LoadedContents::Classified(classified) => {
                 let footer = classified.index.encode(id, classified.data_end);
                 match footer.write(&*one.segment.file) {
                     Ok(()) => {
@@ -367,14 +378,11 @@ fn seal_all(loaded: BTreeMap<SegmentId, Loaded>, index: &mut Index) -> Result<Ve
                     Err(error) => return Err(sealing(id)(error)),
                 }
             }
-            _ => {
-                empty.push(id);
-                continue;
-            }
+            LoadedContents::Scanned(_) => continue,
         };
         index.segments.insert(id, SegmentEntry { segment: one.segment, contents, file_bytes });
     }
-    Ok(empty)
+    Ok(())
 }
 
 /// Reads the start and checkpoint records.

@@ -327,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_lost_record_had_superseded_stays_dead_behind_a_start() {
+        // 8 had been replaced (lsn 15) before the log was trimmed through 7; the replacement was lost, the start not.
+        let segments = [
+            view(1, false, vec![run(1, 10, 10, 0, 1)], vec![]),
+            view(2, true, vec![], vec![start(7, 1, 20, 15)]),
+        ];
+        assert_eq!(extents(&segments, SYNCED), (vec![], 0));
+    }
+
+    #[test]
     fn remains_of_a_replaced_suffix_stay_dead_after_their_successor_is_gone() {
         // 6..=10 were replaced by 6..=7 (since reclaimed), then the log was trimmed through 7.
         let segments = [

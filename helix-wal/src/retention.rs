@@ -14,7 +14,7 @@ use crate::error::{AppendError, ReclaimError};
 use crate::footer::{Directory, SegmentIndex};
 use crate::frame::FrameHeader;
 use crate::housekeeper::retire;
-use crate::index::{Contents, Index, Range, SegmentEntry, StateRef};
+use crate::index::{Contents, GroupLog, Index, Range, SegmentEntry, StateRef};
 use crate::reader;
 use crate::record::StoredRecord;
 use crate::segment::{FileName, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
@@ -25,6 +25,8 @@ use crate::types::{GroupId, Index as EntryIndex, Lsn, SegmentId};
 const MOSTLY_DEAD_PARTS: u64 = 4;
 /// So many small segments are worth merging even if all in them is live.
 const SMALL_SEGMENTS: usize = 8;
+/// How many groups are looked at in one go.
+const GROUPS_PER_LOCK: usize = 256;
 /// Copies are written in pieces of about this size.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -53,7 +55,7 @@ pub(crate) fn reclaim(
     let _running = Running(shared);
     let mut report = ReclaimReport::default();
     loop {
-        let dead = survey(&shared.index.read()).dead();
+        let dead = survey(shared).dead();
         if dead.is_empty() {
             break;
         }
@@ -62,9 +64,9 @@ pub(crate) fn reclaim(
         report.freed_bytes += retire_durably(shared, &dead)?;
         // Tombstones that were kept for a segment that is gone now may be dead in turn.
     }
-    let survey = survey(&shared.index.read());
+    let survey = survey(shared);
     let mut sources = survey.worth_rewriting(shared.options.segment_bytes);
-    sources.retain(|source| is_committed(&shared.index.read(), *source, committed));
+    keep_committed(shared, &mut sources, committed);
     for batch in batches(&sources, &survey, shared.options.segment_bytes) {
         sync()?;
         rewrite(shared, &batch, &survey, &mut report)?;
@@ -106,30 +108,47 @@ struct Usage {
     damaged: bool,
 }
 
-fn survey(index: &Index) -> Survey {
-    let mut survey = Survey { usage: BTreeMap::new(), expendable: Vec::new() };
-    for (id, entry) in &index.segments {
-        if let Contents::Sealed(sealed) = &entry.contents {
-            let usage = Usage { live_bytes: 0, file_bytes: entry.file_bytes, damaged: sealed.damaged };
-            survey.usage.insert(*id, usage);
+/// Looks at a few groups at a time, so that the writer never waits long for the index. What is live in a sealed segment can
+/// only become less meanwhile.
+fn each_group(shared: &Shared, mut look: impl FnMut(GroupId, &GroupLog)) {
+    let groups: Vec<GroupId> = shared.index.read().groups.keys().copied().collect();
+    for some in groups.chunks(GROUPS_PER_LOCK) {
+        let index = shared.index.read();
+        for group in some {
+            if let Some(log) = index.groups.get(group) {
+                look(*group, log);
+            }
         }
     }
-    for log in index.groups.values() {
+}
+
+fn survey(shared: &Shared) -> Survey {
+    let mut survey = Survey { usage: BTreeMap::new(), expendable: Vec::new() };
+    {
+        let index = shared.index.read();
+        for (id, entry) in &index.segments {
+            if let Contents::Sealed(sealed) = &entry.contents {
+                let usage = Usage { live_bytes: 0, file_bytes: entry.file_bytes, damaged: sealed.damaged };
+                survey.usage.insert(*id, usage);
+            }
+        }
+        for (group, tombstone) in &index.deleted {
+            let mut others = index.segments.iter().filter(|(id, _)| **id != tombstone.segment);
+            if others.any(|(_, entry)| entry.has_group(*group)) {
+                survey.count(tombstone.segment, tombstone.meta.frame_bytes());
+            } else {
+                survey.expendable.push(*group);
+            }
+        }
+    }
+    each_group(shared, |_, log| {
         for range in &log.ranges {
             survey.count(range.segment, range.live_bytes().max(1));
         }
         for state in log.states() {
             survey.count(state.segment, state.meta.frame_bytes());
         }
-    }
-    for (group, tombstone) in &index.deleted {
-        let mut others = index.segments.iter().filter(|(id, _)| **id != tombstone.segment);
-        if others.any(|(_, entry)| entry.has_group(*group)) {
-            survey.count(tombstone.segment, tombstone.meta.frame_bytes());
-        } else {
-            survey.expendable.push(*group);
-        }
-    }
+    });
     survey
 }
 
@@ -158,12 +177,16 @@ impl Survey {
     }
 }
 
-/// Whether every live entry of the segment is committed.
-fn is_committed(index: &Index, segment: SegmentId, committed: &dyn Fn(GroupId) -> EntryIndex) -> bool {
-    index.groups.iter().all(|(group, log)| {
-        let mine = log.ranges.iter().rev().find(|range| range.segment == segment);
-        mine.is_none_or(|range| range.last <= committed(*group))
-    })
+/// Drops the segments with live entries that are not committed.
+fn keep_committed(shared: &Shared, sources: &mut Vec<SegmentId>, committed: &dyn Fn(GroupId) -> EntryIndex) {
+    let mut needed = Vec::new();
+    each_group(shared, |group, log| {
+        let mine = log.ranges.iter().filter(|range| sources.contains(&range.segment));
+        needed.extend(mine.map(|range| (range.segment, group, range.last)));
+    });
+    // Not under the lock: the caller may well ask the log something.
+    needed.retain(|(_, group, last)| *last > committed(*group));
+    sources.retain(|source| needed.iter().all(|(segment, _, _)| segment != source));
 }
 
 /// Sources whose survivors fit into one segment.
@@ -192,30 +215,41 @@ struct Survivors {
 }
 
 impl Survivors {
-    fn of(index: &Index, sources: &[SegmentId], expendable: &[GroupId]) -> Self {
+    fn of(shared: &Shared, sources: &[SegmentId], expendable: &[GroupId]) -> Self {
         let mut survivors = Self::default();
-        for source in sources {
-            if let Some(entry) = index.segments.get(source) {
-                survivors.segments.insert(*source, Arc::clone(&entry.segment));
+        {
+            let index = shared.index.read();
+            for source in sources {
+                if let Some(entry) = index.segments.get(source) {
+                    survivors.segments.insert(*source, Arc::clone(&entry.segment));
+                }
+            }
+            let tombstones = index.deleted.iter().filter(|(group, tombstone)| {
+                sources.contains(&tombstone.segment) && !expendable.contains(group)
+            });
+            for (group, tombstone) in tombstones {
+                survivors.groups.insert(*group, (vec![*tombstone], Vec::new()));
             }
         }
-        for (group, log) in &index.groups {
-            let states: Vec<_> =
-                log.states().filter(|state| sources.contains(&state.segment)).copied().collect();
-            let ranges: Vec<_> =
-                log.ranges.iter().filter(|range| sources.contains(&range.segment)).copied().collect();
-            if !states.is_empty() || !ranges.is_empty() {
-                survivors.groups.insert(*group, (states, ranges));
+        each_group(shared, |group, log| {
+            let states = log.states().filter(|state| sources.contains(&state.segment));
+            let ranges = log.ranges.iter().filter(|range| sources.contains(&range.segment));
+            let found: (Vec<_>, Vec<_>) = (states.copied().collect(), ranges.copied().collect());
+            if !found.0.is_empty() || !found.1.is_empty() {
+                survivors.groups.insert(group, found);
             }
-        }
-        let tombstones = index
-            .deleted
-            .iter()
-            .filter(|(group, tombstone)| sources.contains(&tombstone.segment) && !expendable.contains(group));
-        for (group, tombstone) in tombstones {
-            survivors.groups.insert(*group, (vec![*tombstone], Vec::new()));
-        }
+        });
         survivors
+    }
+
+    /// Whether one of them still points to a source.
+    fn need(&self, index: &Index, sources: &[SegmentId]) -> bool {
+        let logs = self.groups.keys().filter_map(|group| index.groups.get(group));
+        let mut needing = logs.filter(|log| {
+            log.ranges.iter().any(|range| sources.contains(&range.segment))
+                || log.states().any(|state| sources.contains(&state.segment))
+        });
+        needing.next().is_some()
     }
 }
 
@@ -225,12 +259,12 @@ fn rewrite(
     survey: &Survey,
     report: &mut ReclaimReport,
 ) -> Result<(), ReclaimError> {
-    let survivors = Survivors::of(&shared.index.read(), sources, &survey.expendable);
+    let survivors = Survivors::of(shared, sources, &survey.expendable);
     let mut copied_bytes = 0;
     if !survivors.groups.is_empty() {
         let Some(copy) = Copy::make(shared, &survivors)? else { return Ok(()) };
         copied_bytes = copy.file_bytes;
-        if !install(shared, sources, copy) {
+        if !install(shared, sources, &survivors, copy) {
             return Ok(());
         }
     }
@@ -244,18 +278,14 @@ fn rewrite(
 }
 
 /// Lets the index point to the copies. False if something still needs a source.
-fn install(shared: &Shared, sources: &[SegmentId], copy: Copy) -> bool {
+fn install(shared: &Shared, sources: &[SegmentId], survivors: &Survivors, copy: Copy) -> bool {
     let Copy { segment, directory, file_bytes } = copy;
     let id = segment.id;
     let contents = Contents::Sealed(crate::index::SealedContents::of(&directory));
     let mut index = shared.index.write();
     index.segments.insert(id, SegmentEntry { segment, contents, file_bytes });
     index.move_survivors(sources, id, &directory);
-    let needed = index.groups.values().any(|log| {
-        log.ranges.iter().any(|range| sources.contains(&range.segment))
-            || log.states().any(|state| sources.contains(&state.segment))
-    });
-    !needed
+    !survivors.need(&index, sources)
 }
 
 /// A complete, durable segment of survivors.

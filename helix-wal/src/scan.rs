@@ -74,7 +74,7 @@ pub(crate) fn read_header(segment: &Segment) -> io::Result<HeaderFound> {
 /// Finds all frames of a segment.
 pub(crate) fn scan(segment: &Segment) -> io::Result<Scan> {
     let file_bytes = segment.file.len_bytes()?;
-    let mut window = Window { file: &*segment.file, from: 0, bytes: Vec::new() };
+    let mut window = Window { file: &*segment.file, file_bytes, from: 0, bytes: Vec::new() };
     let mut found =
         Scan { header: read_header(segment)?, items: Vec::new(), end: SEGMENT_HEADER_BYTES, file_bytes };
     let mut position = SEGMENT_HEADER_BYTES;
@@ -145,6 +145,7 @@ fn payload_is_valid(window: &mut Window<'_>, header: &FrameHeader, position: u64
 /// A moving view of a file.
 struct Window<'a> {
     file: &'a dyn DiskFile,
+    file_bytes: u64,
     from: u64,
     bytes: Vec<u8>,
 }
@@ -154,7 +155,8 @@ impl Window<'_> {
     fn at(&mut self, position: u64, need: usize) -> io::Result<&[u8]> {
         let held = self.from..self.from + self.bytes.len() as u64;
         if !held.contains(&position) || position + need as u64 > held.end {
-            self.bytes.resize(WINDOW_BYTES, 0);
+            let left = usize::try_from(self.file_bytes.saturating_sub(position)).unwrap_or(usize::MAX);
+            self.bytes.resize(left.min(WINDOW_BYTES), 0);
             let count = self.file.read_at(&mut self.bytes, position)?;
             self.bytes.truncate(count);
             self.from = position;

@@ -87,24 +87,50 @@ pub fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchE
         messages_per_producer: None,
         client_settings: options.client_settings.clone(),
     })?;
-    let (outcome, measured_usage) = drive(load, options, progress)?;
+    let (outcome, used) = drive(load, options, progress)?;
     let after = Observation::take(options)?;
     let floor_after = floor("after").transpose()?;
     let verification = if options.verify { Some(read_back(&client, &outcome, progress)?) } else { None };
     let mut report = summarise(options, &outcome);
-    report.brokers = measured_usage.map(|usage| broker_usage(usage, &outcome));
+    report.client_cpu_s_per_gb = per_gb(used.client.cpu, &outcome);
+    report.brokers = used.brokers.map(|usage| BrokerUsage {
+        cpu_s_per_gb: per_gb(usage.cpu, &outcome),
+        peak_mb_of_one: usage.peak_bytes as f64 / 1e6,
+    });
     report.counters = after.counters_since(&before);
     report.floors = floor_before.zip(floor_after).map(|(before, after)| Floors { before, after });
     report.verification = verification;
     Ok(report)
 }
 
-/// Warm-up, measured time, and the end; with what the brokers used in the measured time.
+/// What was used in the measured time.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    client: Usage,
+    brokers: Option<Usage>,
+}
+
+impl Used {
+    fn look(options: &BenchOptions) -> Result<Self, BenchError> {
+        let known = !options.broker_pids.is_empty();
+        let brokers = known.then(|| process::usage_of_all(&options.broker_pids)).transpose()?;
+        Ok(Self { client: process::usage(std::process::id())?, brokers })
+    }
+
+    fn since(self, before: Self) -> Self {
+        let grown =
+            |after: Usage, before: Usage| Usage { cpu: after.cpu.saturating_sub(before.cpu), ..after };
+        let brokers = self.brokers.zip(before.brokers).map(|(after, before)| grown(after, before));
+        Self { client: grown(self.client, before.client), brokers }
+    }
+}
+
+/// Warm-up, measured time, and the end.
 fn drive(
     mut load: Load,
     options: &BenchOptions,
     progress: &Progress,
-) -> Result<(LoadOutcome, Option<Usage>), BenchError> {
+) -> Result<(LoadOutcome, Used), BenchError> {
     let execution = &options.profile.execution;
     let bar = progress.stage(&options.profile.name, None);
     let watch = |load: &Load, seconds: u64| {
@@ -115,18 +141,12 @@ fn drive(
         }
     };
     watch(&load, execution.warmup_secs);
-    let usage = |options: &BenchOptions| {
-        let known = !options.broker_pids.is_empty();
-        known.then(|| process::usage_of_all(&options.broker_pids)).transpose()
-    };
-    let before = usage(options)?;
+    let before = Used::look(options)?;
     load.begin_measuring();
     watch(&load, execution.duration_secs);
     load.end_measuring();
-    let after = usage(options)?;
+    let used = Used::look(options)?.since(before);
     bar.finish();
-    let used =
-        before.zip(after).map(|(before, after)| Usage { cpu: after.cpu.saturating_sub(before.cpu), ..after });
     Ok((load.stop(DRAIN), used))
 }
 
@@ -143,12 +163,9 @@ fn read_back(
     })
 }
 
-fn broker_usage(usage: Usage, outcome: &LoadOutcome) -> BrokerUsage {
-    let gb = (outcome.measured_messages * outcome.history.message_size as u64) as f64 / 1e9;
-    BrokerUsage {
-        cpu_s_per_gb: usage.cpu.as_secs_f64() / gb.max(f64::MIN_POSITIVE),
-        peak_mb_of_one: usage.peak_bytes as f64 / 1e6,
-    }
+fn per_gb(cpu: Duration, outcome: &LoadOutcome) -> f64 {
+    let bytes = outcome.measured_messages * outcome.history.message_size as u64;
+    cpu.as_secs_f64() / (bytes.max(1) as f64 / 1e9)
 }
 
 /// The report's part that the load alone determines.
@@ -174,6 +191,7 @@ pub fn summarise(options: &BenchOptions, outcome: &LoadOutcome) -> Report {
         retried_messages: outcome.retried_messages,
         retried_requests: outcome.retried_requests,
         latency: Latency::of(&outcome.latency_us),
+        client_cpu_s_per_gb: 0.0,
         brokers: None,
         counters: None,
         replicas: options.topic.replication_factor.unwrap_or(1),

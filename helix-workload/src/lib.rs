@@ -6,7 +6,7 @@
 //! * [`engine`] runs the producers (one thread each, [`producer`]) and notes every acknowledgement in a [`history`];
 //! * [`verify`] reads everything back ([`reader`]) and holds it against the history by the rules of [`check`];
 //! * [`floor`] measures the least that the same work can cost on this machine, in the same run;
-//! * [`bench`] puts these together and [`report`] prints the outcome.
+//! * [`mod@bench`] puts these together and [`report`] prints the outcome.
 //!
 //! [`cluster`] starts, kills and restarts real `helix-server` processes for the tests under `tests/`.
 //! `message`, `history` and `check` are pure: no IO, no clock.

@@ -113,6 +113,8 @@ pub struct Report {
     pub retried_requests: u64,
     /// Latency.
     pub latency: Latency,
+    /// CPU seconds of the load itself per GB acknowledged: on one machine with the brokers it takes its share.
+    pub client_cpu_s_per_gb: f64,
     /// CPU and memory of the brokers, when their processes are known.
     pub brokers: Option<BrokerUsage>,
     /// Their counters, when their HTTP addresses are known.
@@ -169,7 +171,13 @@ impl Report {
             ),
         ];
         if let Some(brokers) = &self.brokers {
-            rows.push(("broker CPU", format!("{:.2} s/GB", brokers.cpu_s_per_gb)));
+            rows.push((
+                "CPU",
+                format!(
+                    "brokers {:.2} s/GB, client {:.2} s/GB",
+                    brokers.cpu_s_per_gb, self.client_cpu_s_per_gb
+                ),
+            ));
             rows.push(("broker memory", format!("peak {:.0} MB of one node", brokers.peak_mb_of_one)));
         }
         if let Some(counters) = &self.counters {
@@ -258,6 +266,7 @@ mod tests {
             retried_messages: 0,
             retried_requests: 0,
             latency: Latency { p50_ms: 1.0, p99_ms: 2.0, p999_ms: 3.0, max_ms: 4.0 },
+            client_cpu_s_per_gb: 1.0,
             brokers: None,
             counters: Some(BrokerCounters {
                 elections: Some(0.0),

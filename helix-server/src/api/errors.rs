@@ -63,9 +63,9 @@ fn command_code(error: &CommandError) -> ResponseError {
     match error {
         CommandError::TopicExists { .. } => ResponseError::TopicAlreadyExists,
         CommandError::UnknownTopic => ResponseError::UnknownTopicOrPartition,
-        CommandError::NotAnIncrease { .. } | CommandError::InvalidPartitions { .. } => {
-            ResponseError::InvalidPartitions
-        }
+        CommandError::NotAnIncrease { .. }
+        | CommandError::InvalidPartitions { .. }
+        | CommandError::TooManyPartitions { .. } => ResponseError::InvalidPartitions,
         CommandError::InvalidReplicationFactor { .. } => ResponseError::InvalidReplicationFactor,
         CommandError::InvalidAssignment { .. } => ResponseError::InvalidReplicaAssignment,
         CommandError::StaleIncarnation { .. } | CommandError::ReplicaChanged { .. } => {

@@ -46,6 +46,8 @@ pub(super) async fn handle(broker: &Broker, request: FetchRequest, version: i16)
     let permit =
         broker.budgets().fetch.acquire(limit.min(broker.budgets().fetch.limit() / BUDGET_SHARE)).await;
     let limit = limit.min(permit.amount());
+    // Waiting for more than may be answered would be in vain.
+    let min_bytes = min_bytes.min(limit);
     let mut held: Option<Permit> = Some(permit);
     loop {
         if held.is_none() {

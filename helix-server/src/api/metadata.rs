@@ -1,5 +1,7 @@
 //! Metadata (key 3): brokers, topics, partitions and their leaders.
 
+use std::sync::Arc;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
@@ -16,16 +18,15 @@ use crate::controller::{SubmitError, commands::CommandError};
 
 pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
     let auto_create = request.allow_auto_topic_creation && broker.config().auto_create_topics_enable;
+    broker.wait_for_failover(&asked_topics(broker, request.topics.as_deref(), version)).await;
     let topics = match request.topics {
         // Version 0 has no null: there an empty list asks for everything.
         None => all_topics(broker, version),
         Some(asked) if version == 0 && asked.is_empty() => all_topics(broker, version),
         Some(asked) => {
-            let mut topics = Vec::with_capacity(asked.len());
-            for topic in asked {
-                topics.push(one_topic(broker, topic, auto_create, version).await);
-            }
-            topics
+            // Topics that have to be created are created side by side.
+            let topics = asked.into_iter().map(|topic| one_topic(broker, topic, auto_create, version));
+            futures_util::future::join_all(topics).await
         }
     };
     let image = broker.image();
@@ -45,6 +46,23 @@ pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i
         .with_cluster_id(Some(StrBytes::from_string(broker.cluster_id().to_string())))
         .with_controller_id(BrokerId(broker.controller_node().0))
         .with_topics(topics)
+}
+
+/// Those of the topics asked for that exist.
+fn asked_topics(
+    broker: &Broker,
+    asked: Option<&[MetadataRequestTopic]>,
+    version: i16,
+) -> Vec<Arc<TopicImage>> {
+    let image = broker.image();
+    let found = |topic: &MetadataRequestTopic| match &topic.name {
+        Some(name) => image.topic_named(name).cloned(),
+        None => image.topic(topic.topic_id).cloned(),
+    };
+    match asked {
+        Some(asked) if !(asked.is_empty() && version == 0) => asked.iter().filter_map(found).collect(),
+        _ => image.topics().cloned().collect(),
+    }
 }
 
 fn all_topics(broker: &Broker, version: i16) -> Vec<MetadataResponseTopic> {
@@ -132,8 +150,7 @@ fn describe_partition(
 ) -> MetadataResponsePartition {
     let known = broker.leaders().get(partition.group);
     let node_of = |replica| image.broker_of_replica(replica).map(|b| b.node);
-    let leader = known.as_ref().and_then(|info| info.leader).and_then(node_of);
-    let leader = leader.filter(|node| broker.is_alive(*node));
+    let leader = broker.live_leader(partition.group);
     let replicas: Vec<BrokerId> = partition.replicas.iter().map(|r| BrokerId(r.node.0)).collect();
     let in_sync = match &known {
         Some(info) if !info.in_sync.is_empty() => {

@@ -82,6 +82,8 @@ pub(super) async fn start(
     let full = !wait_for_shares(&broker, &ready, admission.hold_until).await;
     let (replies, outcome) = expect_answers(if full { 0 } else { ready.len() }, admission.permits);
     if full {
+        let now = std::time::Instant::now();
+        ready.iter().for_each(|ready| ready.view.note_refusal(now));
         shape.refuse_all(&AppendError::Overloaded);
     } else {
         for (ready, reply) in ready.into_iter().zip(replies) {
@@ -100,7 +102,9 @@ pub(super) async fn start(
     async move {
         let results = outcome.wait(timeout).await;
         if acks == Acks::None {
-            let failed = shape.failed() || results.iter().any(Result::is_err);
+            // What is undecided has not failed, and nobody has asked to be told.
+            let refused = |result: &AppendResult| !matches!(result, Ok(_) | Err(AppendError::Timeout));
+            let failed = shape.failed() || results.iter().any(refused);
             return if failed { Answer::Close } else { Answer::Silent };
         }
         Answer::Response(shape.respond(&broker, results, version))
@@ -190,7 +194,7 @@ async fn wait_for_shares(broker: &Broker, ready: &[Ready], until: Instant) -> bo
             continue;
         }
         let notify = Arc::new(tokio::sync::Notify::new());
-        let _watch = one.view.watch(&notify);
+        let _watch = one.view.watch_room(&notify);
         while !fits() {
             if tokio::time::timeout_at(until, notify.notified()).await.is_err() {
                 return false;

@@ -114,10 +114,20 @@ impl Broker {
             || self.image().broker(node).is_some_and(|broker| self.parts.liveness.is_alive(broker.replica))
     }
 
+    /// What tells whether nodes can be reached.
+    pub(crate) fn liveness(&self) -> &NodeLiveness {
+        &self.parts.liveness
+    }
+
     /// The node that clients should send administrative requests to: the leader of the metadata group if it is known, else this
     /// one, which forwards them.
     pub(crate) fn controller_node(&self) -> NodeId {
-        self.node_leading(METADATA_GROUP).filter(|node| self.is_alive(*node)).unwrap_or(self.parts.node)
+        self.live_leader(METADATA_GROUP).unwrap_or(self.parts.node)
+    }
+
+    /// The node that leads a group, if it is known and can be reached.
+    pub(crate) fn live_leader(&self, group: GroupId) -> Option<NodeId> {
+        self.node_leading(group).filter(|node| self.is_alive(*node))
     }
 
     fn node_leading(&self, group: GroupId) -> Option<NodeId> {

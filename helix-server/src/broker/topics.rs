@@ -1,6 +1,7 @@
 //! Creating topics, and waiting until they can be written to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,11 +10,16 @@ use uuid::Uuid;
 use super::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
+use crate::controller::image::TopicImage;
 
 /// How long an automatic creation may take before the client is told to ask again.
 const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a creation waits for leaders once the topic exists; clients would otherwise have to retry.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(2);
+/// For how long after the loss of a node requests for metadata may wait for new leaders.
+const FAILOVER_WINDOW: Duration = Duration::from_secs(2);
+/// How long one such request waits.
+const FAILOVER_WAIT: Duration = Duration::from_millis(500);
 
 impl Broker {
     /// Creates a topic, and waits (a while) until its partitions have leaders.
@@ -44,6 +50,28 @@ impl Broker {
             configs: BTreeMap::new(),
         };
         self.create_topic(topic, AUTO_CREATE_TIMEOUT).await
+    }
+
+    /// Waits a moment for new leaders of these partitions, if a node was lost just now. Clients ask for metadata the very moment
+    /// their connection breaks: told of a leader that is gone, or of none, they would come back only much later.
+    pub(crate) async fn wait_for_failover(&self, topics: &[Arc<TopicImage>]) {
+        let recent = |lost: Option<Duration>| lost.is_some_and(|ago| ago < FAILOVER_WINDOW);
+        if !recent(self.liveness().latest_loss()) {
+            return;
+        }
+        let deadline = Instant::now() + FAILOVER_WAIT;
+        let (mut news, mut nodes) = (self.leaders().watch(), self.liveness().watch());
+        while recent(self.liveness().latest_loss()) {
+            let led = |group| self.live_leader(group).is_some();
+            if topics.iter().flat_map(|topic| &topic.partitions).all(|partition| led(partition.group)) {
+                return;
+            }
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { return },
+                changed = nodes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep_until(deadline) => return,
+            }
+        }
     }
 
     async fn wait_for_leaders(&self, topic_id: Uuid, deadline: Instant) {

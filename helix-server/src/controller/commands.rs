@@ -123,6 +123,14 @@ pub enum CommandError {
         /// Partitions asked for.
         requested: i32,
     },
+    /// More partitions than a topic may have.
+    #[error("{requested} partitions were asked for, and a topic has at most {limit}")]
+    TooManyPartitions {
+        /// Partitions asked for.
+        requested: i64,
+        /// The most that are allowed.
+        limit: i32,
+    },
     /// More replicas than brokers, or fewer than one.
     #[error(
         "replication factor {requested} is not possible with {available} registered broker(s): use a factor between 1 and {available}, or start more brokers"
@@ -167,6 +175,10 @@ pub enum CommandError {
 
 /// What the waiter of a command receives.
 pub type CommandResult = Result<CommandOutcome, CommandError>;
+
+/// The most partitions of one topic. Each is a consensus group on every broker that holds it, so a slip of the keyboard must
+/// not take the cluster down.
+pub const MAX_TOPIC_PARTITIONS: i32 = 10_000;
 
 /// The metadata group's own id.
 pub const METADATA_GROUP: GroupId = GroupId(0);

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::commands::{
-    BrokerRegistration, CommandError, CommandOutcome, CommandResult, MetadataCommand, NewTopic,
+    BrokerRegistration, CommandError, CommandOutcome, CommandResult, MAX_TOPIC_PARTITIONS, MetadataCommand,
+    NewTopic,
 };
 use super::placement;
 use crate::ids::NodeId;
@@ -158,6 +159,9 @@ impl ClusterImage {
                 Err(CommandError::TopicExists { name: topic.name })
             };
         }
+        let requested =
+            topic.assignments.as_ref().map_or(i64::from(topic.partitions), |all| all.len() as i64);
+        check_partition_count(requested)?;
         let assignments = match topic.assignments {
             Some(chosen) => chosen,
             None => self.place(topic.partitions, topic.replication_factor)?,
@@ -189,6 +193,7 @@ impl ClusterImage {
         if total <= current {
             return Err(CommandError::NotAnIncrease { current, requested: total });
         }
+        check_partition_count(i64::from(total))?;
         let added = total - current;
         let replication_factor = topic.partitions[0].replicas.len();
         let assignments = match assignments {
@@ -261,6 +266,13 @@ impl ClusterImage {
     }
 }
 
+fn check_partition_count(requested: i64) -> Result<(), CommandError> {
+    if requested > i64::from(MAX_TOPIC_PARTITIONS) {
+        return Err(CommandError::TooManyPartitions { requested, limit: MAX_TOPIC_PARTITIONS });
+    }
+    Ok(())
+}
+
 fn created(topic: &TopicImage) -> CommandOutcome {
     CommandOutcome::TopicCreated {
         topic_id: topic.topic_id,
@@ -326,10 +338,16 @@ mod tests {
         assert!(matches!(image.apply(topic("a", 1, 1)), Err(CommandError::TopicExists { .. })));
         assert!(matches!(image.apply(topic("b", 1, 4)), Err(CommandError::InvalidReplicationFactor { .. })));
         assert!(matches!(image.apply(topic("b", 0, 1)), Err(CommandError::InvalidPartitions { .. })));
+        assert!(matches!(
+            image.apply(topic("b", i32::MAX, 3)),
+            Err(CommandError::TooManyPartitions { requested: 2_147_483_647, limit: 10_000 })
+        ));
         assert!(matches!(image.apply(broker(1, 0)), Err(CommandError::StaleIncarnation { .. })));
         let topic_id = image.topic_named("a").unwrap().topic_id;
         let shrink = MetadataCommand::CreatePartitions { topic_id, total: 1, assignments: None };
         assert!(matches!(image.apply(shrink), Err(CommandError::NotAnIncrease { .. })));
+        let swell = MetadataCommand::CreatePartitions { topic_id, total: i32::MAX, assignments: None };
+        assert!(matches!(image.apply(swell), Err(CommandError::TooManyPartitions { .. })));
         assert_eq!(image, before);
     }
 

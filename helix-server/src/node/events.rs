@@ -66,6 +66,9 @@ impl PeerEvents for NodeEvents {
     }
 
     fn peer_state(&self, node: NodeId, state: PeerState) {
+        if let Some(replica) = self.running.get().and_then(|running| running.founded.replica_of(node)) {
+            self.liveness.set_connected(replica, matches!(state, PeerState::Connected(_)));
+        }
         if let (PeerState::Connected(_), Some(running)) = (&state, self.running.get()) {
             // A node that has just (re)connected has missed the news: it gets everything that is led here.
             let led = self.leaders.led_by(running.me.replica);
@@ -79,7 +82,7 @@ impl PeerEvents for NodeEvents {
         tracing::debug!(?event, "heartbeats");
         match event {
             HeartbeatEvent::Liveness(replica, liveness) => {
-                self.liveness.set(replica, liveness);
+                self.liveness.set_heard(replica, liveness);
                 self.shards.peer_liveness(replica, liveness);
             }
             HeartbeatEvent::Incarnation(replica, incarnation) => {

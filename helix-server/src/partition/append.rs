@@ -44,6 +44,8 @@ struct Building {
     chunks: Vec<Bytes>,
     waiting: Vec<Waiting>,
     batches: usize,
+    /// Batches were refused lately, so a gap in a sequence may come from that.
+    after_refusal: bool,
 }
 
 impl Partition {
@@ -68,12 +70,16 @@ impl Partition {
             chunks: Vec::with_capacity(requests.len() * 2),
             waiting: Vec::with_capacity(requests.len()),
             batches: 0,
+            after_refusal: self.view.refused_lately(now),
         };
         let refusal = self.refusal();
+        if refusal.is_some() {
+            self.view.note_refusal(now);
+        }
         for request in requests {
             match &refusal {
                 Some(error) => request.reply.send(Err(error.clone())),
-                None => self.decide(request, &mut entry),
+                None => self.decide(request, &mut entry, now),
             }
         }
         (entry.batches > 0).then(|| entry.finish())
@@ -85,7 +91,8 @@ impl Partition {
     }
 
     /// Answers everything that is gathered with an error; nothing of it was appended.
-    pub fn refuse_gathered(&mut self, error: &AppendError) {
+    pub fn refuse_gathered(&mut self, error: &AppendError, now: Instant) {
+        self.view.note_refusal(now);
         for request in self.batcher.drain() {
             request.reply.send(Err(error.clone()));
         }
@@ -99,8 +106,14 @@ impl Partition {
         (in_sync < required).then_some(AppendError::NotEnoughReplicas { in_sync, required })
     }
 
-    fn decide(&mut self, request: AppendRequest, entry: &mut Building) {
+    fn decide(&mut self, request: AppendRequest, entry: &mut Building, now: Instant) {
         let header = *request.batch.header();
+        if !entry.has_room_for(&header) {
+            // Only batches that claim absurd numbers of records get here. Nothing of this one is appended: send it again.
+            self.view.note_refusal(now);
+            request.reply.send(Err(AppendError::Overloaded));
+            return;
+        }
         if !header.has_producer_id() {
             self.take(request, &header, entry);
             return;
@@ -110,7 +123,7 @@ impl Partition {
             epoch: header.producer_epoch,
             first_sequence: header.base_sequence,
             record_count: header.record_count,
-            after_rejection: request.after_rejection,
+            after_rejection: request.after_rejection || entry.after_refusal,
         };
         match self.producers.decide(&claim) {
             Decision::Append => {
@@ -156,6 +169,12 @@ fn waiting(request: AppendRequest, appended: Appended) -> Waiting {
 }
 
 impl Building {
+    /// Whether the number of offsets still fits the entry's field with this batch.
+    fn has_room_for(&self, header: &BatchHeader) -> bool {
+        let next_offset = self.next_offset + i64::from(header.last_offset_delta) + 1;
+        u32::try_from(next_offset - self.base_offset).is_ok()
+    }
+
     fn push(&mut self, batch: &ValidBatch) {
         let header = batch.header();
         self.chunks.extend(batch.chunks(self.next_offset, self.epoch.0 as i32));
@@ -203,3 +222,6 @@ impl PendingEntry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

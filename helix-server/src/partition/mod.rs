@@ -96,7 +96,9 @@ impl Partition {
     /// This replica does not lead (any more). Whoever waits is told so; what was appended may or may not commit.
     pub fn stop_serving(&mut self, term: Term) {
         self.view.set_leadership(Leadership { epoch: term.0 as i32, serving: false });
-        self.serving = None;
+        if self.serving.take().is_some() {
+            self.view.note_refusal(Instant::now());
+        }
         self.producers.drop_overlay();
         // Dropping an unanswered reply answers that another replica leads.
         self.pending.clear();
@@ -111,6 +113,7 @@ impl Partition {
     /// Takes a batch from a connection.
     pub fn gather(&mut self, request: AppendRequest, now: Instant) {
         if self.serving.is_none() {
+            self.view.note_refusal(now);
             request.reply.send(Err(AppendError::NotLeader));
             return;
         }

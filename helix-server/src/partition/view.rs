@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use helix_raft::GroupId;
@@ -13,6 +14,9 @@ use tokio::sync::Notify;
 use super::epochs::EpochCache;
 use super::slices::{self, Slice};
 use crate::config::topic::TopicConfig;
+
+/// For this long after a refusal, gaps in the sequences of producers may be the broker's own doing.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(120);
 
 /// A committed entry that is still in memory.
 #[derive(Debug, Clone)]
@@ -43,7 +47,10 @@ pub struct PartitionView {
     pending_bytes: AtomicUsize,
     tail: RwLock<VecDeque<TailEntry>>,
     epochs: ArcSwap<EpochCache>,
+    /// When this replica last refused batches that it might have taken.
+    refused_at: Mutex<Option<Instant>>,
     waiters: Waiters,
+    room_waiters: Waiters,
 }
 
 /// Whether this replica answers clients, and in which epoch.
@@ -77,7 +84,9 @@ impl PartitionView {
             pending_bytes: AtomicUsize::new(0),
             tail: RwLock::default(),
             epochs: ArcSwap::from_pointee(epochs),
+            refused_at: Mutex::default(),
             waiters: Waiters::default(),
+            room_waiters: Waiters::default(),
         }
     }
 
@@ -152,8 +161,35 @@ impl PartitionView {
 
     /// Registers to be notified when the high watermark moves or leadership changes.
     pub fn watch(self: &Arc<Self>, notify: &Arc<Notify>) -> WatchGuard {
-        let id = self.waiters.add(Arc::clone(notify));
-        WatchGuard { view: Arc::clone(self), id }
+        self.register(News::Log, notify)
+    }
+
+    /// Registers to be notified when admitted produce bytes are answered.
+    pub fn watch_room(self: &Arc<Self>, notify: &Arc<Notify>) -> WatchGuard {
+        self.register(News::Room, notify)
+    }
+
+    fn register(self: &Arc<Self>, news: News, notify: &Arc<Notify>) -> WatchGuard {
+        let id = self.waiters_for(news).add(Arc::clone(notify));
+        WatchGuard { view: Arc::clone(self), news, id }
+    }
+
+    fn waiters_for(&self, news: News) -> &Waiters {
+        match news {
+            News::Log => &self.waiters,
+            News::Room => &self.room_waiters,
+        }
+    }
+
+    /// Batches are refused although nothing is wrong with them. What their producers sent behind them is out of sequence now, and
+    /// must not be blamed for it.
+    pub fn note_refusal(&self, now: Instant) {
+        *self.refused_at.lock() = Some(now);
+    }
+
+    /// Whether batches were refused so lately that a gap in a producer's sequence may come from it.
+    pub fn refused_lately(&self, now: Instant) -> bool {
+        self.refused_at.lock().is_some_and(|at| now.saturating_duration_since(at) < REFUSAL_MEMORY)
     }
 
     // What follows is called by the owner alone.
@@ -226,7 +262,7 @@ pub struct PendingBytes {
 impl Drop for PendingBytes {
     fn drop(&mut self) {
         self.view.pending_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.view.waiters.notify_all();
+        self.view.room_waiters.notify_all();
     }
 }
 
@@ -258,15 +294,25 @@ impl Waiters {
     }
 }
 
+/// What one can wait for.
+#[derive(Debug, Clone, Copy)]
+enum News {
+    /// The high watermark moved, or leadership changed.
+    Log,
+    /// Produce bytes were answered.
+    Room,
+}
+
 /// A registration for news; ends when dropped.
 #[derive(Debug)]
 pub struct WatchGuard {
     view: Arc<PartitionView>,
+    news: News,
     id: u64,
 }
 
 impl Drop for WatchGuard {
     fn drop(&mut self) {
-        self.view.waiters.remove(self.id);
+        self.view.waiters_for(self.news).remove(self.id);
     }
 }

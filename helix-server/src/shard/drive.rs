@@ -25,6 +25,8 @@ pub(super) const MAX_RECORDS_PER_READ: usize = 65_536;
 struct Outgoing {
     /// Runs of records that need the same durability, in order.
     runs: Vec<Run>,
+    /// Positions up to which groups want synced what they wrote before or write in this round.
+    syncs: Vec<(GroupId, Index, Term)>,
 }
 
 struct Run {
@@ -72,7 +74,7 @@ impl Owner {
             self.append(group, &ready.append, ready.append_required, outgoing);
         }
         if let Some(position) = ready.sync {
-            self.sync(group, position.index, position.term);
+            outgoing.syncs.push((group, position.index, position.term));
         }
         for message in ready.messages {
             self.context.cluster.send_raft(message);
@@ -121,19 +123,19 @@ impl Owner {
         required: Durability,
         outgoing: &mut Outgoing,
     ) {
-        let Some(replica) = self.replicas.get_mut(&group) else { return };
-        // A node that promises synced data syncs all of it, whatever the leader asks for.
-        let run = outgoing.run(required.max(self.context.required));
+        let (Some(replica), Some(last)) = (self.replicas.get_mut(&group), entries.last()) else { return };
+        let mut records = Vec::with_capacity(entries.len());
         for entry in entries {
             let base_offset = match replica.track.append(entry) {
                 Ok(base_offset) => base_offset,
                 Err(error) => panic!("an appended entry does not fit the log: {error}"),
             };
-            run.records.push(entry::to_record(group, entry, base_offset));
+            records.push(entry::to_record(group, entry, base_offset));
         }
-        if let Some(last) = entries.last() {
-            run.positions.push((group, last.index, last.term));
-        }
+        // A node that promises synced data syncs all of it, whatever the leader asks for.
+        let run = outgoing.run(required.max(self.context.required));
+        run.records.append(&mut records);
+        run.positions.push((group, last.index, last.term));
         let end = replica.track.next_offset().0 as i64;
         if let Some(partition) = replica.partition() {
             partition.view().set_log_end(end);
@@ -158,14 +160,16 @@ impl Owner {
                 }
             });
         }
+        self.sync(outgoing.syncs);
     }
 
-    fn sync(&self, group: GroupId, index: Index, term: Term) {
+    /// Syncs what was handed to the WAL so far, in one go for all groups that want it.
+    fn sync(&self, positions: Vec<(GroupId, Index, Term)>) {
+        let Some(&(shard_of, ..)) = positions.first() else { return };
         let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
         self.context.wal.sync(move |result| match result {
             Ok(()) => {
-                let positions = vec![(group, index, term)];
-                shards.send(group, ShardMessage::Stored { positions, durability: Durability::Synced });
+                shards.send(shard_of, ShardMessage::Stored { positions, durability: Durability::Synced });
             }
             Err(error) => fatal.report(format!("the WAL could not be synced: {error}")),
         });
@@ -207,7 +211,8 @@ impl Owner {
             metadata.machine.publish(index);
         }
         if let Some(log_start) = new_log_start {
-            self.move_log_start(group, log_start);
+            let (applied, next_offset) = (replica.applied(), replica.track.committed_offset());
+            self.move_log_start(group, log_start, applied, next_offset);
         }
     }
 
@@ -218,16 +223,27 @@ impl Owner {
         let CommittedRange { from, through } = range;
         let limit = ReadLimit { max_bytes: COMMITTED_READ_BYTES, max_records: MAX_RECORDS_PER_READ };
         tokio::task::spawn_blocking(move || {
-            let message = match read_entries(&wal, group, from, through, limit) {
-                Ok(entries) => ShardMessage::CommittedRead { group, through, entries },
-                Err(reason) => ShardMessage::GroupFailed { group, reason },
-            };
-            shards.send(group, message);
+            let entries = read_entries(&wal, group, from, through, limit);
+            shards.send(group, ShardMessage::CommittedRead { group, range, entries });
         });
     }
 
     /// Applies what [`Self::read_committed`] read, and asks for the rest.
-    pub(super) fn on_committed_read(&mut self, group: GroupId, through: Index, entries: Vec<Entry<Command>>) {
+    pub(super) fn on_committed_read(
+        &mut self,
+        group: GroupId,
+        range: CommittedRange,
+        entries: Result<Vec<Entry<Command>>, String>,
+    ) {
+        let CommittedRange { from, through } = range;
+        if self.replicas.get(&group).is_none_or(|replica| replica.applied().next() != from) {
+            // A "start here" has replaced the log meanwhile: what was read, or could no longer be, is of the past.
+            return;
+        }
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(reason) => return self.fail_group(group, &reason),
+        };
         let Some(last) = entries.last().map(|entry| entry.index) else { return };
         self.apply_all(group, entries);
         if last < through {

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use helix_raft::{
-    Bucket, Durability, Entry, GroupId, HardState, Incarnation, Index, Liveness, ReplicaId, Term,
+    Bucket, CommittedRange, Durability, Entry, GroupId, HardState, Incarnation, Index, Liveness, ReplicaId,
+    Term,
 };
 use helix_wal::Offset;
 use tokio::sync::{mpsc, oneshot};
@@ -58,12 +59,10 @@ pub(crate) enum ShardMessage {
     VotePersisted { group: GroupId, state: HardState },
     /// Entries that a follower lacks were read from the WAL.
     EntriesRead { group: GroupId, to: ReplicaId, from: Index, prev_term: Term, entries: Vec<Entry<Command>> },
-    /// Committed entries that were not in memory were read from the WAL.
-    CommittedRead { group: GroupId, through: Index, entries: Vec<Entry<Command>> },
+    /// Committed entries that were not in memory were read from the WAL: the first ones of the range, or why none.
+    CommittedRead { group: GroupId, range: CommittedRange, entries: Result<Vec<Entry<Command>>, String> },
     /// A "start here" is on disk.
     StartInstalled { group: GroupId, start: helix_raft::Start<Command> },
-    /// What a group needed could not be read; it cannot go on.
-    GroupFailed { group: GroupId, reason: String },
     /// A node is reached, or not.
     PeerLiveness { replica: ReplicaId, liveness: Liveness },
     /// A node has started (again).

@@ -105,8 +105,12 @@ impl Owner {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut messages = Vec::with_capacity(MESSAGES_PER_ROUND);
         loop {
-            let linger_ends = self.flush_gathered();
+            // First what came in is taken into account: an entry that it completes lets the next one go at once.
             self.drive();
+            let linger_ends = self.flush_gathered();
+            if self.raft.has_ready() {
+                self.drive();
+            }
             let lingering = async {
                 match linger_ends {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -159,13 +163,12 @@ impl Owner {
             ShardMessage::EntriesRead { group, to, from, prev_term, entries } => {
                 self.guarded(group, |owner| owner.raft.entries_read(group, to, from, prev_term, entries));
             }
-            ShardMessage::CommittedRead { group, through, entries } => {
-                self.guarded(group, |owner| owner.on_committed_read(group, through, entries));
+            ShardMessage::CommittedRead { group, range, entries } => {
+                self.guarded(group, |owner| owner.on_committed_read(group, range, entries));
             }
             ShardMessage::StartInstalled { group, start } => {
                 self.guarded(group, |owner| owner.on_start_installed(group, &start));
             }
-            ShardMessage::GroupFailed { group, reason } => self.fail_group(group, &reason),
             ShardMessage::PeerLiveness { replica, liveness } => {
                 self.raft.peer_liveness(replica, liveness);
                 self.publish_contacts();
@@ -231,23 +234,25 @@ impl Owner {
         let now = Instant::now();
         for group in std::mem::take(&mut self.gathering) {
             self.guarded(group, |owner| {
-                let Some(partition) = owner.replicas.get_mut(&group).and_then(Replica::partition) else {
-                    return;
-                };
-                match partition.poll(now) {
-                    Gather::Empty => {}
-                    Gather::Until(due) => {
-                        next = Some(next.map_or(due, |n| n.min(due)));
-                        owner.gathering.insert(group);
-                    }
-                    Gather::Flush => {
-                        owner.flush(group, now);
-                        owner.gathering.insert(group);
-                    }
+                if owner.poll_gathered(group, now) == Gather::Flush {
+                    owner.flush(group, now);
                 }
+                // What did not fit into the entry waits for the next one.
+                let due = match owner.poll_gathered(group, now) {
+                    Gather::Empty => return,
+                    Gather::Until(due) => due,
+                    Gather::Flush => now,
+                };
+                next = Some(next.map_or(due, |n| n.min(due)));
+                owner.gathering.insert(group);
             });
         }
         next
+    }
+
+    fn poll_gathered(&mut self, group: GroupId, now: Instant) -> Gather {
+        let partition = self.replicas.get_mut(&group).and_then(Replica::partition);
+        partition.map_or(Gather::Empty, |partition| partition.poll(now))
     }
 
     /// Makes one entry of a partition's gathered batches and proposes it.
@@ -258,13 +263,21 @@ impl Owner {
         // An entry is at most a full batch and one request more; asking for that much costs nothing.
         let most = self.context.config.batch_max_bytes + self.context.config.message_max_bytes;
         if self.context.wal.check_space(most as u64, SpaceClass::Normal).is_err() {
-            partition.refuse_gathered(&AppendError::DiskFull);
+            partition.refuse_gathered(&AppendError::DiskFull, now);
             return;
         }
         let Some(term) = partition.serving_term() else {
-            partition.refuse_gathered(&AppendError::NotLeader);
+            partition.refuse_gathered(&AppendError::NotLeader, now);
             return;
         };
+        // While leadership is on its way to another replica nothing new is appended. What was appended before is still
+        // answered by its own outcome: refusing that too would make clients send again what is about to commit.
+        if self.handing_over.is_some()
+            && self.raft.status(group).is_some_and(|status| status.transferring_to.is_some())
+        {
+            partition.refuse_gathered(&AppendError::NotLeader, now);
+            return;
+        }
         let Some(prepared) = partition.prepare(index, term, next_offset, now) else { return };
         let batches = prepared.batches;
         let (command, waiting) = prepared.into_parts();

@@ -143,11 +143,13 @@ impl Owner {
     }
 
     /// A committed entry moved the log start: finds, on a blocking thread, the first entry that is kept.
-    pub(super) fn move_log_start(&self, group: GroupId, log_start: i64) {
+    /// At the latest it is the one behind `applied`, where `next_offset` follows: what comes later may yet be replaced.
+    pub(super) fn move_log_start(&self, group: GroupId, log_start: i64, applied: Index, next_offset: Offset) {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
         tokio::task::spawn_blocking(move || {
             match crate::broker::retention::first_kept(&wal, group, log_start) {
-                Ok(Some((index, base_offset))) => {
+                Ok(Some(found)) => {
+                    let (index, base_offset) = found.min((applied.next(), next_offset));
                     shards.send(group, ShardMessage::StartFound { group, index, base_offset });
                 }
                 Ok(None) => {}

@@ -19,8 +19,8 @@ const SECTOR_BYTES: usize = 512;
 pub enum Crash {
     /// The process: the page cache and all names stay.
     Process,
-    /// The machine: each unsynced page is kept, lost or torn at a sector boundary, and of the unsynced changes of
-    /// names only the first few are kept.
+    /// The machine: each unsynced page is kept, lost or torn at a sector boundary, and each unsynced change of a name is
+    /// kept or lost.
     Machine,
 }
 
@@ -414,9 +414,10 @@ impl State {
     }
 
     fn lose_unsynced(&mut self) {
-        let kept = self.below(self.pending_names.len() as u64 + 1);
-        for change in self.pending_names.drain(..).take(usize::try_from(kept).unwrap_or(usize::MAX)) {
-            change.apply(&mut self.durable_names);
+        for change in std::mem::take(&mut self.pending_names) {
+            if self.below(2) == 0 {
+                change.apply(&mut self.durable_names);
+            }
         }
         self.names = self.durable_names.clone();
         for number in 0..self.inodes.len() {

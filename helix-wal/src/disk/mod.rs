@@ -1,8 +1,8 @@
 //! The only way to the file system: one directory of flat names.
 //!
 //! What the log assumes of an implementation is written down in `docs/wal-format.md`: a synced file keeps what was
-//! written to it before the sync began, a synced directory keeps its names, names change in the order in which they
-//! were asked to, and an unsynced page may be kept, lost or torn at a sector boundary.
+//! written to it before the sync began, a synced directory keeps its names, an unsynced change of a name may be kept or lost,
+//! and an unsynced page may be kept, lost or torn at a sector boundary.
 
 mod faulty;
 mod real;

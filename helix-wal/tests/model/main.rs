@@ -2,12 +2,22 @@
 //!
 //! Whatever was acknowledged must be there at the durability that was claimed, nothing that was not written may ever be
 //! read, and opening a log twice must find the same.
+#![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
 mod reference;
 mod world;
 
 use helix_wal::disk::Crash;
 use world::World;
+
+/// `count` seeds from `first` on; `HELIX_WAL_SEEDS=10` tries ten times as many, `HELIX_WAL_SEED=5` only that one.
+fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("HELIX_WAL_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => first..first + count * number("HELIX_WAL_SEEDS").unwrap_or(1),
+    }
+}
 
 /// Runs `steps` actions, opening the log first. Stops early when the disk does.
 fn live(world: &mut World, steps: usize) -> bool {
@@ -30,6 +40,7 @@ fn crash_everywhere(seed: u64, steps: usize, crash: Crash) {
     assert!(live(&mut whole, steps));
     let operations = whole.disk.operations();
     for stop in 0..operations {
+        // Shown only if something fails.
         println!("seed {seed}, stopping after operation {stop} of {operations}");
         let mut world = World::new(seed);
         world.disk.stop_after(stop);
@@ -41,7 +52,7 @@ fn crash_everywhere(seed: u64, steps: usize, crash: Crash) {
 
 #[test]
 fn nothing_is_lost_without_crashes() {
-    for seed in 0..60 {
+    for seed in seeds(0, 40) {
         let mut world = World::new(seed);
         assert!(live(&mut world, 400), "seed {seed}");
         world.check_again();
@@ -50,21 +61,21 @@ fn nothing_is_lost_without_crashes() {
 
 #[test]
 fn a_process_crash_after_any_operation_loses_nothing_acknowledged() {
-    for seed in 100..110 {
+    for seed in seeds(1_000_000, 6) {
         crash_everywhere(seed, 120, Crash::Process);
     }
 }
 
 #[test]
 fn a_machine_crash_after_any_operation_loses_nothing_synced() {
-    for seed in 200..210 {
+    for seed in seeds(2_000_000, 6) {
         crash_everywhere(seed, 120, Crash::Machine);
     }
 }
 
 #[test]
 fn a_life_of_many_crashes() {
-    for seed in 300..340 {
+    for seed in seeds(3_000_000, 25) {
         let mut world = World::new(seed);
         for life in 0..12 {
             println!("seed {seed}, life {life}");

@@ -179,6 +179,9 @@ impl World {
     fn append_entries(&mut self) {
         let groups: Vec<_> = (0..self.random.random_range(1..3)).map(|_| self.pick_group()).collect();
         groups.iter().for_each(|group| self.keep_few_unsynced(*group));
+        if self.disk.is_stopped() {
+            return;
+        }
         let mut records = Vec::new();
         for group in groups {
             let count = self.random.random_range(1..4);

@@ -46,6 +46,8 @@ pub struct GuardLimits {
 pub struct GuardReport {
     /// Upper bound of the bytes that decoding allocates; strings and records are slices of the request.
     pub decoded_bytes: usize,
+    /// Bytes behind the last field, which nothing looks at.
+    pub trailing_bytes: usize,
 }
 
 /// Why a request must not be decoded.
@@ -97,12 +99,6 @@ pub enum GuardError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Bytes follow the last field.
-    #[error("{bytes} bytes follow the last field of the request")]
-    Trailing {
-        /// How many.
-        bytes: usize,
-    },
     /// Decoding would allocate too much.
     #[error("decoding the request would take more than {limit} bytes of memory: send fewer elements at once")]
     TooLarge {
@@ -111,7 +107,7 @@ pub enum GuardError {
     },
 }
 
-/// Walks the body of a request (what follows its header). The decoder takes all of it, or refuses it with an error.
+/// Walks the body of a request (what follows its header). The decoder takes what it needs of it, or refuses it with an error.
 ///
 /// # Errors
 /// When the request is malformed or would take more memory than the limits allow.
@@ -128,10 +124,9 @@ pub fn check(
     }
     let mut walker = Walker::new(body, version, version >= api.flexible_from, limits.max_decoded_bytes);
     walker.message(api.request)?;
-    match walker.remaining() {
-        0 => Ok(GuardReport { decoded_bytes: walker.decoded_bytes() }),
-        bytes => Err(GuardError::Trailing { bytes }),
-    }
+    // What follows the last field is ignored, as in Kafka: librdkafka 2.12 asks for all topics in Metadata version 13 with three
+    // bytes too many.
+    Ok(GuardReport { decoded_bytes: walker.decoded_bytes(), trailing_bytes: walker.remaining() })
 }
 
 /// Walks a request header of version 1 or 2 and returns how many bytes it takes.
