@@ -18,12 +18,14 @@ pub struct MetadataMachine {
     published: Arc<ArcSwap<ClusterImage>>,
     applied: watch::Sender<Index>,
     dirty: bool,
+    /// A topic was deleted since the last look.
+    deleted: bool,
 }
 
 impl MetadataMachine {
     /// A machine that publishes to the given places.
     pub fn new(published: Arc<ArcSwap<ClusterImage>>, applied: watch::Sender<Index>) -> Self {
-        Self { image: ClusterImage::empty(), published, applied, dirty: false }
+        Self { image: ClusterImage::empty(), published, applied, dirty: false, deleted: false }
     }
 
     /// Takes over a checkpoint as of `index`.
@@ -47,7 +49,9 @@ impl MetadataMachine {
         self.dirty = true;
         match decode::<MetadataCommand>(command) {
             Ok(command) => {
+                let deletion = matches!(command, MetadataCommand::DeleteTopic { .. });
                 let result = self.image.apply(command);
+                self.deleted |= deletion && result.is_ok();
                 if let Err(refused) = &result {
                     warn!(%index, %refused, "a metadata command was refused");
                 }
@@ -59,6 +63,12 @@ impl MetadataMachine {
                 Err(super::commands::CommandError::UnknownTopic)
             }
         }
+    }
+
+    /// Whether a topic was deleted since this was last asked. Before anybody acts on it a checkpoint must be on its way to the WAL: an
+    /// older one would bring deleted groups back at the next start.
+    pub fn take_deleted(&mut self) -> bool {
+        std::mem::take(&mut self.deleted)
     }
 
     /// Shows readers everything applied through `index`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use helix_raft::{GroupId, ReplicaId};
 use helix_wal::disk::RealDisk;
-use helix_wal::{RecoveredGroup, Wal, WalOptions};
+use helix_wal::{DamageScope, RecoveredGroup, Wal, WalOptions};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -105,9 +105,12 @@ pub(super) fn open(
     let votes = Arc::new(VoteWriter::start(store).map_err(io("the votes file"))?);
     let wal_disk = Arc::new(RealDisk::new(directory.wal_path()).map_err(io("the WAL directory"))?);
     let (wal, recovered) = Wal::open(wal_disk, wal_options(config, writes_intact, shards, fatal))?;
-    report_damage(&recovered);
+    let doubtful = report_damage(&recovered);
     let groups = recovered.groups.into_iter().map(|(group, found)| (GroupId(group.0), found)).collect();
-    let state = starting.begin_writing(mode, || sync_now(&wal))?;
+    let mut state = starting.begin_writing(mode, || sync_now(&wal))?;
+    if !doubtful.is_empty() {
+        state.mark_recovering(&doubtful).map_err(StartError::from)?;
+    }
     Ok(Storage { directory, state, wal, recovered: groups, votes, loaded_votes: Arc::new(loaded_votes) })
 }
 
@@ -133,11 +136,18 @@ fn sync_now(wal: &Wal) -> Result<(), helix_wal::AppendError> {
     synced.recv().unwrap_or(Err(helix_wal::AppendError::Closed))
 }
 
-fn report_damage(recovered: &helix_wal::Recovered) {
+/// Reports damage, and returns the groups that may have lost entries to it without anybody knowing which: their logs are suspect until
+/// their leaders have confirmed them.
+fn report_damage(recovered: &helix_wal::Recovered) -> Vec<GroupId> {
     if recovered.truncated_bytes > 0 {
         info!(bytes = recovered.truncated_bytes, "the unfinished end of the write-ahead log was cut off");
     }
     for damage in &recovered.damage {
         warn!(?damage, "damage in the write-ahead log: this range is not served from this disk");
     }
+    if recovered.damage.iter().any(|damage| matches!(damage.scope, DamageScope::Unknown { .. })) {
+        warn!("it cannot be told whose records are damaged: all replicas on this disk are recovering");
+        return recovered.groups.keys().map(|group| GroupId(group.0)).collect();
+    }
+    Vec::new()
 }

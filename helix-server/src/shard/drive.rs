@@ -11,6 +11,7 @@ use super::owner::Owner;
 use super::replica::{Machine, Replica};
 use super::{ShardMessage, Shards};
 use crate::api::now_ms;
+use crate::controller::commands::METADATA_GROUP;
 use crate::entry::{self, Command, EntryTag, OffsetTrack};
 use crate::ops::fatal::Fatal;
 use crate::partition::checkpoint::PartitionCheckpoint;
@@ -207,12 +208,29 @@ impl Owner {
                 }
             }
         }
-        if let (Some(index), Machine::Metadata(metadata)) = (published, &mut replica.machine) {
-            metadata.machine.publish(index);
+        if let Some(index) = published {
+            self.publish_metadata(index);
         }
-        if let Some(log_start) = new_log_start {
+        let moved = new_log_start.zip(self.replicas.get(&group));
+        if let Some((log_start, replica)) = moved {
             let (applied, next_offset) = (replica.applied(), replica.track.committed_offset());
             self.move_log_start(group, log_start, applied, next_offset);
+        }
+    }
+
+    /// Shows the metadata through `index` to readers. A deletion is checkpointed before anybody can act on it.
+    fn publish_metadata(&mut self, index: Index) {
+        let deleted = match self.replicas.get_mut(&METADATA_GROUP).map(|replica| &mut replica.machine) {
+            Some(Machine::Metadata(metadata)) => metadata.machine.take_deleted(),
+            _ => return,
+        };
+        if deleted {
+            self.checkpoint_groups(&[METADATA_GROUP]);
+        }
+        if let Some(Machine::Metadata(metadata)) =
+            self.replicas.get_mut(&METADATA_GROUP).map(|replica| &mut replica.machine)
+        {
+            metadata.machine.publish(index);
         }
     }
 

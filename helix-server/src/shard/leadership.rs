@@ -5,9 +5,12 @@ use tokio::sync::oneshot;
 use tracing::{debug, info};
 
 use super::owner::{Owner, TICK};
-use super::replica::Machine;
+use super::replica::{Machine, Replica};
 use crate::broker::leaders::LeaderInfo;
 use crate::peers::control::ControlMessage;
+
+/// News of so many groups fit well into one control message.
+const GROUPS_PER_MESSAGE: usize = 2000;
 
 impl Owner {
     /// A replica's role changed: what it served as leader ends at once.
@@ -55,9 +58,7 @@ impl Owner {
         for (group, term) in led {
             let Some(status) = self.raft.status(group) else { continue };
             let in_sync = self.in_sync(&status);
-            if let Some(partition) =
-                self.replicas.get_mut(&group).and_then(super::replica::Replica::partition)
-            {
+            if let Some(partition) = self.replicas.get_mut(&group).and_then(Replica::partition) {
                 partition.view().set_contact(status.quorum_contact, in_sync.len() as u32);
             }
             let info = LeaderInfo { leader: Some(self.context.me), term, in_sync };
@@ -69,14 +70,23 @@ impl Owner {
     }
 
     fn announce(&self, news: Vec<(GroupId, LeaderInfo)>) {
-        if news.is_empty() {
-            return;
+        for part in news.chunks(GROUPS_PER_MESSAGE) {
+            let deltas = part.iter().map(|(group, info)| info.delta(*group)).collect();
+            self.context.cluster.broadcast(&ControlMessage::Leaders(deltas));
         }
-        let deltas = news.iter().map(|(group, info)| info.delta(*group)).collect();
         for (group, info) in news {
             self.context.leaders.learn(group, info);
         }
-        self.context.cluster.broadcast(&ControlMessage::Leaders(deltas));
+    }
+
+    /// Tells everything that is led here once more.
+    pub(super) fn announce_all(&self) {
+        let led = |(group, replica): (&GroupId, &Replica)| {
+            replica.announced?;
+            let info = self.context.leaders.get(*group)?;
+            (info.leader == Some(self.context.me)).then_some((*group, info))
+        };
+        self.announce(self.replicas.iter().filter_map(led).collect());
     }
 
     /// Replicas that keep up, this one first: as clients know them, the ISR.

@@ -73,6 +73,8 @@ pub(crate) enum ShardMessage {
     Retire { group: GroupId, log_start: i64 },
     /// The log of a group is to begin behind this index, where the offset follows.
     StartFound { group: GroupId, index: Index, base_offset: Offset },
+    /// The new start of a log is in the WAL.
+    LogStartRecorded { group: GroupId, index: Index, term: Term },
     /// A WAL segment was sealed: these groups should write checkpoints.
     Sealed { groups: Vec<GroupId> },
     /// Hand all leadership to others; answered when nothing is led any more that another replica could lead.

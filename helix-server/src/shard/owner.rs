@@ -183,6 +183,9 @@ impl Owner {
             ShardMessage::StartFound { group, index, base_offset } => {
                 self.guarded(group, |owner| owner.on_start_found(group, index, base_offset));
             }
+            ShardMessage::LogStartRecorded { group, index, term } => {
+                self.guarded(group, |owner| owner.raft.log_start_moved(group, index, term));
+            }
             ShardMessage::Sealed { groups } => self.checkpoint_groups(&groups),
             ShardMessage::HandOver { done } => self.hand_over(done),
             // Taken by the loop.

@@ -15,6 +15,8 @@ use crate::partition::Partition;
 
 /// Ticks between two looks at who is in sync.
 const CONTACT_TICKS: u64 = 1000 / TICK.as_millis() as u64;
+/// Ticks after which everything that is led here is told again: news may have been lost on the way.
+const ANNOUNCE_TICKS: u64 = 15_000 / TICK.as_millis() as u64;
 
 impl Owner {
     /// Called at every tick.
@@ -26,6 +28,9 @@ impl Owner {
         let check_every = self.context.config.log_retention_check_interval_ms / TICK.as_millis() as u64;
         if self.ticks.is_multiple_of(check_every.max(1)) {
             self.retire_old_data();
+        }
+        if self.ticks.is_multiple_of(ANNOUNCE_TICKS) {
+            self.announce_all();
         }
         self.continue_hand_over();
     }
@@ -175,12 +180,13 @@ impl Owner {
         let payload = Command::without_offsets(EntryTag::LogStart, base_offset, checkpoint);
         let start = Start { index, term, membership: status.membership, payload };
         info!(%group, %index, "old data retired");
+        let shards = self.context.shards.clone();
         self.context.wal.append(vec![start_record(group, &start)], Durability::PageCache, move |result| {
-            if let Err(error) = result {
-                tracing::warn!(%group, %error, "the new start of a log was not recorded");
+            match result {
+                Ok(()) => shards.send(group, ShardMessage::LogStartRecorded { group, index, term }),
+                Err(error) => tracing::warn!(%group, %error, "the new start of a log was not recorded"),
             }
         });
-        self.raft.log_start_moved(group, index, term);
     }
 
     /// Writes checkpoints of everything, so that the next start reads little, and ends the shard.
