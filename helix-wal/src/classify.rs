@@ -6,7 +6,8 @@
 
 use std::collections::HashSet;
 
-use crate::footer::{DamageMeta, DamageOf, SegmentIndex};
+use crate::contents::SegmentIndex;
+use crate::footer::{DamageMeta, DamageOf};
 use crate::frame::{FrameHeader, FrameKind};
 use crate::record::RecordKind;
 use crate::scan::{Item, Scan, ScannedFrame};
@@ -44,7 +45,7 @@ impl Classified {
     /// Nothing in it will ever be needed.
     pub(crate) fn is_empty(&self) -> bool {
         let contents =
-            |group: &crate::footer::GroupContents| group.runs.is_empty() && group.states.is_empty();
+            |group: &crate::contents::GroupContents| group.runs.is_empty() && group.states.is_empty();
         self.index.damage.is_empty() && self.index.groups.values().all(contents)
     }
 

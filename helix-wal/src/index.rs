@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::footer::{Directory, EntryMeta, RunSummary, SegmentIndex, StateKind, StateMeta};
+use crate::contents::SegmentIndex;
+use crate::footer::{Directory, EntryMeta, RunSummary, StateKind, StateMeta};
 use crate::frame::{FrameHeader, FrameKind};
 use crate::record::{Bounds, RecordKind};
 use crate::segment::Segment;
@@ -258,6 +259,9 @@ impl Index {
         log.last_index = header.index;
         log.last_term = header.term;
         log.next_offset = meta.next_offset();
+        if log.checkpoint.is_some_and(|checkpoint| checkpoint.meta.index >= header.index) {
+            log.checkpoint = None;
+        }
         let Some((run_first, run_bytes, run_max_timestamp_ms)) = run else { return };
         let alone = RunSummary {
             group: header.group,

@@ -6,9 +6,10 @@
 //! write; one syncer runs `fdatasync` beside it. The byte layout and the crash argument of every operation are in
 //! `docs/wal-format.md`.
 //!
-//! A map for readers: [`record`](Record) and `frame`, `segment`, `footer` are the bytes; `writer`, `syncer` and
-//! `housekeeper` are the three activities that change files; `index` and `reader` answer questions; `recovery` and
-//! `retention` are start and space; [`disk`] is the only way to the file system.
+//! A map for readers: `frame`, `segment` and `footer` are the bytes; `writer`, `syncer` and `housekeeper` are the three
+//! activities that change files, `shared` is what they hand to each other; `index` (with `contents`, per segment) knows where
+//! everything is and `reader` answers questions; `recovery` (which asks `scan`, `classify` and `resolve`) and `retention` are
+//! start and space; [`disk`] is the only way to the file system.
 //!
 //! ```
 //! use helix_wal::disk::RealDisk;
@@ -43,7 +44,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cache;
 mod classify;
+mod contents;
 pub mod disk;
 mod error;
 mod footer;
@@ -65,6 +68,7 @@ mod shared;
 mod space;
 mod stats;
 mod syncer;
+mod tail;
 mod types;
 mod wal;
 mod writer;

@@ -8,7 +8,7 @@ use crate::types::{GroupId, Index, SegmentId};
 
 /// Called once, with the error that stopped the log.
 pub type OnFatal = Arc<dyn Fn(&FatalError) + Send + Sync>;
-/// Called for each segment once its footer is durable.
+/// Called for each segment once its footer is durable; not for those that are sealed while the log is opened.
 pub type OnSeal = Arc<dyn Fn(SealedSegment) + Send + Sync>;
 
 /// Settings of a log. All have defaults.

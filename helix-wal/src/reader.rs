@@ -3,14 +3,13 @@
 //! The index is asked under a short lock; files are read without one. A segment that is retired meanwhile stays readable for
 //! those who got hold of it before.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
+use crate::contents::SegmentIndex;
 use crate::error::ReadError;
-use crate::footer::{EntryMeta, RunSummary, SegmentIndex, StateMeta, load_entries};
+use crate::footer::{EntryMeta, RunSummary, StateMeta, load_entries};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::index::{Located, Range};
 use crate::payload::Payload;
@@ -18,7 +17,7 @@ use crate::record::{Record, RecordKind, StoredRecord};
 use crate::scan::scan;
 use crate::segment::Segment;
 use crate::shared::Shared;
-use crate::types::{GroupId, Index, Offset, SegmentId, Term};
+use crate::types::{GroupId, Index, Offset, Term};
 
 /// Where a read ends. One record is always read, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,80 +32,6 @@ pub struct ReadLimit {
 const MAX_GAP_BYTES: u64 = 16 << 10;
 /// One call reads about this much at most, unless a single frame is longer.
 const MAX_CALL_BYTES: u64 = 4 << 20;
-
-/// Dense entries of sealed segments, the least recently used forgotten first.
-pub(crate) struct FooterCache {
-    max_bytes: u64,
-    runs: Mutex<CachedRuns>,
-}
-
-type RunKey = (SegmentId, GroupId, Index);
-
-#[derive(Default)]
-struct CachedRuns {
-    runs: HashMap<RunKey, (Arc<[EntryMeta]>, u64)>,
-    bytes: u64,
-    clock: u64,
-}
-
-impl FooterCache {
-    pub(crate) fn new(max_bytes: u64) -> Self {
-        Self { max_bytes, runs: Mutex::default() }
-    }
-
-    fn get(&self, key: &RunKey) -> Option<Arc<[EntryMeta]>> {
-        let mut cached = self.runs.lock();
-        cached.clock += 1;
-        let now = cached.clock;
-        let (entries, used) = cached.runs.get_mut(key)?;
-        *used = now;
-        Some(Arc::clone(entries))
-    }
-
-    fn put(&self, key: RunKey, entries: &Arc<[EntryMeta]>) {
-        let mut cached = self.runs.lock();
-        cached.clock += 1;
-        let now = cached.clock;
-        if let Some((replaced, _)) = cached.runs.insert(key, (Arc::clone(entries), now)) {
-            cached.bytes -= cost_bytes(&replaced);
-        }
-        cached.bytes += cost_bytes(entries);
-        if cached.bytes > self.max_bytes {
-            cached.forget_oldest(self.max_bytes / 4 * 3);
-        }
-    }
-
-    pub(crate) fn forget(&self, segment: SegmentId) {
-        let mut cached = self.runs.lock();
-        let CachedRuns { runs, bytes, .. } = &mut *cached;
-        runs.retain(|key, (entries, _)| {
-            let keep = key.0 != segment;
-            if !keep {
-                *bytes -= cost_bytes(entries);
-            }
-            keep
-        });
-    }
-}
-
-impl CachedRuns {
-    fn forget_oldest(&mut self, max_bytes: u64) {
-        let mut by_age: Vec<(u64, RunKey)> = self.runs.iter().map(|(key, (_, used))| (*used, *key)).collect();
-        by_age.sort_unstable();
-        for (_, key) in by_age {
-            if self.bytes <= max_bytes {
-                break;
-            }
-            if let Some((entries, _)) = self.runs.remove(&key) {
-                self.bytes -= cost_bytes(&entries);
-            }
-        }
-    }
-}
-
-fn cost_bytes(entries: &[EntryMeta]) -> u64 {
-    (size_of_val(entries) + 96) as u64
-}
 
 /// A range and the segment it is in, held so that it stays readable.
 struct Place {
@@ -544,22 +469,5 @@ mod tests {
         assert_eq!(within(&entries, &mut left, false).len(), 2);
         let mut left = 50;
         assert_eq!(within(&entries, &mut left, false).len(), 0);
-    }
-
-    #[test]
-    fn the_cache_forgets_what_was_not_used() {
-        let cache = FooterCache::new(600);
-        let run = |count| -> Arc<[EntryMeta]> { vec![meta(0); count].into() };
-        let key = |first| (SegmentId(1), GroupId(1), Index(first));
-        for first in 0..4 {
-            cache.put(key(first), &run(1));
-        }
-        assert!(cache.get(&key(0)).is_some());
-        cache.put(key(9), &run(1));
-        assert!(cache.get(&key(0)).is_some());
-        assert!(cache.get(&key(1)).is_none());
-        cache.forget(SegmentId(1));
-        assert!(cache.get(&key(0)).is_none());
-        assert_eq!(cache.runs.lock().bytes, 0);
     }
 }

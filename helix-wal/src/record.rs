@@ -14,7 +14,8 @@ pub enum RecordKind {
     /// The log begins after this record's index, with its term and, as `base_offset`, the next offset. Supersedes
     /// everything of its group up to that index, and everything at all if the log does not contain (index, term).
     Start,
-    /// State of the user as of this record's index. Supersedes only the group's earlier checkpoints.
+    /// State of the user as of this record's index. Supersedes only the group's earlier checkpoints; superseded, like all
+    /// earlier records, by an entry at or below its index.
     Checkpoint,
     /// The group is gone for good.
     Delete,

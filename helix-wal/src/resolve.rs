@@ -194,8 +194,23 @@ fn finish(
         state.meta.kind == StateKind::Checkpoint
             && state.meta.lsn > start_lsn
             && (log.start.index..=log.last_index).contains(&state.meta.index)
+            && lsn_at(log, state.meta.index, meta_at).is_none_or(|lsn| lsn < state.meta.lsn)
     });
     log.checkpoint = usable.max_by_key(|state| (state.meta.lsn, state.segment)).copied();
+}
+
+/// When the entry that is now at `index` was written. `None` if there is none or it cannot be told.
+fn lsn_at(
+    log: &GroupLog,
+    index: Index,
+    meta_at: &dyn Fn(SegmentId, &RunSummary, Index) -> Option<EntryMeta>,
+) -> Option<Lsn> {
+    let range = log.range_at(index).filter(|range| range.first <= index)?;
+    match index {
+        _ if index == range.run.first => Some(range.run.first_lsn),
+        _ if index == range.run.last() => Some(range.run.last_lsn),
+        _ => meta_at(range.segment, &range.run, index).map(|meta| meta.lsn),
+    }
 }
 
 fn holes(group: GroupId, log: &GroupLog) -> Vec<DamagedRange> {

@@ -9,9 +9,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::contents::SegmentIndex;
 use crate::disk::is_out_of_space;
 use crate::error::{AppendError, ReclaimError};
-use crate::footer::{Directory, SegmentIndex};
+use crate::footer::Directory;
 use crate::frame::FrameHeader;
 use crate::housekeeper::retire;
 use crate::index::{Contents, GroupLog, Index, Range, SegmentEntry, StateRef};

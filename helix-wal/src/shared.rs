@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::cache::FooterCache;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AppendError, FatalError};
 use crate::index::Index;
 use crate::options::WalOptions;
-use crate::reader::FooterCache;
 use crate::record::{Durability, Record};
 use crate::segment::Segment;
 use crate::space::Space;

@@ -97,7 +97,8 @@ impl Wal {
         while [Part::Writer, Part::Syncer, Part::Housekeeper].map(|part| self.step(part)).contains(&true) {}
     }
 
-    /// Queues records, of any groups and in order, as one unit. Never blocks. `done` runs on a thread of the log once all of
+    /// Queues records, of any groups and in order, as one unit. Never blocks, and never refuses for the length of the queue:
+    /// to bound what is in flight is the caller's. `done` runs on a thread of the log once all of
     /// them are stored that durably; on an error the first of them may be stored nevertheless.
     pub fn append(
         &self,
@@ -171,7 +172,7 @@ impl Wal {
     }
 
     /// Gives back the space of what is superseded. Segments that are mostly dead are rewritten if all that lives in them
-    /// is committed; `committed` says up to which index. Blocks on the disk.
+    /// is committed; `committed` says up to which index. Blocks on the disk; must not be called from a completion.
     pub fn reclaim(&self, committed: &dyn Fn(GroupId) -> Index) -> Result<ReclaimReport, ReclaimError> {
         retention::reclaim(self.shared(), committed, &|| self.sync_now())
     }

@@ -9,38 +9,22 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::contents::SegmentIndex;
 use crate::disk::is_out_of_space;
 use crate::error::{AppendError, FatalError};
-use crate::footer::{ENTRY_BYTES, RUN_BYTES, STATE_BYTES, SegmentIndex, TRAILER_BYTES};
-use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, MAX_PAYLOAD_BYTES};
+use crate::footer::{ENTRY_BYTES, RUN_BYTES, STATE_BYTES, TRAILER_BYTES};
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::housekeeper;
-use crate::index::{Contents, FirstLive, Index, SegmentEntry};
+use crate::index::{Contents, FirstLive, SegmentEntry};
 use crate::reader;
 use crate::record::{Durability, Record, RecordKind};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::shared::{Command, Done, Job, Shared, Unit};
-use crate::types::{GroupId, Index as EntryIndex, Lsn, SegmentId, Term};
+use crate::tail::{self, Tail, TailState};
+use crate::types::{GroupId, Index as EntryIndex, Lsn, SegmentId};
 
 /// One vectored write takes at most about this much, so that the first to wait does not wait for all the others.
 const BATCH_BYTES: u64 = 8 << 20;
-
-/// The end of a group's log as planned, ahead of the index by what is in the batch.
-#[derive(Clone, Copy, Debug)]
-struct Tail {
-    start_index: EntryIndex,
-    start_term: Term,
-    last_index: EntryIndex,
-    last_term: Term,
-    state: TailState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TailState {
-    Normal,
-    /// An append did not fit on the disk; what follows it does not fit the log.
-    Refused,
-    Deleted,
-}
 
 /// The segment being written to.
 struct Active {
@@ -174,7 +158,7 @@ impl Writer {
         if record.kind == RecordKind::Start {
             floor_lsn = self.floor_lsn(record.group, record.index, tail.last_index)?;
             if floor_lsn.is_none() {
-                tail = Tail { last_index: record.index, last_term: record.term, ..tail };
+                tail = tail.ending_at_start();
             }
         }
         let floor_lsn = floor_lsn.unwrap_or(self.next_lsn);
@@ -191,66 +175,13 @@ impl Writer {
     /// The tail that the record leaves behind, or why it does not fit.
     fn next_tail(&self, record: &Record) -> Result<Tail, AppendError> {
         let known = self.tails.get(&record.group);
-        let tail = known.copied().unwrap_or_default();
-        let invalid = |reason| {
+        let contained =
+            record.kind == RecordKind::Start && known.is_some_and(|tail| self.contains(record, tail));
+        tail::after(known, record, contained).map_err(|reason| match known {
             // Whoever appended behind a refused record has not heard of it yet; the reason is the same.
-            let refused = known.is_some_and(|tail| tail.state == TailState::Refused);
-            Err(if refused {
-                AppendError::DiskFull
-            } else {
-                AppendError::Invalid { group: record.group, index: record.index, reason }
-            })
-        };
-        if record.payload.len() > MAX_PAYLOAD_BYTES {
-            return invalid("the payload is larger than 1 GiB");
-        }
-        if tail.state == TailState::Deleted {
-            return invalid("the group was deleted, and group ids are never reused");
-        }
-        let normal = Tail { state: TailState::Normal, ..tail };
-        match record.kind {
-            RecordKind::Entry { .. } => {
-                if record.index <= tail.start_index {
-                    return invalid("the log begins after that index");
-                }
-                if record.index > tail.last_index.next() {
-                    return invalid("entries between the last one and this one are missing");
-                }
-                let before = record.index.previous();
-                let term_before = if before == tail.last_index {
-                    Some(tail.last_term)
-                } else if before == tail.start_index {
-                    Some(tail.start_term)
-                } else {
-                    None
-                };
-                // A group begins with its first entry, if with no start record.
-                let from_nothing = known.is_none_or(Tail::is_nothing);
-                if !from_nothing && term_before.is_some_and(|term| term != record.prev_term) {
-                    return invalid("its previous term is not that of the entry before it");
-                }
-                let start_term = if from_nothing { record.prev_term } else { tail.start_term };
-                Ok(Tail { start_term, last_index: record.index, last_term: record.term, ..normal })
-            }
-            RecordKind::Start => Ok(self.tail_after_start(record, &normal, known.is_some())),
-            RecordKind::Checkpoint => {
-                if known.is_none() || record.index < tail.start_index || record.index > tail.last_index {
-                    return invalid("a checkpoint must be of an index within the log");
-                }
-                Ok(Tail { state: tail.state, ..tail })
-            }
-            RecordKind::Delete => Ok(Tail::deleted()),
-        }
-    }
-
-    fn tail_after_start(&self, record: &Record, tail: &Tail, known: bool) -> Tail {
-        let started = Tail { start_index: record.index, start_term: record.term, ..*tail };
-        let kept = known && self.contains(record, tail);
-        if kept && record.index < tail.last_index {
-            started
-        } else {
-            Tail { last_index: record.index, last_term: record.term, ..started }
-        }
+            Some(tail) if tail.state == TailState::Refused => AppendError::DiskFull,
+            _ => AppendError::Invalid { group: record.group, index: record.index, reason },
+        })
     }
 
     /// Whether the log has the entry that a start record refers to. All of it has been written.
@@ -517,40 +448,6 @@ impl Writer {
 struct Written {
     segment: Arc<Segment>,
     record_bytes: u64,
-}
-
-impl Default for Tail {
-    fn default() -> Self {
-        Self {
-            start_index: EntryIndex(0),
-            start_term: Term(0),
-            last_index: EntryIndex(0),
-            last_term: Term(0),
-            state: TailState::Normal,
-        }
-    }
-}
-
-impl Tail {
-    /// Nothing of the group was ever written.
-    fn is_nothing(&self) -> bool {
-        self.state == TailState::Refused && self.start_index.0 == 0 && self.last_index.0 == 0
-    }
-
-    fn deleted() -> Self {
-        Self { state: TailState::Deleted, ..Self::default() }
-    }
-
-    fn of(index: &Index, group: GroupId) -> Self {
-        let Some(log) = index.groups.get(&group) else { return Self::default() };
-        Self {
-            start_index: log.start.index,
-            start_term: log.start.term,
-            last_index: log.last_index,
-            last_term: log.last_term,
-            state: TailState::Normal,
-        }
-    }
 }
 
 /// What a frame adds to the footer, apart from the line of its group.

@@ -139,6 +139,12 @@ fn space_comes_back_when_the_log_start_moves() {
         append(&wal, vec![entry(GROUP, index, 1000)], Durability::PageCache).unwrap();
     }
     let before = wal.stats();
+    let kept_from = wal.index_keeping(GROUP, 10_000).unwrap().unwrap();
+    assert!(
+        (Index(10)..=Index(21)).contains(&kept_from),
+        "ten entries and what shares a segment: {kept_from}"
+    );
+    assert_eq!(wal.index_keeping(GROUP, 1 << 30).unwrap(), None);
     let start = Record { kind: RecordKind::Start, base_offset: Offset(25), ..entry(GROUP, 25, 10) };
     append(&wal, vec![start], Durability::PageCache).unwrap();
     let report = wal.reclaim(&|_| Index(30)).unwrap();
@@ -148,6 +154,26 @@ fn space_comes_back_when_the_log_start_moves() {
     let below = wal.read(GROUP, Index(25), ALL);
     assert!(matches!(below, Err(ReadError::BelowStart { start_index: Index(25), .. })));
     assert_eq!(wal.read(GROUP, Index(26), ALL).unwrap().len(), 5);
+}
+
+#[test]
+fn what_supersedes_is_durable_before_the_superseded_is_gone() {
+    for seed in 0..20 {
+        let disk = FaultyDisk::new(seed);
+        let (wal, _) = open(&disk, true);
+        for index in 1..=20 {
+            append(&wal, vec![entry(GROUP, index, 1000)], Durability::Synced).unwrap();
+        }
+        let start = Record { kind: RecordKind::Start, base_offset: Offset(15), ..entry(GROUP, 15, 10) };
+        append(&wal, vec![start], Durability::PageCache).unwrap();
+        assert!(wal.reclaim(&|_| Index(20)).unwrap().dead_segments > 0);
+        drop(wal);
+        disk.crash(Crash::Machine);
+        let (wal, recovered) = open(&disk, false);
+        assert_eq!((recovered.damage, recovered.missing), (vec![], vec![]));
+        assert_eq!(bounds(&wal, GROUP).start_index, Index(15));
+        assert_eq!(wal.read(GROUP, Index(16), ALL).unwrap().len(), 5);
+    }
 }
 
 #[test]

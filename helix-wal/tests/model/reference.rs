@@ -49,7 +49,8 @@ pub(crate) fn resolve(ops: &[Op]) -> Option<View> {
     let (start_index, start_term, start_offset) = start.map_or((Index(0), Term(0), Offset(0)), |(_, op)| {
         (op.record.index, op.record.term, op.record.base_offset)
     });
-    let mut log: Vec<Record> = Vec::new();
+    // With the place in `ops` of each entry.
+    let mut log: Vec<(usize, Record)> = Vec::new();
     for (at, op) in ops.iter().enumerate() {
         if !matches!(op.record.kind, RecordKind::Entry { .. }) {
             continue;
@@ -60,24 +61,26 @@ pub(crate) fn resolve(ops: &[Op]) -> Option<View> {
                 continue;
             }
         }
-        let before = log.iter().rfind(|entry| entry.index < op.record.index);
+        let before = log.iter().map(|(_, entry)| entry).rfind(|entry| entry.index < op.record.index);
         let (index_before, term_before) =
             before.map_or((start_index, start_term), |before| (before.index, before.term));
         if op.record.index == index_before.next() && op.record.prev_term == term_before {
-            log.retain(|entry| entry.index < op.record.index);
-            log.push(op.record.clone());
+            log.retain(|(_, entry)| entry.index < op.record.index);
+            log.push((at, op.record.clone()));
         }
     }
     if start.is_none() && log.is_empty() {
         return None;
     }
-    let last = log.last();
+    let last = log.last().map(|(_, entry)| entry);
     let last_index = last.map_or(start_index, |last| last.index);
-    let newer = &ops[start.map_or(0, |(at, _)| at)..];
-    let checkpoint = newer.iter().rfind(|op| {
+    let from = start.map_or(0, |(at, _)| at);
+    let mut checkpoints = ops.iter().enumerate().skip(from).filter(|(at, op)| {
         let of_the_log = op.record.index >= start_index && op.record.index <= last_index;
-        op.record.kind == RecordKind::Checkpoint && of_the_log
+        let replaced = log.iter().any(|(entry_at, entry)| entry.index == op.record.index && entry_at > at);
+        op.record.kind == RecordKind::Checkpoint && of_the_log && !replaced
     });
+    let checkpoint = checkpoints.next_back().map(|(_, op)| op);
     Some(View {
         start_index,
         start_term,
@@ -87,7 +90,7 @@ pub(crate) fn resolve(ops: &[Op]) -> Option<View> {
         next_offset: last.map_or(start_offset, Record::next_offset),
         start: start.map(|(_, op)| op.record.clone()),
         checkpoint: checkpoint.or(start.map(|(_, op)| op)).map(|op| op.record.clone()),
-        entries: log,
+        entries: log.into_iter().map(|(_, entry)| entry).collect(),
     })
 }
 
