@@ -13,6 +13,7 @@ pub(crate) mod retention;
 pub mod topics;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use helix_raft::{GroupId, ReplicaId};
@@ -56,6 +57,7 @@ pub struct Broker {
 /// What a [`Broker`] is made of.
 pub(crate) struct BrokerParts {
     pub(crate) node: NodeId,
+    pub(crate) started: Instant,
     pub(crate) cluster_id: ClusterId,
     pub(crate) config: Arc<BrokerConfig>,
     pub(crate) image: Arc<ArcSwap<ClusterImage>>,

@@ -16,7 +16,7 @@ use crate::controller::image::TopicImage;
 const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a creation waits for leaders once the topic exists; clients would otherwise have to retry.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(2);
-/// For how long after the loss of a node requests for metadata may wait for new leaders.
+/// For how long after the loss of a node, or the start of this one, requests for metadata may wait for new leaders.
 const FAILOVER_WINDOW: Duration = Duration::from_secs(2);
 /// How long one such request waits.
 const FAILOVER_WAIT: Duration = Duration::from_millis(500);
@@ -52,16 +52,17 @@ impl Broker {
         self.create_topic(topic, AUTO_CREATE_TIMEOUT).await
     }
 
-    /// Waits a moment for new leaders of these partitions, if a node was lost just now. Clients ask for metadata the very moment
+    /// Waits a moment for new leaders of these partitions, if a node was lost, or this one started, just now. Clients ask for metadata the very moment
     /// their connection breaks: told of a leader that is gone, or of none, they would come back only much later.
     pub(crate) async fn wait_for_failover(&self, topics: &[Arc<TopicImage>]) {
-        let recent = |lost: Option<Duration>| lost.is_some_and(|ago| ago < FAILOVER_WINDOW);
-        if !recent(self.liveness().latest_loss()) {
-            return;
-        }
+        // A node that has just started has yet to hear who leads.
+        let unsettled = || {
+            let lost = self.liveness().latest_loss();
+            lost.into_iter().chain([self.parts.started.elapsed()]).any(|ago| ago < FAILOVER_WINDOW)
+        };
         let deadline = Instant::now() + FAILOVER_WAIT;
         let (mut news, mut nodes) = (self.leaders().watch(), self.liveness().watch());
-        while recent(self.liveness().latest_loss()) {
+        while unsettled() {
             let led = |group| self.live_leader(group).is_some();
             if topics.iter().flat_map(|topic| &topic.partitions).all(|partition| led(partition.group)) {
                 return;

@@ -535,6 +535,7 @@ fn broker_parts(
     let broker = &parts.config.broker;
     BrokerParts {
         node: parts.config.node_id,
+        started: std::time::Instant::now(),
         cluster_id,
         config: Arc::new(broker.clone()),
         image: Arc::clone(&parts.image),
