@@ -58,8 +58,8 @@ pub(crate) struct TwoLoads {
     idempotent: Load,
 }
 
-const PLAIN_TOPIC: &str = "plain";
-const IDEMPOTENT_TOPIC: &str = "idempotent";
+/// Of the plain and of the idempotent load.
+pub(crate) const TOPICS: [&str; 2] = ["plain", "idempotent"];
 
 /// What both loads may be blamed for.
 #[derive(Debug)]
@@ -93,8 +93,8 @@ impl TwoLoads {
             })
             .or_panic()
         };
-        let plain = start(PLAIN_TOPIC, false);
-        let idempotent = start(IDEMPOTENT_TOPIC, true);
+        let plain = start(TOPICS[0], false);
+        let idempotent = start(TOPICS[1], true);
         Self { client, plain, idempotent }
     }
 
@@ -122,7 +122,7 @@ impl TwoLoads {
 
     /// Waits until every replica is in sync, and says who leads what.
     pub(crate) fn await_in_sync(&self, cluster: &mut Cluster) -> [ClusterView; 2] {
-        [PLAIN_TOPIC, IDEMPOTENT_TOPIC].map(|topic| {
+        TOPICS.map(|topic| {
             self.client.await_in_sync(topic, DEADLINE).unwrap_or_else(|error| {
                 cluster.check_alive().or_panic();
                 panic!("{error}\n{}", cluster.log_tails())
