@@ -158,9 +158,21 @@ impl<P: Payload> Group<P> {
             }
             return;
         }
-        let granted = !self.recovering && self.log.is_covered_by(Position::new(last_index, last_term));
+        let covered = self.log.is_covered_by(Position::new(last_index, last_term));
+        let granted = !self.recovering && covered;
         let term = if granted { message.term } else { self.hard.term };
         self.send_in_term(cx, message.from, term, MessageBody::PreVoteAnswer { granted });
+        if !covered {
+            self.campaign_instead(cx);
+        }
+    }
+
+    /// The candidate lacks entries that are here, so it cannot win by this vote: this replica, missing a leader like the
+    /// candidate, goes first. Else the group would wait for the election timer of a replica that can win.
+    fn campaign_instead(&mut self, cx: &Context) {
+        if self.role == Role::Follower && self.may_campaign(cx) && !self.has_live_leader(cx) {
+            self.pre_campaign(cx);
+        }
     }
 
     pub(super) fn on_vote(&mut self, cx: &Context, from: ReplicaId, last: Position) {
@@ -168,7 +180,8 @@ impl<P: Payload> Group<P> {
             Some(vote) => vote == from,
             None => self.leader.is_none() && self.role != Role::Leader,
         };
-        let granted = free && !self.recovering && self.log.is_covered_by(last);
+        let covered = self.log.is_covered_by(last);
+        let granted = free && !self.recovering && covered;
         if granted {
             self.hard.vote = Some(from);
             // Gives the candidate time; one that only thought of campaigning leaves it the field.
@@ -177,6 +190,9 @@ impl<P: Payload> Group<P> {
             self.restart_timer(cx);
         }
         self.send(cx, from, MessageBody::VoteAnswer { granted });
+        if !covered {
+            self.campaign_instead(cx);
+        }
     }
 
     pub(super) fn on_timeout_now(&mut self, cx: &Context, from: ReplicaId) {
