@@ -140,15 +140,16 @@ impl Sorter {
 
     /// What is behind the last frame.
     fn tail(&mut self, scan: &Scan) {
+        let file_end = scan.file_bytes.max(scan.end).next_multiple_of(crate::frame::FRAME_ALIGNMENT);
         match self.evidence.expected_end {
-            Some(end) if end > scan.end => self.gap(scan.end, end),
+            Some(end) if end > scan.end => self.gap(scan.end, end.min(file_end)),
             Some(_) => {}
             None => {
                 let unused = scan.header == crate::segment::HeaderFound::Unused && scan.items.is_empty();
                 let lost = !unused && self.last_lsn.next() <= self.evidence.synced_lsn;
                 if self.rewritten || lost {
                     // Where it ended is not known: the footer goes behind everything that is there.
-                    self.damage(scan.end, scan.file_bytes.next_multiple_of(crate::frame::FRAME_ALIGNMENT));
+                    self.damage(scan.end, file_end);
                 }
             }
         }

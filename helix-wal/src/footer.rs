@@ -8,7 +8,7 @@ use std::io;
 use crate::contents::SegmentIndex;
 use crate::disk::DiskFile;
 use crate::frame::{FrameHeader, frame_bytes, read_u32, read_u64};
-use crate::types::{GroupId, Index, Lsn, Offset, SegmentId, Term};
+use crate::types::{GroupId, Index, Lsn, Offset, POSITION_END, QUANTITY_END, SegmentId, Term};
 
 pub(crate) const ENTRY_BYTES: usize = 48;
 pub(crate) const RUN_BYTES: usize = 112;
@@ -67,8 +67,9 @@ impl EntryMeta {
         out.extend(self.payload_len.to_le_bytes());
     }
 
-    fn decode(bytes: &[u8]) -> Self {
-        Self {
+    /// `None` if the numbers cannot be of an entry.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let entry = Self {
             position: read_u64(bytes, 0),
             term: Term(read_u64(bytes, 8)),
             base_offset: Offset(read_u64(bytes, 16)),
@@ -76,7 +77,9 @@ impl EntryMeta {
             lsn: Lsn(read_u64(bytes, 32)),
             offset_count: read_u32(bytes, 40),
             payload_len: read_u32(bytes, 44),
-        }
+        };
+        (entry.position < POSITION_END && are_quantities(&[entry.term.0, entry.base_offset.0, entry.lsn.0]))
+            .then_some(entry)
     }
 }
 
@@ -145,8 +148,21 @@ impl RunSummary {
             entries_position: read_u64(bytes, 88),
             entries_crc: u32::try_from(read_u64(bytes, 96)).ok()?,
         };
-        let sane = run.count > 0 && run.count < u64::from(u32::MAX) && run.first.0 < u64::MAX - run.count;
-        sane.then_some(run)
+        let quantities = [
+            run.first.0,
+            run.prev_term.0,
+            run.last_term.0,
+            run.first_lsn.0,
+            run.last_lsn.0,
+            run.base_offset.0,
+            run.next_offset.0,
+        ];
+        let credible = are_quantities(&quantities)
+            && run.count > 0
+            && run.count < u64::from(u32::MAX)
+            && run.bytes < POSITION_END
+            && run.entries_position < POSITION_END;
+        credible.then_some(run)
     }
 }
 
@@ -215,7 +231,7 @@ impl StateMeta {
             4 => StateKind::Delete,
             _ => return None,
         };
-        Some(Self {
+        let state = Self {
             group: GroupId(read_u64(bytes, 0)),
             kind,
             payload_len: read_u32(bytes, 12),
@@ -225,7 +241,9 @@ impl StateMeta {
             lsn: Lsn(read_u64(bytes, 40)),
             floor_lsn: Lsn(read_u64(bytes, 48)),
             position: read_u64(bytes, 56),
-        })
+        };
+        let quantities = [state.index.0, state.term.0, state.base_offset.0, state.lsn.0, state.floor_lsn.0];
+        (state.position < POSITION_END && are_quantities(&quantities)).then_some(state)
     }
 }
 
@@ -267,7 +285,8 @@ impl DamageMeta {
             2 => DamageOf::State(group),
             _ => return None,
         };
-        Some(Self { from: read_u64(bytes, 0), to: read_u64(bytes, 8), of })
+        let (from, to) = (read_u64(bytes, 0), read_u64(bytes, 8));
+        (from <= to && to < POSITION_END).then_some(Self { from, to, of })
     }
 }
 
@@ -411,10 +430,15 @@ impl Directory {
         if damage_bytes.len() != damage.checked_mul(DAMAGE_BYTES)? {
             return None;
         }
+        let (data_end, min_lsn, max_lsn) =
+            (read_u64(trailer, 16), read_u64(trailer, 32), read_u64(trailer, 40));
+        if data_end >= POSITION_END || !are_quantities(&[min_lsn, max_lsn]) {
+            return None;
+        }
         Some(Self {
-            data_end: read_u64(trailer, 16),
-            min_lsn: Lsn(read_u64(trailer, 32)),
-            max_lsn: Lsn(read_u64(trailer, 40)),
+            data_end,
+            min_lsn: Lsn(min_lsn),
+            max_lsn: Lsn(max_lsn),
             runs: run_bytes.chunks_exact(RUN_BYTES).map(RunSummary::decode).collect::<Option<_>>()?,
             states: state_bytes.chunks_exact(STATE_BYTES).map(StateMeta::decode).collect::<Option<_>>()?,
             damage: damage_bytes.chunks_exact(DAMAGE_BYTES).map(DamageMeta::decode).collect::<Option<_>>()?,
@@ -439,7 +463,11 @@ pub(crate) fn load_entries(
     if file.read_at(&mut bytes, position)? != size || crc32fast::hash(&bytes) != checksum {
         return Ok(None);
     }
-    Ok(Some(bytes.chunks_exact(ENTRY_BYTES).map(EntryMeta::decode).collect()))
+    Ok(bytes.chunks_exact(ENTRY_BYTES).map(EntryMeta::decode).collect())
+}
+
+fn are_quantities(numbers: &[u64]) -> bool {
+    numbers.iter().all(|number| *number < QUANTITY_END)
 }
 
 #[cfg(test)]

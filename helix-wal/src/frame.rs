@@ -1,7 +1,7 @@
 //! One record on disk: a header of fixed size, the payload, padding to eight bytes.
 
 use crate::record::{Record, RecordKind};
-use crate::types::{GroupId, Index, Lsn, Offset, SegmentId, Term};
+use crate::types::{GroupId, Index, Lsn, Offset, QUANTITY_END, SegmentId, Term};
 
 /// Size of the header.
 pub(crate) const FRAME_HEADER_BYTES: usize = 96;
@@ -158,7 +158,7 @@ impl FrameHeader {
             5 => FrameKind::Mark,
             _ => return None,
         };
-        Some(Self {
+        let header = Self {
             kind,
             rewritten: bytes[14] & FLAG_REWRITTEN != 0,
             group: GroupId(read_u64(bytes, 16)),
@@ -173,7 +173,14 @@ impl FrameHeader {
             offset_count: read_u32(bytes, 88),
             payload_len: read_u32(bytes, 4),
             payload_crc: read_u32(bytes, 8),
-        })
+        };
+        header.is_credible().then_some(header)
+    }
+
+    fn is_credible(&self) -> bool {
+        let Self { index, term, prev_term, base_offset, lsn, synced_lsn, floor_lsn, .. } = self;
+        let numbers = [index.0, term.0, prev_term.0, base_offset.0, lsn.0, synced_lsn.0, floor_lsn.0];
+        numbers.iter().all(|number| *number < QUANTITY_END)
     }
 }
 
@@ -208,7 +215,7 @@ mod tests {
 
     prop_compose! {
         fn headers()(
-            kind in 0..5_u8, tag: u8, rewritten: bool, numbers: [u64; 8], max_timestamp_ms: i64,
+            kind in 0..5_u8, tag: u8, rewritten: bool, group: u64, numbers in prop::array::uniform7(0..QUANTITY_END), max_timestamp_ms: i64,
             offset_count: u32, payload_len: u32, payload_crc: u32,
         ) -> FrameHeader {
             let kind = match kind {
@@ -218,7 +225,7 @@ mod tests {
                 3 => FrameKind::Record(RecordKind::Delete),
                 _ => FrameKind::Mark,
             };
-            let [group, index, term, prev_term, base_offset, lsn, synced_lsn, floor_lsn] = numbers;
+            let [index, term, prev_term, base_offset, lsn, synced_lsn, floor_lsn] = numbers;
             FrameHeader {
                 kind, rewritten, group: GroupId(group), index: Index(index), term: Term(term),
                 prev_term: Term(prev_term), base_offset: Offset(base_offset), offset_count, max_timestamp_ms,

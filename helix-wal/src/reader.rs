@@ -272,6 +272,10 @@ fn read_entries(
 
 /// That many bytes, or `None` if the file ends before.
 fn read_bytes(segment: &Segment, position: u64, len: u64) -> Result<Option<Bytes>, ReadError> {
+    // Few frames are as long; before memory is taken for one the file must be long enough.
+    if len > MAX_CALL_BYTES && segment.file.len_bytes()?.saturating_sub(position) < len {
+        return Ok(None);
+    }
     let Ok(len) = usize::try_from(len) else { return Ok(None) };
     let mut buffer = vec![0; len];
     let count = segment.file.read_at(&mut buffer, position)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::disk::DiskFile;
 use crate::frame::{FrameSeed, read_u32, read_u64};
-use crate::types::{Lsn, SegmentId};
+use crate::types::{Lsn, POSITION_END, QUANTITY_END, SegmentId};
 
 /// Size of the header; frames begin right after it.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
@@ -34,7 +34,8 @@ impl FileName {
         if number.len() != 16 || number.bytes().any(|digit| digit.is_ascii_uppercase()) {
             return None;
         }
-        let segment = SegmentId(u64::from_str_radix(number, 16).ok()?);
+        let number = u64::from_str_radix(number, 16).ok().filter(|number| *number < QUANTITY_END)?;
+        let segment = SegmentId(number);
         match kind {
             "wal" => Some(Self::Segment(segment)),
             "free" => Some(Self::Free(segment)),
@@ -121,9 +122,14 @@ impl SegmentHeader {
         match read_u32(bytes, 12) {
             // A recycled file still has the header of its last life.
             _ if header.segment != segment => HeaderFound::Invalid,
-            FORMAT_VERSION => HeaderFound::Valid(header),
+            FORMAT_VERSION if header.is_credible() => HeaderFound::Valid(header),
+            FORMAT_VERSION => HeaderFound::Invalid,
             other => HeaderFound::OtherVersion(other),
         }
+    }
+
+    fn is_credible(&self) -> bool {
+        self.first_lsn.0 < QUANTITY_END && self.previous_end < POSITION_END
     }
 }
 
@@ -158,7 +164,8 @@ mod tests {
     proptest! {
         #[test]
         fn headers_round_trip(
-            segment: u64, rewritten: bool, first_lsn: u64, previous: u64, previous_end: u64, bit in 0..512_usize,
+            segment: u64, rewritten: bool, first_lsn in 0..QUANTITY_END, previous: u64,
+            previous_end in 0..POSITION_END, bit in 0..512_usize,
         ) {
             let header = SegmentHeader {
                 segment: SegmentId(segment), rewritten, first_lsn: Lsn(first_lsn),
@@ -172,7 +179,7 @@ mod tests {
         }
 
         #[test]
-        fn names_round_trip(number: u64) {
+        fn names_round_trip(number in 0..QUANTITY_END) {
             let segment = SegmentId(number);
             for name in [FileName::Segment(segment), FileName::Free(segment), FileName::Temporary(segment)] {
                 prop_assert_eq!(FileName::parse(&name.to_string()), Some(name));
@@ -182,7 +189,14 @@ mod tests {
 
     #[test]
     fn strange_names_are_nobodys() {
-        for name in ["lock", "1.wal", "00000000000000AA.wal", "000000000000000a.log", "000000000000000a"] {
+        for name in [
+            "lock",
+            "1.wal",
+            "00000000000000AA.wal",
+            "000000000000000a.log",
+            "000000000000000a",
+            "ffffffffffffffff.wal",
+        ] {
             assert_eq!(FileName::parse(name), None);
         }
     }

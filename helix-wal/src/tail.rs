@@ -3,7 +3,7 @@
 use crate::frame::MAX_PAYLOAD_BYTES;
 use crate::index::Index as LogIndex;
 use crate::record::{Record, RecordKind};
-use crate::types::{GroupId, Index, Term};
+use crate::types::{GroupId, Index, QUANTITY_END, Term};
 
 /// The end of a group's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,12 @@ pub(crate) fn after(known: Option<&Tail>, record: &Record, contained: bool) -> R
     let tail = known.copied().unwrap_or_default();
     if record.payload.len() > MAX_PAYLOAD_BYTES {
         return Err("the payload is larger than 1 GiB");
+    }
+    if [record.index.0, record.term.0, record.prev_term.0, record.base_offset.0]
+        .iter()
+        .any(|number| *number >= QUANTITY_END)
+    {
+        return Err("its index, a term or its offset is higher than any can be");
     }
     if tail.state == TailState::Deleted {
         return Err("the group was deleted, and group ids are never reused");

@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+/// No index, term, offset, LSN or segment number is ever as high; a checksum that fits does not make a higher one credible. So sums
+/// of two of them can't overflow.
+pub(crate) const QUANTITY_END: u64 = 1 << 62;
+/// No segment file is ever as long (1 TiB).
+pub(crate) const POSITION_END: u64 = 1 << 40;
+
 macro_rules! quantity {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -35,7 +35,7 @@ use crate::net::guard;
 pub(crate) use produce::now_ms;
 
 /// What decoding one request may allocate besides the request's own bytes.
-const DECODE_LIMITS: guard::GuardLimits = guard::GuardLimits { max_decoded_bytes: 32 << 20 };
+pub const DECODE_LIMITS: guard::GuardLimits = guard::GuardLimits { max_decoded_bytes: 32 << 20 };
 
 /// A request as it came from a connection: header read, body not yet.
 #[derive(Debug)]
@@ -54,14 +54,17 @@ pub(crate) struct Request {
 
 /// What leaves for the client: chunks that follow each other behind a length prefix, and what is held until they are gone.
 #[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) chunks: Vec<Bytes>,
-    pub(crate) permit: Option<Permit>,
+pub struct Response {
+    /// The answer, header first.
+    pub chunks: Vec<Bytes>,
+    /// Its share of the fetch budget.
+    pub permit: Option<Permit>,
 }
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
+    /// This leaves for the client.
     Response(Response),
     /// Nothing is answered (`acks=0`).
     Silent,
@@ -185,7 +188,7 @@ pub(crate) fn unsupported_api_versions(correlation_id: i32) -> Outcome {
 }
 
 /// The answer to a produce request whose records were not read: nothing was appended, retry.
-pub(crate) fn refused_produce(
+pub fn refused_produce(
     correlation_id: i32,
     version: i16,
     topics: Vec<(TopicName, Uuid, Vec<i32>)>,

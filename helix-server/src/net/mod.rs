@@ -4,6 +4,6 @@ pub(crate) mod connection;
 pub mod frame;
 pub mod guard;
 pub(crate) mod listener;
-mod reader;
-mod skeleton;
+pub mod reader;
+pub mod skeleton;
 mod writer;

@@ -11,7 +11,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A socket's incoming bytes.
 #[derive(Debug)]
-pub(super) struct FrameReader<R> {
+pub struct FrameReader<R> {
     socket: R,
     buffer: BytesMut,
     /// How long the rest of a frame may take.
@@ -19,29 +19,30 @@ pub(super) struct FrameReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(super) fn new(socket: R, body_deadline: Duration) -> Self {
+    /// Reads from `socket`; the rest of a frame that has begun may take as long as `body_deadline`.
+    pub fn new(socket: R, body_deadline: Duration) -> Self {
         Self { socket, buffer: BytesMut::with_capacity(BUFFER_BYTES), body_deadline }
     }
 
     /// Bytes that have arrived and were not consumed.
-    pub(super) fn buffered(&self) -> &[u8] {
+    pub fn buffered(&self) -> &[u8] {
         &self.buffer
     }
 
     /// Throws away bytes that have arrived.
-    pub(super) fn consume(&mut self, bytes: usize) {
+    pub fn consume(&mut self, bytes: usize) {
         self.buffer.advance(bytes);
     }
 
     /// Throws away a request's header, all of which has arrived.
-    pub(super) async fn consume_head(&mut self, bytes: usize) -> io::Result<()> {
+    pub async fn consume_head(&mut self, bytes: usize) -> io::Result<()> {
         self.fill_frame(bytes).await?;
         self.consume(bytes);
         Ok(())
     }
 
     /// Waits until `bytes` have arrived, at most [`BUFFER_BYTES`]. `false`: the other side closed before the first of them.
-    pub(super) async fn fill(&mut self, bytes: usize) -> io::Result<bool> {
+    pub async fn fill(&mut self, bytes: usize) -> io::Result<bool> {
         while self.buffer.len() < bytes {
             self.buffer.reserve(BUFFER_BYTES.max(bytes) - self.buffer.len());
             if self.socket.read_buf(&mut self.buffer).await? == 0 {
@@ -52,7 +53,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Waits until `bytes` of a frame that has begun have arrived.
-    pub(super) async fn fill_frame(&mut self, bytes: usize) -> io::Result<()> {
+    pub async fn fill_frame(&mut self, bytes: usize) -> io::Result<()> {
         match tokio::time::timeout(self.body_deadline, self.fill(bytes)).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(cut_off()),
@@ -62,7 +63,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Reads exactly `bytes`. Whoever calls has reserved that much memory.
-    pub(super) async fn take(&mut self, bytes: usize) -> io::Result<Bytes> {
+    pub async fn take(&mut self, bytes: usize) -> io::Result<Bytes> {
         if self.buffer.len() >= bytes && bytes <= BUFFER_BYTES / 4 {
             // A small request gets memory of its own, so that it does not keep the whole buffer alive.
             let frame = Bytes::copy_from_slice(&self.buffer[..bytes]);
@@ -87,7 +88,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Reads `bytes` and forgets them.
-    pub(super) async fn discard(&mut self, mut bytes: usize) -> io::Result<()> {
+    pub async fn discard(&mut self, mut bytes: usize) -> io::Result<()> {
         while bytes > 0 {
             if self.buffer.is_empty() {
                 self.fill_frame(1).await?;

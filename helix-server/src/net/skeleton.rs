@@ -20,7 +20,7 @@ const TOPIC_ID_VERSION: i16 = 13;
 const MAX_PARTITIONS: usize = 10_000;
 
 /// The topics and partitions of a request.
-pub(super) type Skeleton = Vec<(TopicName, Uuid, Vec<i32>)>;
+pub type Skeleton = Vec<(TopicName, Uuid, Vec<i32>)>;
 
 /// What is left of a frame, read field by field.
 struct Fields<'a, R> {
@@ -33,7 +33,7 @@ struct Fields<'a, R> {
 ///
 /// # Errors
 /// When the socket fails or the bytes are no produce request.
-pub(super) async fn read<R: AsyncRead + Unpin>(
+pub async fn read<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     body_bytes: usize,
     version: i16,

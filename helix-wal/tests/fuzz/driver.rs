@@ -5,12 +5,13 @@
 
 mod allocations;
 mod checksums;
-mod harness;
+mod libfuzzer;
 mod recovery;
+mod target;
 
 use std::sync::LazyLock;
 
-static TARGET: LazyLock<harness::Target> = LazyLock::new(|| harness::chosen(&[recovery::TARGET]));
+static TARGET: LazyLock<target::Target> = LazyLock::new(|| libfuzzer::chosen(&[recovery::TARGET]));
 
 libfuzzer_sys::fuzz_target!(
     init: {

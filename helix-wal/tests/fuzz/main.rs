@@ -3,8 +3,9 @@
 
 mod allocations;
 mod checksums;
-mod harness;
 mod recovery;
+mod replay;
+mod target;
 
 #[test]
 fn recovery() {

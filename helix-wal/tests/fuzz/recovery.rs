@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use helix_wal::disk::{Crash, Disk, FaultyDisk};
 use helix_wal::{
-    Bounds, Durability, GroupId, Index, Offset, OpenError, Payload, ReadLimit, Record, RecordKind, Recovered, Term, Wal,
-    WalOptions, inspect,
+    Bounds, Durability, GroupId, Index, Offset, OpenError, Payload, ReadLimit, Record, RecordKind, Recovered,
+    Term, Wal, WalOptions, inspect,
 };
 
 use crate::allocations::within;
 use crate::checksums;
-use crate::harness::Target;
+use crate::target::Target;
 
 pub(crate) const TARGET: Target = Target { name: "recovery", run, seeds };
 
@@ -129,7 +129,8 @@ impl Log {
     /// What reading everything once may allocate.
     fn fair_share(&self) -> usize {
         let names = self.disk.list().unwrap();
-        let bytes: usize = names.iter().filter_map(|name| self.disk.contents(name)).map(|file| file.len()).sum();
+        let bytes: usize =
+            names.iter().filter_map(|name| self.disk.contents(name)).map(|file| file.len()).sum();
         (8 << 20) + 64 * bytes
     }
 
@@ -205,9 +206,10 @@ fn bounds(recovered: &Recovered) -> BTreeMap<GroupId, Bounds> {
 
 /// A record that fits the group's log in most cases.
 fn next_record(wal: &Wal, group: GroupId, variant: u8, size: usize) -> Record {
-    let (last_index, last_term, next_offset) = wal
-        .bounds(group)
-        .map_or((Index(0), Term(0), Offset(0)), |bounds| (bounds.last_index, bounds.last_term, bounds.next_offset));
+    let (last_index, last_term, next_offset) =
+        wal.bounds(group).map_or((Index(0), Term(0), Offset(0)), |bounds| {
+            (bounds.last_index, bounds.last_term, bounds.next_offset)
+        });
     let term = if variant % 2 == 0 { Term(last_term.0.max(1)) } else { last_term.next() };
     let entry = RecordKind::Entry { tag: variant };
     let (kind, index, term, prev_term) = match variant {
@@ -241,7 +243,8 @@ fn ask(wal: &Wal, group: GroupId) {
         let Some(last) = read.last() else { break };
         from = last.record.index.next();
     }
-    for index in [bounds.start_index, bounds.start_index.next(), bounds.last_index, bounds.last_index.next()] {
+    for index in [bounds.start_index, bounds.start_index.next(), bounds.last_index, bounds.last_index.next()]
+    {
         let _ = wal.read(group, index, limit);
         let _ = wal.term_at(group, index);
     }
@@ -258,9 +261,11 @@ fn ask(wal: &Wal, group: GroupId) {
 /// Programs that append, crash and damage, and whole segment files.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    let write: Vec<u8> =
-        (0..24).flat_map(|n: u8| [APPEND, n.wrapping_mul(5), 20 + n, if n % 3 == 0 { IDLE } else { CRASH }]).collect();
-    let damage = [OVERWRITE, 0, 100, 0, 4, 1, 2, 3, 4, OVERWRITE, 1, 0xb8, 0x0f, 8, 0xff, 0, 0, 0, 0, 0, 0, 1];
+    let write: Vec<u8> = (0..24)
+        .flat_map(|n: u8| [APPEND, n.wrapping_mul(5), 20 + n, if n % 3 == 0 { IDLE } else { CRASH }])
+        .collect();
+    let damage =
+        [OVERWRITE, 0, 100, 0, 4, 1, 2, 3, 4, OVERWRITE, 1, 0xb8, 0x0f, 8, 0xff, 0, 0, 0, 0, 0, 0, 1];
     for flags in 0..8 {
         seeds.push([&[flags][..], &write, &[IDLE, CLOSE, RECLAIM, 3], &damage].concat());
         seeds.extend(segments().into_iter().map(|(number, bytes)| {

@@ -1,0 +1,7 @@
+//! What several test programs share.
+#![allow(dead_code, reason = "each of them uses a part of it")]
+
+#[path = "../../../helix-wal/tests/fuzz/allocations.rs"]
+pub(crate) mod allocations;
+#[macro_use]
+pub(crate) mod requests;
