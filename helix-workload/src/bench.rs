@@ -92,6 +92,8 @@ pub fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchE
     let floor_after = floor("after").transpose()?;
     let verification = if options.verify { Some(read_back(&client, &outcome, progress)?) } else { None };
     let mut report = summarise(options, &outcome);
+    // What the topic has, whether or not the number was asked for.
+    report.replicas = view.partitions.iter().map(|one| one.replicas as u32).max().unwrap_or(1);
     report.client_cpu_s_per_gb = per_gb(used.client.cpu, &outcome);
     report.brokers = used.brokers.map(|usage| BrokerUsage {
         cpu_s_per_gb: per_gb(usage.cpu, &outcome),

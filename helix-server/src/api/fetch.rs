@@ -8,7 +8,7 @@ use std::time::Duration;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::{ApiKey, FetchRequest};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
@@ -29,7 +29,13 @@ struct Wanted {
     view: Result<Arc<PartitionView>, ResponseError>,
 }
 
-pub(super) async fn handle(broker: &Broker, request: FetchRequest, version: i16) -> FetchReply {
+/// Waits at most as long as the client allows, and not beyond the end of `reading`.
+pub(super) async fn handle(
+    broker: &Broker,
+    request: FetchRequest,
+    version: i16,
+    mut reading: watch::Receiver<()>,
+) -> FetchReply {
     if request.session_id != 0 {
         return FetchReply::failed(ResponseError::FetchSessionIdNotFound.code());
     }
@@ -49,12 +55,13 @@ pub(super) async fn handle(broker: &Broker, request: FetchRequest, version: i16)
     // Waiting for more than may be answered would be in vain.
     let min_bytes = min_bytes.min(limit);
     let mut held: Option<Permit> = Some(permit);
+    let mut waited = max_wait.is_zero();
     loop {
         if held.is_none() {
             held = Some(broker.budgets().fetch.acquire(limit).await);
         }
         let round = read_all(broker, &wanted, limit, read_committed).await;
-        if round.bytes >= min_bytes || round.failed || Instant::now() >= deadline {
+        if round.bytes >= min_bytes || round.failed || waited {
             for (wanted, partition) in wanted.iter().zip(round.partitions) {
                 topics[wanted.topic].partitions.push(partition);
             }
@@ -67,10 +74,11 @@ pub(super) async fn handle(broker: &Broker, request: FetchRequest, version: i16)
         // While waiting nothing is held: what was read is read again.
         drop(round);
         held = None;
-        let timed_out = tokio::time::timeout_at(deadline, notify.notified()).await.is_err();
-        if timed_out {
-            held = Some(broker.budgets().fetch.acquire(limit).await);
-        }
+        waited = tokio::select! {
+            () = notify.notified() => Instant::now() >= deadline,
+            () = tokio::time::sleep_until(deadline) => true,
+            _ = reading.changed() => true, // nothing is ever sent: the sender is gone
+        };
     }
 }
 

@@ -26,6 +26,7 @@ use helix_raft::GroupId;
 use kafka_protocol::messages::{ApiKey, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::broker::Broker;
@@ -50,6 +51,9 @@ pub(crate) struct Request {
     pub(crate) after_rejection: bool,
     /// Until when a produce request may still be held back.
     pub(crate) hold_until: tokio::time::Instant,
+    /// Its sender is dropped when no more requests are read from the connection, because the client is gone or the node stops:
+    /// what can be answered early should be.
+    pub(crate) reading: watch::Receiver<()>,
 }
 
 /// What leaves for the client: chunks that follow each other behind a length prefix, and what is held until they are gone.
@@ -163,8 +167,10 @@ pub(crate) async fn start(broker: &Arc<Broker>, request: Request) -> Result<Pend
         }
         ApiKey::Fetch => {
             let decoded = decode(&request)?;
+            let reading = request.reading;
             Box::pin(async move {
-                let (chunks, permit) = fetch::handle(&broker, decoded, version).await.encode(version);
+                let (chunks, permit) =
+                    fetch::handle(&broker, decoded, version, reading).await.encode(version);
                 reply.chunks(chunks, permit)
             })
         }

@@ -12,9 +12,10 @@ use kafka_protocol::messages::ApiKey;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::debug;
 
+use super::complaints::Complaints;
 use super::frame::{self, FrameError, LENGTH_BYTES, RequestHead};
 use super::reader::FrameReader;
 use super::{skeleton, writer};
@@ -54,8 +55,13 @@ pub(crate) enum ConnectionError {
     Request { api: ApiKey, version: i16, source: RequestError },
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(socket: TcpStream, broker: Arc<Broker>) {
+/// Serves a connection until it ends. Once `stop` says so no further request is read; those that were are answered.
+pub(crate) async fn serve(
+    socket: TcpStream,
+    broker: Arc<Broker>,
+    complaints: &Complaints,
+    stop: watch::Receiver<bool>,
+) {
     let peer = socket.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
     if let Err(error) = socket.set_nodelay(true) {
         debug!(peer, %error, "TCP_NODELAY could not be set");
@@ -63,7 +69,14 @@ pub(crate) async fn serve(socket: TcpStream, broker: Arc<Broker>) {
     let (incoming, outgoing) = socket.into_split();
     let (answers, queue) = mpsc::channel(MAX_PIPELINED);
     let reader = FrameReader::new(incoming, BODY_DEADLINE);
-    let mut connection = Connection { broker: Arc::clone(&broker), reader, answers, refused_at: None };
+    let mut connection = Connection {
+        broker: Arc::clone(&broker),
+        reader,
+        answers,
+        refused_at: None,
+        stop,
+        reading: watch::Sender::new(()),
+    };
     let reading = async move { connection.run().await };
     let writing = writer::run(outgoing, queue, WRITE_STALL_LIMIT);
     tokio::pin!(reading, writing);
@@ -82,7 +95,7 @@ pub(crate) async fn serve(socket: TcpStream, broker: Arc<Broker>) {
         Err(ConnectionError::Socket(error)) => debug!(peer, %error, "connection lost"),
         Err(error) => {
             broker.metrics().connection_refused_request();
-            warn!(peer, %error, "connection closed because of what the client sent");
+            complaints.closed(&peer, &error);
         }
     }
 }
@@ -93,6 +106,10 @@ struct Connection {
     answers: mpsc::Sender<PendingOutcome>,
     /// When the broker last refused a produce request of this connection.
     refused_at: Option<Instant>,
+    /// The node stops.
+    stop: watch::Receiver<bool>,
+    /// Each request looks whether this is still there; see [`Request::reading`].
+    reading: watch::Sender<()>,
 }
 
 impl Connection {
@@ -100,7 +117,12 @@ impl Connection {
         let idle_limit = self.broker.config().connections_max_idle();
         let max_bytes = self.broker.config().socket_request_max_bytes;
         loop {
-            match tokio::time::timeout(idle_limit, self.reader.fill(LENGTH_BYTES)).await {
+            let begun = tokio::select! {
+                biased;
+                _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
+                begun = tokio::time::timeout(idle_limit, self.reader.fill(LENGTH_BYTES)) => begun,
+            };
+            match begun {
                 Err(_) | Ok(Ok(false)) => return Ok(()),
                 Ok(Ok(true)) => {}
                 Ok(Err(error)) => return Err(error.into()),
@@ -172,6 +194,7 @@ impl Connection {
             permits,
             after_rejection: self.refused_at.is_some_and(|at| at.elapsed() < REJECTION_MEMORY),
             hold_until,
+            reading: self.reading.subscribe(),
         };
         self.broker.metrics().request_received(served.key, frame_bytes);
         let (api, version) = (served.key, head.api_version);

@@ -5,47 +5,74 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{error, warn};
 
+use super::complaints::Complaints;
 use super::connection;
 use crate::broker::Broker;
 
 /// Pause after accepting failed, for instance because all file descriptors are in use.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Accepts until `stop` says so; then ends the connections that are left.
+/// A stopping node gives its connections this long to answer what they have read.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Accepts until `stop` says so; then lets the connections answer what they have read, and ends those that take too long.
 pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let mut connections: JoinSet<()> = JoinSet::new();
+    let complaints = Arc::new(Complaints::default());
     let max_connections = broker.config().max_connections;
     loop {
         tokio::select! {
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended && error.is_panic() {
-                    broker.metrics().panic_caught();
-                    error!(%error, "a connection ended by a panic, which is a bug; other connections go on");
-                }
-            }
+            Some(ended) = connections.join_next() => note_panic(ended, &broker),
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     if connections.len() >= max_connections {
                         broker.metrics().connection_rejected();
-                        warn!(%peer, max_connections, "connection refused: max.connections are open");
+                        complaints.too_many(&peer, max_connections);
                         continue;
                     }
-                    let broker = Arc::clone(&broker);
+                    let (broker, complaints) = (Arc::clone(&broker), Arc::clone(&complaints));
+                    let stop = stop.clone();
                     connections.spawn(async move {
                         let _open = broker.metrics().connection_opened();
-                        connection::serve(socket, Arc::clone(&broker)).await;
+                        connection::serve(socket, Arc::clone(&broker), &complaints, stop).await;
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
+                    complaints.not_accepted(&error);
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
         }
     }
+    drop(listener);
+    drain(connections, &broker).await;
+}
+
+/// The connections have been told to stop by the same signal.
+async fn drain(mut connections: JoinSet<()>, broker: &Broker) {
+    let all = async {
+        while let Some(ended) = connections.join_next().await {
+            note_panic(ended, broker);
+        }
+    };
+    if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
+        warn!(
+            left = connections.len(),
+            "connections are closed although not all their answers have been sent"
+        );
+    }
     connections.shutdown().await;
+}
+
+fn note_panic(ended: Result<(), JoinError>, broker: &Broker) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        broker.metrics().panic_caught();
+        error!(%error, "a connection ended by a panic, which is a bug; other connections go on");
+    }
 }

@@ -1,5 +1,6 @@
 //! Sockets: what comes in is bounded and checked before anything is decoded.
 
+mod complaints;
 pub(crate) mod connection;
 pub mod frame;
 pub mod guard;

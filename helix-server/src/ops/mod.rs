@@ -2,4 +2,5 @@
 
 pub mod fatal;
 pub mod http;
+pub(crate) mod log_limit;
 pub mod metrics;

@@ -21,6 +21,7 @@ use super::hello::{
 use super::reader::{FrameReader, ReadFrameError};
 use super::shared::Shared;
 use super::{Inbound, ReceivePermit};
+use crate::ops::log_limit::LogLimit;
 
 /// How long a connection may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,6 +53,24 @@ enum InboundError {
     Stalled,
 }
 
+/// What is logged about connections before it is known who they are from: anybody can make as many as he likes.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    refused: LogLimit,
+    foreign: LogLimit,
+    nameless: LogLimit,
+    not_accepted: LogLimit,
+}
+
+impl Complaints {
+    fn about(&self, error: &InboundError) -> &LogLimit {
+        match error {
+            InboundError::Refused(_) => &self.refused,
+            _ => &self.foreign,
+        }
+    }
+}
+
 impl From<io::Error> for InboundError {
     fn from(error: io::Error) -> Self {
         Self::Read(error.into())
@@ -74,13 +93,20 @@ pub(super) async fn accept(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!("can't accept a connection of another node: {error}");
+                if let Some(suppressed) = shared.complaints.not_accepted.admit() {
+                    tracing::warn!(suppressed, "can't accept a connection of another node: {error}");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Ok(permit) = Arc::clone(&hellos).try_acquire_owned() else {
-            tracing::warn!("too many connections that do not say who they are: one is closed");
+            if let Some(suppressed) = shared.complaints.nameless.admit() {
+                tracing::warn!(
+                    suppressed,
+                    "too many connections that do not say who they are: one is closed"
+                );
+            }
             continue;
         };
         let (shared, data_runtime, stop) = (Arc::clone(&shared), data_runtime.clone(), stop.clone());
@@ -106,11 +132,19 @@ async fn introduce(
         Ok(Ok(introduced)) => introduced,
         Ok(Err(InboundError::Refused(Refusal::NoCluster))) => return,
         Ok(Err(error)) => {
-            tracing::warn!(address, "a connection of another node was not accepted: {error}");
+            if let Some(suppressed) = shared.complaints.about(&error).admit() {
+                tracing::warn!(address, suppressed, "a connection of another node was not accepted: {error}");
+            }
             return;
         }
         Err(_) => {
-            tracing::warn!(address, "a connection was closed because it did not say who it is");
+            if let Some(suppressed) = shared.complaints.nameless.admit() {
+                tracing::warn!(
+                    address,
+                    suppressed,
+                    "a connection was closed because it did not say who it is"
+                );
+            }
             return;
         }
     };

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::heartbeats::HeartbeatService;
 use super::hello::{Hello, Identity, Lane, Refusal, admit};
+use super::inbound::Complaints;
 use super::link::Link;
 use super::{PeerEvents, PeerLimits};
 use crate::durable::founded::FoundedCluster;
@@ -62,6 +63,7 @@ pub(super) struct Shared {
     pub(super) stop: watch::Sender<bool>,
     /// Messages that nobody could be found for, or that came under a wrong name.
     pub(super) misdirected: AtomicU64,
+    pub(super) complaints: Complaints,
     me: ArcSwap<Identity>,
     links: HashMap<NodeId, Arc<Link>>,
     /// Where each disk is reached.
@@ -92,6 +94,7 @@ impl Shared {
             receive_budget: Arc::new(Semaphore::new(limits.receive_budget_bytes.min(Semaphore::MAX_PERMITS))),
             stop: watch::Sender::new(false),
             misdirected: AtomicU64::new(0),
+            complaints: Complaints::default(),
             me: ArcSwap::from_pointee(me),
             links,
             routes: ArcSwap::default(),
