@@ -3,6 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use helix_server::api::table::SERVED;
+use helix_server::net::frame::head_version;
 use helix_server::net::guard::{GuardLimits, check};
 use kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
@@ -21,7 +22,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
     DescribeClusterRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, TopicName, TransactionalId,
+    OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, RequestHeader, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
@@ -294,6 +295,19 @@ fn describe_cluster(version: i16) -> DescribeClusterRequest {
         request.include_fenced_brokers = true;
     }
     tags!(request, true)
+}
+
+/// A whole frame: length, header, body.
+pub(crate) fn framed(key: ApiKey, version: i16, body: &[u8]) -> Vec<u8> {
+    let header = RequestHeader::default()
+        .with_request_api_key(key as i16)
+        .with_request_api_version(version)
+        .with_correlation_id(7)
+        .with_client_id(Some(StrBytes::from_static_str("client")));
+    let mut frame = BytesMut::new();
+    header.encode(&mut frame, head_version(key as i16, version)).expect("a header can be encoded");
+    frame.extend_from_slice(body);
+    [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
 }
 
 /// Decodes a body and says how many bytes were left; `None` is a clean error.

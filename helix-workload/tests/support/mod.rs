@@ -27,6 +27,12 @@ impl<T, E: Display> OrPanic<T> for Result<T, E> {
     }
 }
 
+/// Says whether a promise about time was kept. It is not asserted, because the machine may be busy with something else.
+pub(crate) fn promise(promised: &str, measured: &str, kept: bool) {
+    let verdict = if kept { "kept" } else { "MISSED" };
+    line(&format!("promise: {promised}; measured: {measured}; {verdict}"));
+}
+
 /// An environment variable, or what is right when it is not set.
 pub(crate) fn variable<T: FromStr>(name: &str, default: T) -> T {
     match std::env::var(name) {

@@ -9,6 +9,10 @@ const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 /// The magic is followed by two version numbers of 4 bytes each.
 const XERIAL_HEADER_BYTES: usize = 16;
 
+/// No snappy block grows by more: its densest element makes 64 bytes of 3. What claims more is not decompressed, so that a few
+/// bytes can't ask for [`MAX_DECOMPRESSED_BYTES`](super::MAX_DECOMPRESSED_BYTES).
+const MAX_SNAPPY_GROWTH: usize = 22;
+
 /// The decompressed records as a buffered stream.
 pub(super) fn open<'a>(
     compression: Compression,
@@ -38,8 +42,11 @@ pub(super) fn open<'a>(
 fn snappy_block(block: &[u8], limit_bytes: u64) -> io::Result<Vec<u8>> {
     let invalid = |error: snap::Error| io::Error::new(io::ErrorKind::InvalidData, error);
     let length = snap::raw::decompress_len(block).map_err(invalid)?;
-    if length as u64 > limit_bytes {
-        let reason = format!("a snappy block of {length} bytes is larger than {limit_bytes} bytes");
+    if length as u64 > limit_bytes || length > block.len().saturating_mul(MAX_SNAPPY_GROWTH) {
+        let reason = format!(
+            "a snappy block of {} bytes claims to hold {length} bytes, more than it can or than {limit_bytes}",
+            block.len()
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     snap::raw::Decoder::new().decompress_vec(block).map_err(invalid)

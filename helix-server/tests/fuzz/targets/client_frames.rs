@@ -5,18 +5,18 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use helix_server::api::{self, Outcome, table};
 use helix_server::net::frame::{self, RequestHead};
 use helix_server::net::reader::FrameReader;
 use helix_server::net::skeleton::{self, Skeleton};
-use kafka_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse, RequestHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse};
+use kafka_protocol::protocol::Decodable;
 use tokio::runtime::Runtime;
 
 use super::{batches, record_batches};
 use crate::support::allocations::within;
-use crate::support::requests::{encoded, every_version, guard_holds, sample};
+use crate::support::requests::{encoded, every_version, framed, guard_holds, sample};
 use crate::target::Target;
 
 pub(crate) const TARGET: Target = Target { name: "client_frames", run, seeds };
@@ -120,16 +120,4 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.push(framed(ApiKey::Produce, 8, &encoded(&request, 8)));
     }
     seeds
-}
-
-fn framed(key: ApiKey, version: i16, body: &[u8]) -> Vec<u8> {
-    let header = RequestHeader::default()
-        .with_request_api_key(key as i16)
-        .with_request_api_version(version)
-        .with_correlation_id(7)
-        .with_client_id(Some(StrBytes::from_static_str("client")));
-    let mut frame = BytesMut::new();
-    header.encode(&mut frame, frame::head_version(key as i16, version)).unwrap();
-    frame.extend_from_slice(body);
-    [&u32::try_from(frame.len()).unwrap().to_be_bytes()[..], &frame].concat()
 }
