@@ -11,6 +11,7 @@ use tracing::{error, warn};
 use super::complaints::Complaints;
 use super::connection;
 use crate::broker::Broker;
+use crate::ops::metrics::Metrics;
 
 /// Pause after accepting failed, for instance because all file descriptors are in use.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -26,7 +27,7 @@ pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: wa
     loop {
         tokio::select! {
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
-            Some(ended) = connections.join_next() => note_panic(ended, &broker),
+            Some(ended) = connections.join_next() => note_panic(ended, broker.metrics()),
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     if connections.len() >= max_connections {
@@ -49,14 +50,14 @@ pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: wa
         }
     }
     drop(listener);
-    drain(connections, &broker).await;
+    drain(connections, broker.metrics()).await;
 }
 
 /// The connections have been told to stop by the same signal.
-async fn drain(mut connections: JoinSet<()>, broker: &Broker) {
+async fn drain(mut connections: JoinSet<()>, metrics: &Metrics) {
     let all = async {
         while let Some(ended) = connections.join_next().await {
-            note_panic(ended, broker);
+            note_panic(ended, metrics);
         }
     };
     if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
@@ -68,11 +69,39 @@ async fn drain(mut connections: JoinSet<()>, broker: &Broker) {
     connections.shutdown().await;
 }
 
-fn note_panic(ended: Result<(), JoinError>, broker: &Broker) {
+fn note_panic(ended: Result<(), JoinError>, metrics: &Metrics) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        broker.metrics().panic_caught();
+        metrics.panic_caught();
         error!(%error, "a connection ended by a panic, which is a bug; other connections go on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_answer_are_waited_for_and_others_are_not() {
+        let answered = Arc::new(AtomicU32::new(0));
+        let mut connections = JoinSet::new();
+        for _ in 0..3 {
+            let answered = Arc::clone(&answered);
+            connections.spawn(async move {
+                sleep(DRAIN_LIMIT / 2).await;
+                answered.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        connections.spawn(pending());
+        let (begun, metrics) = (Instant::now(), Metrics::new([]));
+        drain(connections, &metrics).await;
+        assert_eq!(answered.load(Ordering::Relaxed), 3);
+        assert_eq!(begun.elapsed(), DRAIN_LIMIT, "the clock of the test stands still");
     }
 }

@@ -210,7 +210,7 @@ fn next_record(wal: &Wal, group: GroupId, variant: u8, size: usize) -> Record {
         wal.bounds(group).map_or((Index(0), Term(0), Offset(0)), |bounds| {
             (bounds.last_index, bounds.last_term, bounds.next_offset)
         });
-    let term = if variant % 2 == 0 { Term(last_term.0.max(1)) } else { last_term.next() };
+    let term = if variant.is_multiple_of(2) { Term(last_term.0.max(1)) } else { last_term.next() };
     let entry = RecordKind::Entry { tag: variant };
     let (kind, index, term, prev_term) = match variant {
         0 | 1 => (entry, last_index.next(), term, last_term),
@@ -262,7 +262,7 @@ fn ask(wal: &Wal, group: GroupId) {
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     let write: Vec<u8> = (0..24)
-        .flat_map(|n: u8| [APPEND, n.wrapping_mul(5), 20 + n, if n % 3 == 0 { IDLE } else { CRASH }])
+        .flat_map(|n: u8| [APPEND, n.wrapping_mul(5), 20 + n, if n.is_multiple_of(3) { IDLE } else { CRASH }])
         .collect();
     let damage =
         [OVERWRITE, 0, 100, 0, 4, 1, 2, 3, 4, OVERWRITE, 1, 0xb8, 0x0f, 8, 0xff, 0, 0, 0, 0, 0, 0, 1];

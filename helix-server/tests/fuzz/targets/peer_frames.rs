@@ -45,7 +45,7 @@ fn run(input: &[u8]) {
         RAFT => {
             let Some((length, rest)) = rest.split_first_chunk() else { return };
             let (meta, payloads) = rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()));
-            check_raft(meta, Bytes::copy_from_slice(payloads));
+            check_raft(meta, &Bytes::copy_from_slice(payloads));
         }
         _ => conversation(rest),
     }
@@ -68,7 +68,7 @@ fn stream(input: &[u8]) {
             FrameKind::Hello => check_hello(&meta),
             FrameKind::HelloAnswer => check_hello_answer(&meta),
             FrameKind::Control => drop(check_control(&meta)),
-            FrameKind::Raft => check_raft(&meta, payloads),
+            FrameKind::Raft => check_raft(&meta, &payloads),
         }
         rest = next;
     }
@@ -110,13 +110,13 @@ fn check_control(meta: &[u8]) -> Option<ControlMessage> {
 }
 
 /// Each message has one encoding; its entries come back from the log as they went in.
-fn check_raft(meta: &[u8], payloads: Bytes) {
+fn check_raft(meta: &[u8], payloads: &Bytes) {
     let decoded = within(fair_share(meta.len() + payloads.len()), || codec::decode(meta, payloads.clone()));
     let Ok(message) = decoded else { return };
     let (mut meta_again, mut payloads_again) = (BytesMut::new(), Vec::new());
     codec::encode(&message, &mut meta_again, &mut payloads_again);
     assert_eq!(&meta_again[..], meta);
-    assert_eq!(payloads_again.concat(), payloads);
+    assert_eq!(payloads_again.concat(), *payloads);
     if let MessageBody::Append(append) = &message.body {
         for entry in &append.entries {
             let base_offset = match &entry.body {
