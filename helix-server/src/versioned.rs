@@ -21,6 +21,9 @@ pub enum VersionedError {
     /// The bytes do not form a value.
     #[error("the value is damaged: {0}")]
     Damaged(#[from] postcard::Error),
+    /// The bytes form a value that nobody has ever encoded.
+    #[error("the value contradicts itself, so it is damaged although it can be decoded")]
+    Contradiction,
     /// No bytes at all.
     #[error("the value is empty")]
     Empty,

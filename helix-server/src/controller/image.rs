@@ -17,6 +17,10 @@ use super::commands::{
 use super::placement;
 use crate::ids::NodeId;
 
+/// No cluster ever gives out as many ids; a checkpoint that says so is damaged.
+const GROUPS_END: u64 = 1 << 62;
+const PRODUCER_IDS_END: i64 = 1 << 62;
+
 /// One replica of a partition: the broker and the disk that holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaPlace {
@@ -66,10 +70,15 @@ impl ClusterImage {
         Self { next_group: 1, ..Self::default() }
     }
 
-    /// Rebuilds what is not stored, after decoding.
-    pub fn reindexed(mut self) -> Self {
+    /// Rebuilds what is not stored, after decoding. `None` if commands can't have led to such an image.
+    pub fn reindexed(mut self) -> Option<Self> {
         self.names = self.topics.values().map(|t| (t.name.clone(), t.topic_id)).collect();
-        self
+        let credible = self.names.len() == self.topics.len()
+            && self.topics.iter().all(|(id, topic)| *id == topic.topic_id && has_replicas(topic))
+            && self.brokers.iter().all(|(node, broker)| *node == broker.node)
+            && self.next_group < GROUPS_END
+            && (0..PRODUCER_IDS_END).contains(&self.next_producer_id);
+        credible.then_some(self)
     }
 
     /// Registered brokers, by node id.
@@ -151,9 +160,10 @@ impl ClusterImage {
     }
 
     fn create_topic(&mut self, topic: NewTopic) -> CommandResult {
-        if let Some(existing) = self.topic_named(&topic.name) {
+        let same_id = self.topics.get(&topic.topic_id);
+        if let Some(existing) = self.topic_named(&topic.name).or(same_id) {
             // The same creation once more, because its first answer was lost: it has succeeded.
-            return if existing.topic_id == topic.topic_id {
+            return if existing.topic_id == topic.topic_id && existing.name == topic.name {
                 Ok(created(existing))
             } else {
                 Err(CommandError::TopicExists { name: topic.name })
@@ -266,6 +276,11 @@ impl ClusterImage {
     }
 }
 
+/// At least one partition, and at least one replica of each.
+fn has_replicas(topic: &TopicImage) -> bool {
+    !topic.partitions.is_empty() && topic.partitions.iter().all(|partition| !partition.replicas.is_empty())
+}
+
 fn check_partition_count(requested: i64) -> Result<(), CommandError> {
     if requested > i64::from(MAX_TOPIC_PARTITIONS) {
         return Err(CommandError::TooManyPartitions { requested, limit: MAX_TOPIC_PARTITIONS });
@@ -356,7 +371,7 @@ mod tests {
         let mut image = cluster();
         image.apply(topic("a", 2, 3)).unwrap();
         image.apply(MetadataCommand::AllocateProducerIds { count: 1000 }).unwrap();
-        let restored = decode::<ClusterImage>(&encode(&image)).unwrap().reindexed();
+        let restored = decode::<ClusterImage>(&encode(&image)).unwrap().reindexed().unwrap();
         assert_eq!(restored, image);
         assert!(restored.topic_named("a").is_some());
     }

@@ -31,9 +31,10 @@ impl MetadataMachine {
     /// Takes over a checkpoint as of `index`.
     ///
     /// # Errors
-    /// When the checkpoint cannot be decoded.
+    /// When the checkpoint cannot be decoded, or contradicts itself.
     pub fn restore(&mut self, index: Index, checkpoint: &[u8]) -> Result<(), VersionedError> {
-        self.image = decode::<ClusterImage>(checkpoint)?.reindexed();
+        let image = decode::<ClusterImage>(checkpoint)?;
+        self.image = image.reindexed().ok_or(VersionedError::Contradiction)?;
         self.dirty = true;
         self.publish(index);
         Ok(())

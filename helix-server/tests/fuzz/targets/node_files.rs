@@ -58,7 +58,7 @@ fn run(input: &[u8]) {
         CHECKPOINT => drop(within(fair_share(rest), || PartitionCheckpoint::decode(rest, 0))),
         PRODUCERS => producers(rest),
         EPOCHS => epochs(rest),
-        COMMANDS => commands(&mut machine(), rest),
+        COMMANDS => commands(Node::new(), rest),
         _ => image(rest),
     }
 }
@@ -143,38 +143,47 @@ fn epochs(bytes: &[u8]) {
     }
 }
 
-fn machine() -> MetadataMachine {
-    let applied = tokio::sync::watch::Sender::new(Index(0));
-    MetadataMachine::new(Arc::new(ArcSwap::from_pointee(ClusterImage::empty())), applied)
+/// A node's copy of the metadata, and what its requests see of it.
+struct Node {
+    machine: MetadataMachine,
+    published: Arc<ArcSwap<ClusterImage>>,
 }
 
-/// Commands with their lengths in front. Every node that applies them has the same image, and so has one that reads a
-/// checkpoint of it.
-fn commands(machine: &mut MetadataMachine, input: &[u8]) {
+impl Node {
+    fn new() -> Self {
+        let published = Arc::new(ArcSwap::from_pointee(ClusterImage::empty()));
+        let machine = MetadataMachine::new(Arc::clone(&published), tokio::sync::watch::Sender::new(Index(0)));
+        Self { machine, published }
+    }
+}
+
+/// Commands with their lengths in front. A node that applies them and one that starts from a checkpoint see the same.
+fn commands(mut node: Node, input: &[u8]) {
     let mut rest = input;
     for index in 1.. {
         let Some((length, behind)) = rest.split_first_chunk() else { break };
         let (command, next) = behind.split_at(usize::from(u16::from_le_bytes(*length)).min(behind.len()));
-        let before = machine.checkpoint();
-        if machine.apply(Index(index), command).is_err() {
-            assert_eq!(machine.checkpoint(), before, "a refused command changed something");
+        let before = node.machine.checkpoint();
+        if node.machine.apply(Index(index), command).is_err() {
+            assert_eq!(node.machine.checkpoint(), before, "a refused command changed something");
         }
-        machine.publish(Index(index));
+        node.machine.publish(Index(index));
         rest = next;
     }
-    let checkpoint = machine.checkpoint();
-    let mut restored = self::machine();
-    restored.restore(Index(1), &checkpoint).expect("its own checkpoint");
-    assert_eq!(restored.checkpoint(), checkpoint);
+    let checkpoint = node.machine.checkpoint();
+    let mut restored = Node::new();
+    restored.machine.restore(Index(1), &checkpoint).expect("its own checkpoint");
+    assert_eq!(restored.machine.checkpoint(), checkpoint);
+    assert_eq!(*restored.published.load(), *node.published.load());
 }
 
 /// The image of a checkpoint, and commands behind it.
 fn image(input: &[u8]) {
     let Some((length, rest)) = input.split_first_chunk() else { return };
     let (checkpoint, rest) = rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()));
-    let mut machine = machine();
-    if within(fair_share(checkpoint), || machine.restore(Index(1), checkpoint)).is_ok() {
-        commands(&mut machine, rest);
+    let mut node = Node::new();
+    if within(fair_share(checkpoint), || node.machine.restore(Index(1), checkpoint)).is_ok() {
+        commands(node, rest);
     }
 }
 
@@ -194,7 +203,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let stored: (u64, i64, i64, &[u8], &[u8]) = (9, 20, 3, &producers, &encoded_epochs);
     let commands: Vec<u8> =
         example_commands().iter().flat_map(|command| with_length(&versioned::encode(command))).collect();
-    let mut machine = machine();
+    let mut machine = Node::new().machine;
     for (index, command) in (1..).zip(example_commands()) {
         let _ = machine.apply(Index(index), &versioned::encode(&command));
     }
