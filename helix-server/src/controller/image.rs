@@ -333,6 +333,22 @@ mod tests {
     }
 
     #[test]
+    fn two_topics_never_share_an_id() {
+        // Otherwise a node that starts from a checkpoint would know fewer names than one that was there.
+        let mut image = cluster();
+        let named = |name: &str| match topic(name, 1, 1) {
+            MetadataCommand::CreateTopic(new) => {
+                MetadataCommand::CreateTopic(NewTopic { topic_id: Uuid::from_u128(5), ..new })
+            }
+            other => other,
+        };
+        let created = image.apply(named("a")).unwrap();
+        assert_eq!(image.apply(named("a")), Ok(created), "once more");
+        image.apply(named("b")).expect_err("another name");
+        assert!(image.topic_named("b").is_none());
+    }
+
+    #[test]
     fn group_ids_are_never_used_again() {
         let mut image = cluster();
         image.apply(topic("a", 4, 3)).unwrap();
