@@ -5,9 +5,14 @@ use std::sync::Arc;
 use helix_wal::{GroupId, Index, ReadLimit, Wal};
 
 use super::batch::{self, TimestampedOffset};
+use super::budget::Budget;
 use super::fetch::FetchError;
 use crate::partition::slices;
 use crate::partition::view::PartitionView;
+
+/// Searches at one time. Each decompresses one batch after the other, and a few bytes of one may stand for
+/// [`batch::MAX_DECOMPRESSED_BYTES`].
+pub const MAX_SEARCHES: usize = 4;
 
 /// The first committed record whose timestamp is at least `target_ms`.
 ///
@@ -15,11 +20,12 @@ use crate::partition::view::PartitionView;
 /// When the WAL cannot give what it should hold.
 pub async fn first_at_or_after(
     wal: &Wal,
+    searches: &Budget,
     view: &Arc<PartitionView>,
     target_ms: i64,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
     let log_start = view.log_start();
-    on_blocking_thread(wal, view, move |wal, group| {
+    on_blocking_thread(wal, searches, view, move |wal, group| {
         let Some(index) = wal.index_at_timestamp(group, target_ms)? else { return Ok(None) };
         search(wal, group, index, |bytes| batch::first_at_or_after(bytes, target_ms, log_start))
     })
@@ -32,9 +38,10 @@ pub async fn first_at_or_after(
 /// When the WAL cannot give what it should hold.
 pub async fn of_max_timestamp(
     wal: &Wal,
+    searches: &Budget,
     view: &Arc<PartitionView>,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
-    on_blocking_thread(wal, view, move |wal, group| {
+    on_blocking_thread(wal, searches, view, move |wal, group| {
         let Some(index) = wal.index_of_max_timestamp(group)? else { return Ok(None) };
         let mut best: Option<TimestampedOffset> = None;
         search(wal, group, index, |bytes| {
@@ -72,11 +79,18 @@ fn search(
 
 async fn on_blocking_thread(
     wal: &Wal,
+    searches: &Budget,
     view: &Arc<PartitionView>,
     work: impl FnOnce(&Wal, GroupId) -> Result<Option<TimestampedOffset>, helix_wal::ReadError> + Send + 'static,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
     let (wal, group, high_watermark) = (wal.clone(), view.group, view.high_watermark());
-    let found = tokio::task::spawn_blocking(move || work(&wal, GroupId(group.0)))
+    let permit = searches.acquire(1).await;
+    let search = move || {
+        // The thread goes on when nobody waits for it any more, and so does its share.
+        let _permit = permit;
+        work(&wal, GroupId(group.0))
+    };
+    let found = tokio::task::spawn_blocking(search)
         .await
         .map_err(|_| FetchError::Stopping)?
         .map_err(|source| FetchError::Wal { group, source })?;

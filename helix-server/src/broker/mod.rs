@@ -47,6 +47,8 @@ pub struct Budgets {
     pub other_requests: Budget,
     /// Bytes of fetch responses until they have left.
     pub fetch: Budget,
+    /// Searches by timestamp that run at one time.
+    pub searches: Budget,
 }
 
 /// Everything a request needs, shared by all connections.

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::api::table::SERVED;
 use crate::broker::budget::Budget;
 use crate::broker::leaders::LeaderTable;
+use crate::broker::lookup::MAX_SEARCHES;
 use crate::broker::partitions::PartitionTable;
 use crate::broker::producer_ids::ProducerIds;
 use crate::broker::{Broker, BrokerParts, Budgets};
@@ -551,6 +552,7 @@ fn broker_parts(
             produce_requests: Budget::new(broker.produce_max_pending_requests),
             other_requests: Budget::new(broker.request_max_pending_bytes),
             fetch: Budget::new(broker.fetch_max_pending_bytes),
+            searches: Budget::new(MAX_SEARCHES),
         },
         metrics: Arc::clone(&parts.metrics),
     }
