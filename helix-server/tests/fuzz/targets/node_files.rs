@@ -58,7 +58,7 @@ fn run(input: &[u8]) {
         CHECKPOINT => drop(within(fair_share(rest), || PartitionCheckpoint::decode(rest, 0))),
         PRODUCERS => producers(rest),
         EPOCHS => epochs(rest),
-        COMMANDS => commands(Node::new(), rest),
+        COMMANDS => commands(rest),
         _ => image(rest),
     }
 }
@@ -158,7 +158,13 @@ impl Node {
 }
 
 /// Commands with their lengths in front. A node that applies them and one that starts from a checkpoint see the same.
-fn commands(mut node: Node, input: &[u8]) {
+fn commands(input: &[u8]) {
+    let mut node = Node::new();
+    apply(&mut node, input);
+    survives_checkpoint(&node);
+}
+
+fn apply(node: &mut Node, input: &[u8]) {
     let mut rest = input;
     for index in 1.. {
         let Some((length, behind)) = rest.split_first_chunk() else { break };
@@ -170,6 +176,9 @@ fn commands(mut node: Node, input: &[u8]) {
         node.machine.publish(Index(index));
         rest = next;
     }
+}
+
+fn survives_checkpoint(node: &Node) {
     let checkpoint = node.machine.checkpoint();
     let mut restored = Node::new();
     restored.machine.restore(Index(1), &checkpoint).expect("its own checkpoint");
@@ -183,7 +192,9 @@ fn image(input: &[u8]) {
     let (checkpoint, rest) = rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()));
     let mut node = Node::new();
     if within(fair_share(checkpoint), || node.machine.restore(Index(1), checkpoint)).is_ok() {
-        commands(node, rest);
+        survives_checkpoint(&node);
+        // From the last number that is believed the next step leads to one that is not, so no checkpoint is taken here.
+        apply(&mut node, rest);
     }
 }
 
