@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use crate::target::Target;
 
 /// Damaged copies made of each input.
-const DAMAGED_COPIES: usize = 30;
+const DAMAGED_COPIES: usize = 10;
 
 impl Target {
     /// Runs everything that is known to be interesting. `corpus` holds a directory for each target.
