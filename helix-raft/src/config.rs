@@ -47,9 +47,10 @@ impl MultiRaftConfig {
 /// What is known of a group when it is added: everything default for a new one but its membership.
 #[derive(Clone, Debug)]
 pub struct GroupOptions<P> {
-    /// Configuration as of `start_index`.
+    /// Configuration as of `start_index`, or as of any index from there to `committed`. A replica that is yet to hear from
+    /// its group need not be in it: it waits for a leader and never campaigns.
     pub membership: Membership,
-    /// Configurations in the log after `start_index`, oldest first, each at its index.
+    /// Configurations in the log after that, oldest first, each at its index.
     pub memberships: Vec<(Index, Membership)>,
     /// Term and vote as they were persisted.
     pub hard_state: HardState,

@@ -5,6 +5,7 @@
 mod election;
 mod follower;
 mod leader;
+mod membership;
 mod output;
 mod replication;
 
@@ -19,8 +20,7 @@ use crate::peers::Context;
 use crate::ready::{ReadRequest, RoleChange};
 use crate::rng::{Rng, mix};
 use crate::types::{
-    Body, Durability, Entry, GroupId, HardState, Incarnation, Index, Membership, Payload, Position,
-    ReplicaId, Role, Term,
+    Durability, GroupId, HardState, Incarnation, Index, Membership, Payload, Position, ReplicaId, Role, Term,
 };
 
 use follower::Following;
@@ -47,8 +47,12 @@ pub(crate) struct Group<P> {
     recovering: bool,
     log: RaftLog<P>,
     memberships: Memberships,
-    /// Counts the changes of the configuration in force.
+    /// Counts the changes of the configuration in force, and of who is being told that it is out.
     membership_version: u64,
+    /// Index of the committed configuration that the driver knows of.
+    membership_told: Index,
+    /// Some configuration that was in force here had this replica in it.
+    was_member: bool,
     rng: Rng,
 
     hard: HardState,
@@ -92,14 +96,19 @@ impl<P: Payload> Group<P> {
         if hard.term < log.last().term {
             hard = HardState { term: log.last().term, vote: None };
         }
+        let mut memberships = Memberships::new(options.start_index, options.membership, options.memberships);
+        memberships.truncate_from(log.last().index.next());
+        let was_member = memberships.all().any(|membership| membership.contains(cx.me()));
         let mut group = Group {
             id,
             required: options.required,
             recovering: options.recovering,
             following: Following::new(log.committed()),
             log,
-            memberships: Memberships::new(options.membership, options.memberships),
             membership_version: 0,
+            membership_told: memberships.at(options.committed).0,
+            was_member,
+            memberships,
             rng: Rng::new(mix(cx.config.seed ^ mix(id.get())) ^ mix(cx.me().get())),
             hard,
             hard_handed: options.hard_state,
@@ -153,10 +162,6 @@ impl<P: Payload> Group<P> {
         self.memberships.current()
     }
 
-    pub(crate) const fn membership_version(&self) -> u64 {
-        self.membership_version
-    }
-
     pub(crate) const fn log(&self) -> &RaftLog<P> {
         &self.log
     }
@@ -175,7 +180,9 @@ impl<P: Payload> Group<P> {
         let leads = self.role == Role::Leader;
         let mut led_to = if leads { self.membership().members() } else { Vec::new() };
         led_to.retain(|member| *member != cx.me());
-        let followed = self.leader.filter(|_| self.role == Role::Follower);
+        // The leader of a group does not count whom it knows to be out of it; who has not heard of being in it yet follows.
+        let out = self.was_member && !self.membership().contains(cx.me());
+        let followed = self.leader.filter(|_| self.role == Role::Follower && !out);
         Contribution { term: self.hard.term, led_to, followed }
     }
 
@@ -203,6 +210,9 @@ impl<P: Payload> Group<P> {
             leading.see_incarnation(message.from, message.from_incarnation);
         }
         match &message.body {
+            // From a replica that was removed and does not know it. One that has just become a voter can do without this vote.
+            MessageBody::Vote { .. }
+                if !self.membership().is_voter(message.from) && self.has_live_leader(cx) => {}
             MessageBody::PreVote { .. } => self.on_pre_vote(cx, message),
             MessageBody::PreVoteAnswer { granted: true } => self.on_pre_vote_granted(cx, &message),
             _ if message.term < self.hard.term => self.on_old_term(cx, &message),
@@ -260,7 +270,7 @@ impl<P: Payload> Group<P> {
             MessageBody::InstallStart { start } => self.on_install_start(cx, from, start),
             MessageBody::TimeoutNow => self.on_timeout_now(cx, from),
             MessageBody::AppendAnswer(answer) => self.on_append_answer(cx, from, &answer),
-            MessageBody::InstallStartAnswer { index } => self.on_install_start_answer(cx, from, index),
+            MessageBody::InstallStartAnswer { index } => self.on_install_start_answer(from, index),
             MessageBody::PreVote { .. } => {}
         }
     }
@@ -321,8 +331,9 @@ impl<P: Payload> Group<P> {
     }
 
     pub(crate) fn append_failed(&mut self, cx: &Context) {
-        if let Some(cut) = self.log.drop_unstored() {
-            self.roll_back_memberships(cut);
+        if self.log.drop_unstored().is_some_and(|cut| self.roll_back_memberships(cut)) {
+            self.membership_version += 1;
+            self.rearm(cx);
         }
         self.following.verified = self.following.verified.min(self.log.last().index);
         // A candidate has claimed what it does not hold any more, and must not win by it.
@@ -382,40 +393,5 @@ impl<P: Payload> Group<P> {
             self.rearm(cx);
             self.reconsider_pre_vote(cx);
         }
-    }
-
-    // ------------------------------------------------------------------------------------------------------------
-    // The configuration
-
-    fn membership_changed(&mut self, cx: &Context) {
-        self.membership_version += 1;
-        let members = self.membership().members();
-        let next = self.log.last().index.next();
-        if let Some(leading) = &mut self.leading {
-            leading.set_members(cx, &members, next);
-            self.check_quorum_contact(cx);
-        } else {
-            self.rearm(cx);
-        }
-    }
-
-    fn roll_back_memberships(&mut self, from: Index) -> bool {
-        let rolled_back = self.memberships.truncate_from(from);
-        if rolled_back {
-            self.membership_version += 1;
-        }
-        rolled_back
-    }
-
-    fn note_memberships(&mut self, entries: &[Entry<P>]) -> bool {
-        let mut changed = false;
-        for entry in entries {
-            if let Body::Membership(membership) = &entry.body {
-                self.memberships.push(entry.index, membership.clone());
-                self.log.want_sync(entry.index);
-                changed = true;
-            }
-        }
-        changed
     }
 }

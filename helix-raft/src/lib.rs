@@ -41,6 +41,7 @@ mod group;
 mod heartbeat;
 mod inflights;
 mod log;
+mod membership;
 mod memberships;
 mod message;
 mod multi;
@@ -59,10 +60,13 @@ pub use digest::group_digest;
 pub use heartbeat::{
     DigestSource, Heartbeat, HeartbeatAnswer, HeartbeatEvent, HeartbeatOptions, Heartbeats, Wake,
 };
+pub use membership::ChangeError;
 pub use message::{Append, AppendAnswer, AppendResult, Message, MessageBody, Start};
 pub use multi::{MultiRaft, StepOutcome};
 pub use peers::Liveness;
-pub use ready::{CommittedRange, ReadRequest, Ready, ReplicaProgress, RoleChange, Status};
+pub use ready::{
+    CommittedMembership, CommittedRange, ReadRequest, Ready, ReplicaProgress, RoleChange, Status,
+};
 pub use terms::term_runs;
 pub use types::{
     BUCKETS, Body, Bucket, Durability, ENTRY_OVERHEAD_BYTES, Entry, GroupId, HardState, Incarnation, Index,

@@ -4,17 +4,42 @@ use crate::types::{Index, Membership};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Memberships {
-    base: Membership,
+    base: (Index, Membership),
     changes: Vec<(Index, Membership)>,
 }
 
 impl Memberships {
-    pub(crate) const fn new(base: Membership, changes: Vec<(Index, Membership)>) -> Memberships {
-        Memberships { base, changes }
+    /// `base` is in force at `index`, where the log begins; `changes` follow, oldest first.
+    pub(crate) const fn new(
+        index: Index,
+        base: Membership,
+        changes: Vec<(Index, Membership)>,
+    ) -> Memberships {
+        Memberships { base: (index, base), changes }
+    }
+
+    fn last(&self) -> &(Index, Membership) {
+        self.changes.last().unwrap_or(&self.base)
     }
 
     pub(crate) fn current(&self) -> &Membership {
-        self.changes.last().map_or(&self.base, |change| &change.1)
+        &self.last().1
+    }
+
+    /// Where the configuration in force was appended.
+    pub(crate) fn current_index(&self) -> Index {
+        self.last().0
+    }
+
+    /// The configuration in force at `index`, and where it was appended.
+    pub(crate) fn at(&self, index: Index) -> &(Index, Membership) {
+        let before = self.changes.partition_point(|change| change.0 <= index);
+        self.changes[..before].last().unwrap_or(&self.base)
+    }
+
+    /// Every configuration that is known, oldest first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Membership> {
+        std::iter::once(&self.base).chain(&self.changes).map(|change| &change.1)
     }
 
     pub(crate) fn push(&mut self, index: Index, membership: Membership) {
@@ -32,8 +57,8 @@ impl Memberships {
     /// Folds the changes up to `index` into the base.
     pub(crate) fn move_start(&mut self, index: Index) {
         let folded = self.changes.partition_point(|change| change.0 <= index);
-        if let Some((_, membership)) = self.changes.drain(..folded).next_back() {
-            self.base = membership;
+        if let Some(newest) = self.changes.drain(..folded).next_back() {
+            self.base = newest;
         }
     }
 

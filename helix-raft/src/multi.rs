@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::{AddGroupError, GroupOptions, MultiRaftConfig, ProposeError, TransferError};
 use crate::digest::{Contribution, Digests};
 use crate::group::{Group, Standing};
+use crate::membership::ChangeError;
 use crate::message::{Message, Start};
 use crate::peers::{Context, Liveness, Seen};
 use crate::ready::{Ready, Status};
 use crate::types::{
-    Bucket, Durability, Entry, GroupId, HardState, Incarnation, Index, Payload, Position, ReplicaId, Term,
+    Bucket, Durability, Entry, GroupId, HardState, Incarnation, Index, Membership, Payload, Position,
+    ReplicaId, Term,
 };
 
 /// What became of a message.
@@ -34,8 +36,7 @@ struct Slot<P> {
     /// What the contribution was made from.
     standing: Option<Standing>,
     contribution: Contribution,
-    membership_version: u64,
-    /// The members besides this replica, as they stand in the index by replica.
+    /// Whose nodes matter to this group, as they stand in the index by replica.
     shared_with: Vec<ReplicaId>,
     tail_bytes: usize,
     last_used: u64,
@@ -100,7 +101,6 @@ impl<P: Payload> MultiRaft<P> {
             queued: false,
             standing: None,
             contribution: Contribution::default(),
-            membership_version: u64::MAX,
             shared_with: Vec::new(),
             tail_bytes: 0,
             last_used: 0,
@@ -158,9 +158,9 @@ impl<P: Payload> MultiRaft<P> {
             let contribution = slot.group.contribution(&self.cx);
             self.digests.replace(id, &slot.contribution, &contribution);
             slot.contribution = contribution;
+            self.settle_audience(id);
         }
         self.settle_tail(id);
-        self.settle_members(id);
     }
 
     fn settle_tail(&mut self, id: GroupId) {
@@ -181,20 +181,14 @@ impl<P: Payload> MultiRaft<P> {
         slot.tail_bytes = bytes;
     }
 
-    fn settle_members(&mut self, id: GroupId) {
-        let me = self.cx.me();
+    fn settle_audience(&mut self, id: GroupId) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        if slot.membership_version == slot.group.membership_version() {
-            return;
-        }
-        slot.membership_version = slot.group.membership_version();
-        let mut members = slot.group.membership().members();
-        members.retain(|member| *member != me);
-        let before = std::mem::replace(&mut slot.shared_with, members.clone());
-        for replica in before.iter().filter(|replica| !members.contains(replica)) {
+        let audience = slot.group.audience(&self.cx);
+        let before = std::mem::replace(&mut slot.shared_with, audience.clone());
+        for replica in before.iter().filter(|replica| !audience.contains(replica)) {
             self.unshare(*replica, id);
         }
-        for replica in members {
+        for replica in audience {
             self.shared.entry(replica).or_default().insert(id);
         }
     }
@@ -254,6 +248,32 @@ impl<P: Payload> MultiRaft<P> {
     /// If this replica does not lead the group, or `to` cannot.
     pub fn transfer_leadership(&mut self, id: GroupId, to: ReplicaId) -> Result<(), TransferError> {
         self.with(id, |group, cx| group.transfer_leadership(cx, to)).ok_or(TransferError::UnknownGroup(id))?
+    }
+
+    /// Changes the members of a group led from here to `target` (which has no outgoing voters). Returns where the first
+    /// configuration on the way is appended: a joint one if voters change, which the leader, this or a later one, leaves by
+    /// itself once it is committed. [`Ready::membership`] tells when. A new voter has to be a learner first; a leader that is
+    /// not among the voters hands over at the end.
+    ///
+    /// # Errors
+    ///
+    /// If this replica does not lead the group, the last change is not through, or a new voter is not fit yet: all of these
+    /// pass with time, but for a target that makes no configuration.
+    pub fn change_membership(&mut self, id: GroupId, target: &Membership) -> Result<Index, ChangeError> {
+        self.with(id, |group, cx| group.change_membership(cx, target)).ok_or(ChangeError::UnknownGroup(id))?
+    }
+
+    /// The configuration of a group as of `index`, if its log reaches there: what belongs into a `Start` or a
+    /// checkpoint of that index.
+    pub fn membership_at(&self, id: GroupId, index: Index) -> Option<Membership> {
+        self.slots.get(&id)?.group.membership_at(index).cloned()
+    }
+
+    /// Whether the configuration in force excludes this replica and is committed. If it is not wanted any more either, its
+    /// log of the group may be deleted: now and not later, since it may be added again, or be on its way to be. Its term and
+    /// vote have to stay as long as the group exists.
+    pub fn is_removed(&self, id: GroupId) -> bool {
+        self.slots.get(&id).is_some_and(|slot| slot.group.is_removed(&self.cx))
     }
 
     /// Starts an election, beginning with a pre-vote.

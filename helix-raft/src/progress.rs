@@ -28,6 +28,8 @@ pub(crate) struct Progress {
     pub(crate) reading: Option<Index>,
     /// Number of the last message sent.
     pub(crate) seq: u64,
+    /// Answers to lower numbers are about a log of this replica that has been deleted since.
+    pub(crate) first_seq: u64,
     /// A probe is under way, with this number.
     pub(crate) probe_seq: Option<u64>,
     /// A message that only tells the commit index is under way, with this number.
@@ -56,6 +58,7 @@ impl Progress {
             inflights,
             reading: None,
             seq: 0,
+            first_seq: 0,
             probe_seq: None,
             commit_seq: None,
             commit_sent: Index::ZERO,
@@ -65,6 +68,13 @@ impl Progress {
             recovering: false,
             sound_through: None,
         }
+    }
+
+    /// Counts messages from above `seq` on.
+    pub(crate) const fn numbered_after(mut self, seq: u64) -> Progress {
+        self.seq = seq;
+        self.first_seq = if seq == 0 { 0 } else { seq + 1 };
+        self
     }
 
     pub(crate) const fn next_seq(&mut self) -> u64 {
@@ -87,8 +97,8 @@ impl Progress {
     /// has to be found out again.
     pub(crate) fn reset(&mut self, incarnation: Incarnation) {
         let next = self.matched.next();
-        let seq = self.seq;
-        *self = Progress { seq, ..Progress::new(next, incarnation, self.inflights.clone()) };
+        let (seq, first_seq) = (self.seq, self.first_seq);
+        *self = Progress { seq, first_seq, ..Progress::new(next, incarnation, self.inflights.clone()) };
         self.inflights.clear();
     }
 
@@ -116,6 +126,13 @@ impl Progress {
         self.inflights.free_to(self.matched);
         self.next = self.next.max(self.matched.next());
         news
+    }
+
+    /// The follower's log agrees with the leader's no further than `last`.
+    pub(crate) fn limit_stored(&mut self, last: Index) {
+        self.matched = self.matched.min(last);
+        self.synced = self.synced.min(last);
+        self.commit_known = self.commit_known.min(last);
     }
 
     /// Begins to stream after `received`, of which the follower may hold a part in memory only.
@@ -169,8 +186,11 @@ impl Progress {
         self.silent_ticks = 0;
         self.commit_seq = None;
         self.commit_sent = self.commit_known;
-        if self.state != ProgressState::Replicate || !self.inflights.is_empty() {
-            self.become_probe(self.matched.next());
+        match self.state {
+            // What was found out so far stays true.
+            ProgressState::Probe => self.become_probe(self.next),
+            ProgressState::Replicate if self.inflights.is_empty() && !self.recovering => {}
+            ProgressState::Replicate | ProgressState::Start => self.become_probe(self.matched.next()),
         }
     }
 

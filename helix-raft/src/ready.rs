@@ -28,6 +28,9 @@ pub struct Ready<P> {
     pub need_start: Vec<ReplicaId>,
     /// Replace log and state by this, durably, then call `start_installed`.
     pub install: Option<Start<P>>,
+    /// A configuration became committed. Once one excludes this replica, and it is the one in force here
+    /// ([`MultiRaft::is_removed`](crate::MultiRaft::is_removed)), the data of the group may go.
+    pub membership: Option<CommittedMembership>,
     /// Set when role, term or leader changed.
     pub role_changed: Option<RoleChange>,
     /// This leader has just committed, and handed out for apply, the first entry of its own term.
@@ -51,6 +54,7 @@ impl<P> Ready<P> {
             reads: Vec::new(),
             need_start: Vec::new(),
             install: None,
+            membership: None,
             role_changed: None,
             leader_ready: false,
             sound: false,
@@ -69,11 +73,21 @@ impl<P> Ready<P> {
             && self.reads.is_empty()
             && self.need_start.is_empty()
             && self.install.is_none()
+            && self.membership.is_none()
             && self.role_changed.is_none()
             && !self.leader_ready
             && !self.sound
             && !self.unclean_recovery
     }
+}
+
+/// A configuration that is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedMembership {
+    /// Where it was appended; or where the log began when it was learned from a start.
+    pub index: Index,
+    /// The configuration.
+    pub membership: Membership,
 }
 
 /// Committed entries that have to be read from the WAL before they can be applied.
@@ -138,8 +152,10 @@ pub struct Status {
     pub transferring_to: Option<ReplicaId>,
     /// As a leader: every other member.
     pub progress: Vec<ReplicaProgress>,
-    /// The configuration in force.
+    /// The configuration in force, committed or not.
     pub membership: Membership,
+    /// The last configuration known to be committed.
+    pub committed_membership: CommittedMembership,
 }
 
 /// How far a follower is, as its leader knows.

@@ -205,6 +205,29 @@ impl Membership {
         distinct(self.voters.iter().chain(&self.outgoing).chain(&self.learners))
     }
 
+    /// Whether a change of voters is under way: majorities of both halves are needed.
+    pub const fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// The configuration that follows a joint one.
+    #[must_use]
+    pub fn left(&self) -> Membership {
+        Membership { outgoing: Vec::new(), ..self.clone() }
+    }
+
+    /// The configuration with `new` in the place of `old`, in the order of preference too. For a lost disk, `new` being
+    /// the replica id of the empty one, and a learner so far.
+    #[must_use]
+    pub fn replacing(&self, old: ReplicaId, new: ReplicaId) -> Membership {
+        let mut target = self.clone();
+        target.learners.retain(|learner| *learner != new && *learner != old);
+        for voter in target.voters.iter_mut().filter(|voter| **voter == old) {
+            *voter = new;
+        }
+        target
+    }
+
     /// Whether `replica` decides alone.
     pub fn is_sole_voter(&self, replica: ReplicaId) -> bool {
         self.is_voter(replica) && self.all_voters().len() == 1

@@ -152,7 +152,7 @@ impl<P: Payload> Group<P> {
         }
         if self.has_live_leader(cx) {
             if self.role == Role::Leader {
-                self.greet(cx, message.from);
+                self.answer_stray(cx, message.from);
             } else {
                 self.deferred_pre_vote = Some(message);
             }
@@ -189,10 +189,9 @@ impl<P: Payload> Group<P> {
             self.votes.clear();
             self.restart_timer(cx);
         }
+        // Who is refused here for its log was so before, when it asked whether to ask: no second move is due. Answering one election by
+        // the next, two replicas could depose each other for ever.
         self.send(cx, from, MessageBody::VoteAnswer { granted });
-        if !covered {
-            self.campaign_instead(cx);
-        }
     }
 
     pub(super) fn on_timeout_now(&mut self, cx: &Context, from: ReplicaId) {

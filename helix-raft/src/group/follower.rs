@@ -2,6 +2,7 @@
 
 use crate::group::Group;
 use crate::log::Offer;
+use crate::memberships::Memberships;
 use crate::message::{Append, AppendAnswer, AppendResult, MessageBody, Start};
 use crate::peers::Context;
 use crate::types::{Durability, Index, Membership, Payload, Position, ReplicaId, Role};
@@ -199,7 +200,7 @@ impl<P: Payload> Group<P> {
         };
         self.following.install = None;
         self.log.restart_at(start);
-        self.memberships = crate::memberships::Memberships::new(membership, Vec::new());
+        self.memberships = Memberships::new(start.index, membership, Vec::new());
         self.following.verified = start.index;
         self.membership_changed(cx);
         if let Some(leader) = self.leader.filter(|_| self.role == Role::Follower) {

@@ -24,6 +24,10 @@ struct Transfer {
 #[derive(Clone, Debug)]
 pub(super) struct Leading {
     pub(super) progress: BTreeMap<ReplicaId, Progress>,
+    /// Replicas that are members no more and are yet to learn of it, and for how many ticks they are told.
+    departing: BTreeMap<ReplicaId, u32>,
+    /// Highest number of a message to any replica that was let go: who comes back counts on from there.
+    last_seq: u64,
     /// The first entry of this term.
     first_index: Index,
     /// That entry is committed and handed out for apply.
@@ -35,13 +39,55 @@ pub(super) struct Leading {
 
 impl Leading {
     pub(super) fn set_members(&mut self, cx: &Context, members: &[ReplicaId], next: Index) {
-        self.progress.retain(|replica, _| members.contains(replica));
-        for member in members.iter().filter(|member| **member != cx.me()) {
-            self.progress.entry(*member).or_insert_with(|| {
-                let inflights = Inflights::new(cx.config.max_inflight_appends, cx.config.max_inflight_bytes);
-                Progress::new(next, cx.incarnation_of(*member), inflights)
-            });
+        for replica in self.progress.keys().filter(|replica| !members.contains(replica)) {
+            self.departing.entry(*replica).or_insert(2 * cx.config.election_timeout_ticks);
         }
+        for member in members {
+            if self.departing.remove(member).is_some() {
+                // It may have deleted its log meanwhile.
+                self.forget(*member);
+            }
+        }
+        for member in members.iter().filter(|member| **member != cx.me()) {
+            self.admit(cx, *member, next);
+        }
+    }
+
+    /// `replica` was removed and does not know: tells it for a while.
+    pub(super) fn tell_removed(&mut self, cx: &Context, replica: ReplicaId, next: Index) {
+        self.departing.entry(replica).or_insert(2 * cx.config.election_timeout_ticks);
+        self.admit(cx, replica, next);
+    }
+
+    fn admit(&mut self, cx: &Context, replica: ReplicaId, next: Index) {
+        self.progress.entry(replica).or_insert_with(|| {
+            let inflights = Inflights::new(cx.config.max_inflight_appends, cx.config.max_inflight_bytes);
+            Progress::new(next, cx.incarnation_of(replica), inflights).numbered_after(self.last_seq)
+        });
+    }
+
+    fn forget(&mut self, replica: ReplicaId) {
+        if let Some(progress) = self.progress.remove(&replica) {
+            self.last_seq = self.last_seq.max(progress.seq);
+        }
+    }
+
+    /// Lets go of who knows, or had the time to learn, that the configuration appended at `index` is without it.
+    pub(super) fn let_go(&mut self, index: Index) -> bool {
+        let informed = |replica: &ReplicaId| {
+            self.progress.get(replica).is_none_or(|progress| progress.commit_known >= index)
+        };
+        let gone: Vec<ReplicaId> = self
+            .departing
+            .iter()
+            .filter(|(replica, ticks)| **ticks == 0 || informed(replica))
+            .map(|(replica, _)| *replica)
+            .collect();
+        for replica in &gone {
+            self.departing.remove(replica);
+            self.forget(*replica);
+        }
+        !gone.is_empty()
     }
 
     /// A message of `replica` carries `incarnation`: if it is a new one, its process has started anew.
@@ -58,6 +104,7 @@ impl Leading {
         let (last, committed) = (log.last().index, log.committed());
         self.transfer.is_some()
             || self.contact_ticks_left.is_some()
+            || !self.departing.is_empty()
             || self
                 .progress
                 .iter()
@@ -70,6 +117,11 @@ impl Leading {
 
     pub(super) fn transferring_to(&self) -> Option<ReplicaId> {
         self.transfer.map(|transfer| transfer.to)
+    }
+
+    pub(super) fn begin_transfer(&mut self, cx: &Context, to: ReplicaId) {
+        let ticks_left = cx.config.election_timeout_ticks.max(1);
+        self.transfer = Some(Transfer { to, ticks_left, told: None });
     }
 }
 
@@ -84,6 +136,8 @@ impl<P: Payload> Group<P> {
         let first_index = self.log.last().index.next();
         let mut leading = Leading {
             progress: BTreeMap::new(),
+            departing: BTreeMap::new(),
+            last_seq: 0,
             first_index,
             ready: false,
             transfer: None,
@@ -95,7 +149,7 @@ impl<P: Payload> Group<P> {
         self.check_quorum_contact(cx);
     }
 
-    fn push_own(&mut self, body: Body<P>) -> Position {
+    pub(super) fn push_own(&mut self, body: Body<P>) -> Position {
         let last = self.log.last();
         let entry = Entry { index: last.index.next(), term: self.hard.term, prev_term: last.term, body };
         let position = entry.position();
@@ -171,23 +225,26 @@ impl<P: Payload> Group<P> {
                 progress.silent_ticks += 1;
                 if progress.silent_ticks >= progress.patience(cx.config.election_timeout_ticks) {
                     progress.give_up_waiting();
-                    if progress.recovering {
-                        progress.become_probe(progress.matched.next());
-                    }
                 }
             }
         }
-        self.tick_transfer();
+        for ticks in leading.departing.values_mut() {
+            *ticks = ticks.saturating_sub(1);
+        }
+        self.tick_transfer(cx);
         self.tick_contact(cx);
     }
 
-    fn tick_transfer(&mut self) {
+    fn tick_transfer(&mut self, cx: &Context) {
+        let retired = self.is_retired(cx);
         let Some(leading) = &mut self.leading else { return };
-        if let Some(transfer) = &mut leading.transfer {
-            transfer.ticks_left = transfer.ticks_left.saturating_sub(1);
-            transfer.told = transfer.told.map(|ticks| ticks.saturating_sub(1));
-            if transfer.ticks_left == 0 {
-                leading.transfer = None;
+        let Some(transfer) = &mut leading.transfer else { return };
+        transfer.ticks_left = transfer.ticks_left.saturating_sub(1);
+        transfer.told = transfer.told.map(|ticks| ticks.saturating_sub(1));
+        if transfer.ticks_left == 0 {
+            leading.transfer = None;
+            if retired {
+                self.become_follower(cx, self.hard.term, None);
             }
         }
     }
@@ -207,7 +264,7 @@ impl<P: Payload> Group<P> {
     // Handing over
 
     pub(crate) fn transfer_leadership(&mut self, cx: &Context, to: ReplicaId) -> Result<(), TransferError> {
-        let voter = self.membership().is_voter(to);
+        let voter = self.membership().voters.contains(&to);
         let leader = self.leader;
         let Some(leading) = &mut self.leading else {
             return Err(TransferError::NotLeader { leader });
@@ -221,8 +278,7 @@ impl<P: Payload> Group<P> {
         if !voter || leading.progress.get(&to).is_none_or(|progress| progress.recovering) {
             return Err(TransferError::Unfit(to));
         }
-        let ticks_left = cx.config.election_timeout_ticks.max(1);
-        leading.transfer = Some(Transfer { to, ticks_left, told: None });
+        leading.begin_transfer(cx, to);
         Ok(())
     }
 

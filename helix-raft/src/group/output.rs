@@ -12,6 +12,7 @@ impl<P: Payload> Group<P> {
         let mut ready = Ready::empty();
         self.hand_out_committed(&mut ready);
         self.check_leader_ready();
+        self.advance_membership(cx);
         self.replicate(cx);
         self.advance_transfer(cx);
         if self.hard != self.hard_handed {
@@ -24,6 +25,7 @@ impl<P: Payload> Group<P> {
         ready.need_start = std::mem::take(&mut self.out.need_start);
         ready.leader_ready = std::mem::take(&mut self.out.leader_ready);
         ready.sound = std::mem::take(&mut self.out.sound);
+        ready.membership = self.next_committed_membership();
         ready.unclean_recovery = std::mem::take(&mut self.out.unclean_recovery);
         let now = RoleChange { role: self.role, term: self.hard.term, leader: self.leader };
         if now != self.announced {
@@ -58,6 +60,7 @@ impl<P: Payload> Group<P> {
         let progress = leading.map_or_else(Vec::new, |leading| {
             leading
                 .progress()
+                .filter(|(replica, _)| self.membership().contains(*replica))
                 .map(|(replica, progress)| ReplicaProgress {
                     replica,
                     matched: progress.matched,
@@ -86,6 +89,7 @@ impl<P: Payload> Group<P> {
             transferring_to: leading.and_then(|leading| leading.transferring_to()),
             progress,
             membership: self.membership().clone(),
+            committed_membership: self.committed_membership(),
         }
     }
 }

@@ -178,6 +178,9 @@ impl<P: Payload> Group<P> {
         let Some(leading) = &mut self.leading else { return };
         let ready = leading.ready;
         let Some(progress) = leading.progress.get_mut(&from) else { return };
+        if answer.seq < progress.first_seq {
+            return;
+        }
         progress.answered(answer.seq);
         note_recovery(progress, answer.recovering, ready.then_some(committed));
         match answer.result {
@@ -207,17 +210,14 @@ impl<P: Payload> Group<P> {
         }
     }
 
-    pub(super) fn on_install_start_answer(&mut self, cx: &Context, from: ReplicaId, index: Index) {
-        let committed = self.log.committed();
+    /// The follower has begun anew after `index`. What it holds is then asked for like that of any other.
+    pub(super) fn on_install_start_answer(&mut self, from: ReplicaId, index: Index) {
+        let index = index.min(self.log.committed());
         let Some(progress) = self.progress_mut(from) else { return };
-        progress.answered(0);
-        let index = index.min(committed);
-        progress.stored(index, index);
-        progress.commit_known = progress.commit_known.max(index);
         if progress.state == ProgressState::Start {
+            progress.silent_ticks = 0;
             progress.become_probe(index.next());
         }
-        self.try_commit(cx);
     }
 
     /// Moves the commit index as far as majorities have stored entries of this term as durably as they require.
@@ -290,7 +290,12 @@ fn note_recovery(progress: &mut Progress, recovering: bool, committed_when_ready
 
 fn on_mismatch(progress: &mut Progress, seq: u64, prev_index: Index, hint: Index) {
     let current = match progress.state {
-        ProgressState::Probe => progress.probe_seq == Some(seq),
+        ProgressState::Probe if progress.probe_seq == Some(seq) => {
+            // It cannot lack what it has stored, unless it was removed, deleted its log, and came back.
+            progress.limit_stored(hint);
+            true
+        }
+        ProgressState::Probe => false,
         ProgressState::Replicate => prev_index > progress.matched,
         ProgressState::Start => false,
     };

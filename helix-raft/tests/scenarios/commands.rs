@@ -3,6 +3,7 @@
 //! ```text
 //! cluster 1,2,3 [outgoing=..] [learners=4] [required=synced] [inflight=N] [inflight-bytes=N] [append-bytes=N]
 //! log N terms [term=T] [committed=I]   the log of N before it starts, by the terms of its entries; `-` for none
+//! join N                               a replica that knows nothing yet of the group
 //! start N|all [recovering] [memory=K]  starts a process, with the newest K entries in memory
 //! crash N                              ends it; what was not written is lost
 //! tick N|all [count]
@@ -14,7 +15,9 @@
 //! persist N | write N [count] | report N [count] | fail N
 //! propose N word [count] [size]
 //! campaign N | transfer N M | wake N M | serve N | trim N | move-start N index | incarnation N M number
+//! change N voters=.. [learners=..] | replace N old new   asks N to change the members
 //! inject N leader term prev_index prev_term entries.. commit=I   an append as if from a leader; entry: term or term=1,2
+//! ask-vote N candidate term              a request for a vote as if from a candidate with a long log
 //! beat N leader term [commit=I]        a heartbeat as if from a leader
 //! status | log-of N | net | members N
 //! ```
@@ -129,6 +132,7 @@ fn run_setup(world: &mut World, arguments: &Arguments<'_>) -> bool {
                 world.start(id, arguments.has("recovering"), memory);
             }
         }
+        "join" => world.join(arguments.replica(1)),
         "crash" => world.crash(arguments.replica(1)),
         _ => return false,
     }
@@ -205,8 +209,7 @@ fn run_disk(world: &mut World, arguments: &Arguments<'_>) -> bool {
         "report" => world.replica(arguments.replica(1)).report(arguments.number_or(2, all) as usize),
         "fail" => world.replica(arguments.replica(1)).fail_writes(),
         "serve" => {
-            let members = world.settings.members.clone();
-            for line in world.replica(arguments.replica(1)).serve(&members) {
+            for line in world.replica(arguments.replica(1)).serve() {
                 world.say(&line);
             }
         }
@@ -255,12 +258,31 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
                 world.say(&format!("refused: {error}"));
             }
         }
+        "change" => {
+            let target = Membership {
+                voters: replicas(arguments.option("voters")),
+                outgoing: Vec::new(),
+                learners: replicas(arguments.option("learners")),
+            };
+            change(world, arguments.replica(1), &target);
+        }
+        "replace" => {
+            let leader = arguments.replica(1);
+            let status = world.raft(leader).status(GROUP).expect("the group is here");
+            let target = status.membership.replacing(arguments.replica(2), arguments.replica(3));
+            change(world, leader, &target);
+        }
         "wake" => world.wake(arguments.replica(1), arguments.replica(2)),
         "incarnation" => {
             let number = Incarnation(arguments.number(3));
             world.raft(arguments.replica(1)).peer_incarnation(arguments.replica(2), number);
         }
         "inject" => inject(world, arguments),
+        "ask-vote" => {
+            let (to, from) = (arguments.replica(1), arguments.replica(2));
+            let term = Term(arguments.number(3));
+            forge(world, to, from, term, MessageBody::Vote { last_index: Index(99), last_term: term });
+        }
         "beat" => beat(world, arguments),
         "status" => {
             let ids: Vec<ReplicaId> = world.replicas.keys().copied().collect();
@@ -271,11 +293,18 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
         "members" => {
             let id = arguments.replica(1);
             let status = world.raft(id).status(GROUP).expect("the group is here");
-            world.say(&format!("{id} {}", show::membership(&status.membership)));
+            let removed = if world.raft(id).is_removed(GROUP) { " removed" } else { "" };
+            world.say(&format!("{id} {}{removed}", show::membership(&status.membership)));
         }
         _ => return false,
     }
     true
+}
+
+fn change(world: &mut World, leader: ReplicaId, target: &Membership) {
+    if let Err(error) = world.raft(leader).change_membership(GROUP, target) {
+        world.say(&format!("refused: {error}"));
+    }
 }
 
 /// An append as if from a leader: `inject TO FROM TERM PREV_INDEX PREV_TERM ENTRY.. [commit=I]`, where an entry is

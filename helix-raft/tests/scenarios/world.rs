@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use helix_raft::{
-    Bucket, CommittedRange, Durability, Entry, GroupId, GroupOptions, HardState, Incarnation, Index,
+    Body, Bucket, CommittedRange, Durability, Entry, GroupId, GroupOptions, HardState, Incarnation, Index,
     Liveness, Membership, Message, MultiRaft, MultiRaftConfig, Position, ReadRequest, Ready, ReplicaId,
     Start, StepOutcome, Term, term_runs,
 };
@@ -25,6 +25,8 @@ pub(crate) struct Replica {
     pub(crate) raft: Option<MultiRaft<String>>,
     hard: HardState,
     start: Position,
+    /// Configuration as of the start.
+    base: Membership,
     log: Vec<Entry<String>>,
     pub(crate) committed: Index,
     recovering: bool,
@@ -96,10 +98,11 @@ impl World {
                 index: Index(number as u64 + 1),
                 term: Term(*term),
                 prev_term: log.last().map_or(Term::ZERO, |entry| entry.term),
-                body: helix_raft::Body::Data(format!("old{}", number + 1)),
+                body: Body::Data(format!("old{}", number + 1)),
             });
         }
         let term = Term(term.unwrap_or(terms.last().copied().unwrap_or(0)));
+        let base = self.settings.members.clone();
         self.replicas.insert(
             id,
             Replica {
@@ -108,6 +111,7 @@ impl World {
                 raft: None,
                 hard: HardState { term, vote: None },
                 start: Position::default(),
+                base,
                 log,
                 committed: Index::ZERO,
                 recovering: false,
@@ -120,6 +124,12 @@ impl World {
                 starts: VecDeque::new(),
             },
         );
+    }
+
+    /// Adds a replica that has heard nothing yet of the group it is to join.
+    pub(crate) fn join(&mut self, id: ReplicaId) {
+        self.add(id, &[], None);
+        self.replica(id).base = Membership::default();
     }
 
     pub(crate) fn start(&mut self, id: ReplicaId, recovering: bool, memory: usize) {
@@ -249,7 +259,8 @@ impl Replica {
         let term_at =
             |index: Index| -> Result<Term, ()> { Ok(older[(index.get() - first.get()) as usize].term) };
         let older_last = older.last().map_or(self.start.index, |entry| entry.index);
-        let mut options = GroupOptions::new(settings.members.clone(), settings.required);
+        let mut options = GroupOptions::new(self.base.clone(), settings.required);
+        options.memberships = self.memberships();
         options.hard_state = self.hard;
         (options.start_index, options.start_term) = (self.start.index, self.start.term);
         (options.last_index, options.last_term) = (last.index, last.term);
@@ -258,6 +269,14 @@ impl Replica {
         options.committed = self.committed.max(self.start.index);
         options.recovering = self.recovering;
         options
+    }
+
+    fn memberships(&self) -> Vec<(Index, Membership)> {
+        let membership = |entry: &Entry<String>| match &entry.body {
+            Body::Membership(membership) => Some((entry.index, membership.clone())),
+            _ => None,
+        };
+        self.log.iter().filter_map(membership).collect()
     }
 
     pub(crate) fn persist_hard(&mut self) {
@@ -283,6 +302,7 @@ impl Replica {
                 Write::Install(start) => {
                     self.log.clear();
                     self.start = Position::new(start.index, start.term);
+                    self.base = start.membership;
                     if let Some(raft) = &mut self.raft {
                         raft.start_installed(GROUP, start.index, start.term);
                     }
@@ -307,7 +327,7 @@ impl Replica {
     }
 
     /// Answers everything that was to be read.
-    pub(crate) fn serve(&mut self, members: &Membership) -> Vec<String> {
+    pub(crate) fn serve(&mut self) -> Vec<String> {
         let mut said = Vec::new();
         let Some(raft) = &mut self.raft else { return said };
         for request in self.reads.drain(..) {
@@ -338,7 +358,7 @@ impl Replica {
             let start = Start {
                 index: applied,
                 term,
-                membership: members.clone(),
+                membership: raft.membership_at(GROUP, applied).expect("the log reaches there"),
                 payload: format!("state{applied}"),
             };
             raft.start_provided(GROUP, to, start);
@@ -349,6 +369,8 @@ impl Replica {
     pub(crate) fn move_start(&mut self, index: Index) {
         let entry = self.log.iter().find(|entry| entry.index == index).expect("the start lies in the log");
         self.start = entry.position();
+        let before = self.memberships().into_iter().rfind(|change| change.0 <= index);
+        self.base = before.map_or(self.base.clone(), |change| change.1);
         self.log.retain(|entry| entry.index > index);
         if let Some(raft) = &mut self.raft {
             raft.log_start_moved(GROUP, index, self.start.term);
@@ -394,6 +416,10 @@ fn describe(ready: &Ready<String>) -> Vec<String> {
     }
     if let Some(start) = &ready.install {
         lines.push(format!("installs {}/{} {}", start.index, start.term, start.payload));
+    }
+    if let Some(committed) = &ready.membership {
+        let members = show::membership(&committed.membership);
+        lines.push(format!("knows {members} of {} to be committed", committed.index));
     }
     for (is, line) in [
         (ready.leader_ready, "is ready to serve"),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use helix_raft::{
-    Durability, Entry, GroupOptions, HardState, Index, Membership, Position, Start, Term, term_runs,
+    Body, Durability, Entry, GroupOptions, HardState, Index, Membership, Position, Start, Term, term_runs,
 };
 
 use crate::rng::Rng;
@@ -14,6 +14,8 @@ pub(crate) type Payload = Vec<u8>;
 #[derive(Clone, Debug)]
 pub(crate) struct StoredLog {
     pub(crate) start: Position,
+    /// Configuration as of the start.
+    pub(crate) base: Membership,
     pub(crate) entries: Vec<Entry<Payload>>,
     /// State of the application as of an index, newer than `start`.
     pub(crate) checkpoint: (Index, u64),
@@ -46,8 +48,22 @@ pub(crate) struct GroupDisk {
 }
 
 impl StoredLog {
-    fn new() -> StoredLog {
-        StoredLog { start: Position::default(), entries: Vec::new(), checkpoint: (Index::ZERO, 0) }
+    fn new(base: Membership) -> StoredLog {
+        StoredLog { start: Position::default(), base, entries: Vec::new(), checkpoint: (Index::ZERO, 0) }
+    }
+
+    /// The configurations along the log.
+    pub(crate) fn memberships(&self) -> Vec<(Index, Membership)> {
+        let membership = |entry: &Entry<Payload>| match &entry.body {
+            Body::Membership(membership) => Some((entry.index, membership.clone())),
+            _ => None,
+        };
+        self.entries.iter().filter_map(membership).collect()
+    }
+
+    fn membership_at(&self, index: Index) -> Membership {
+        let newest = self.memberships().into_iter().rfind(|change| change.0 <= index);
+        newest.map_or_else(|| self.base.clone(), |change| change.1)
     }
 
     pub(crate) fn last(&self) -> Position {
@@ -81,6 +97,7 @@ impl StoredLog {
         let state = u64::from_le_bytes(start.payload[..8].try_into().expect("eight bytes of state"));
         *self = StoredLog {
             start: Position::new(start.index, start.term),
+            base: start.membership.clone(),
             entries: Vec::new(),
             checkpoint: (start.index, state),
         };
@@ -89,17 +106,18 @@ impl StoredLog {
     pub(crate) fn move_start(&mut self, index: Index) {
         let to = self.position(index).expect("the start moves within the log");
         assert!(self.checkpoint.0 >= index, "the state after the start has to be known");
+        self.base = self.membership_at(index);
         self.entries.retain(|entry| entry.index > index);
         self.start = to;
     }
 }
 
 impl GroupDisk {
-    pub(crate) fn new() -> GroupDisk {
+    pub(crate) fn new(base: &Membership) -> GroupDisk {
         GroupDisk {
             hard: HardState::default(),
-            log: StoredLog::new(),
-            synced: StoredLog::new(),
+            log: StoredLog::new(base.clone()),
+            synced: StoredLog::new(base.clone()),
             recovering: false,
             wal_queue: VecDeque::new(),
             hard_queue: VecDeque::new(),
@@ -164,12 +182,7 @@ impl GroupDisk {
     }
 
     /// What a new process finds.
-    pub(crate) fn options(
-        &self,
-        membership: &Membership,
-        required: Durability,
-        rng: &mut Rng,
-    ) -> GroupOptions<Payload> {
+    pub(crate) fn options(&self, required: Durability, rng: &mut Rng) -> GroupOptions<Payload> {
         let log = &self.log;
         let last = log.last();
         let in_memory = rng.below(log.entries.len() + 1).min(rng.below(20));
@@ -178,8 +191,8 @@ impl GroupDisk {
         let first = log.start.index.next();
         let older_last = older.last().map_or(log.start.index, |entry| entry.index);
         GroupOptions {
-            membership: membership.clone(),
-            memberships: Vec::new(),
+            membership: log.base.clone(),
+            memberships: log.memberships(),
             hard_state: self.hard,
             start_index: log.start.index,
             start_term: log.start.term,

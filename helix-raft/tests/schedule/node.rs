@@ -46,8 +46,8 @@ pub(crate) fn required(group: GroupId) -> Durability {
 }
 
 impl Node {
-    pub(crate) fn new(id: ReplicaId, groups: &[GroupId]) -> Node {
-        let disks = groups.iter().map(|group| (*group, GroupDisk::new())).collect();
+    pub(crate) fn new(id: ReplicaId, groups: &[GroupId], members: &Membership) -> Node {
+        let disks = groups.iter().map(|group| (*group, GroupDisk::new(members))).collect();
         Node { id, incarnation: 0, clock_ms: 0, disks, process: None, unclean: 0 }
     }
 
@@ -72,7 +72,7 @@ impl Node {
         }
         let mut apps = BTreeMap::new();
         for (group, disk) in &self.disks {
-            let options: GroupOptions<Payload> = disk.options(members, required(*group), rng);
+            let options: GroupOptions<Payload> = disk.options(required(*group), rng);
             let (applied, state) = disk.log.checkpoint;
             apps.insert(
                 *group,
@@ -233,7 +233,7 @@ impl Node {
     }
 
     /// Makes a start for a follower that is far behind.
-    pub(crate) fn serve_start(&mut self, group: GroupId, members: &Membership) -> bool {
+    pub(crate) fn serve_start(&mut self, group: GroupId) -> bool {
         let Some(process) = &mut self.process else { return false };
         let app = process.apps.get_mut(&group).expect("every group has an application");
         let Some(to) = app.starts.pop_front() else { return false };
@@ -241,7 +241,7 @@ impl Node {
         let start = Start {
             index: app.applied,
             term,
-            membership: members.clone(),
+            membership: process.raft.membership_at(group, app.applied).expect("the log reaches there"),
             payload: app.state.to_le_bytes().to_vec(),
         };
         process.raft.start_provided(group, to, start);

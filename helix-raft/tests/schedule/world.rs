@@ -68,7 +68,7 @@ impl World {
             };
         }
         let profile = Profile::new(&mut rng);
-        let nodes = members.members().iter().map(|id| Node::new(*id, &groups)).collect();
+        let nodes = members.members().iter().map(|id| Node::new(*id, &groups, &members)).collect();
         let mut world = World {
             rng,
             profile,
@@ -286,10 +286,9 @@ impl World {
 
     fn serve(&mut self, node: usize, group: GroupId) {
         let mut rng = Rng::new(self.rng.next());
-        let members = self.members.clone();
         self.tally.wal_reads += u64::from(self.nodes[node].serve_read(group, &mut rng));
         self.nodes[node].serve_committed_read(group, &mut rng, &mut self.checker);
-        self.nodes[node].serve_start(group, &members);
+        self.nodes[node].serve_start(group);
     }
 
     fn transfer(&mut self, node: usize, group: GroupId) {
@@ -386,7 +385,6 @@ impl World {
         for node in &self.nodes {
             let process = node.process.as_ref().expect("every node runs");
             assert_eq!(process.raft.active_groups(), 0, "a group at rest costs ticks at {}", node.id);
-            assert!(!node.is_recovering(), "{} is still recovering", node.id);
             assert_eq!(node.unclean, 0, "no group has a sole voter");
         }
         let idle = self.network.iter().all(|packet| !matches!(packet, Packet::Raft(_)));
@@ -447,21 +445,24 @@ impl World {
     }
 
     fn check_agreement(&mut self, group: GroupId) {
-        let statuses: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|node| {
-                node.process.as_ref().and_then(|process| process.raft.status(group)).expect("it runs")
-            })
-            .collect();
-        let first = &statuses[0];
-        for status in &statuses {
+        let leader = self.leader(group);
+        let status_of = |node: &Node| {
+            node.process.as_ref().and_then(|process| process.raft.status(group)).expect("it runs")
+        };
+        let first = status_of(&self.nodes[leader]);
+        let members = first.membership.members();
+        assert!(!first.membership.is_joint(), "{group} does not leave its joint configuration: {first:?}");
+        for node in self.nodes.iter().filter(|node| members.contains(&node.id)) {
+            let status = status_of(node);
             let same = status.term == first.term
                 && status.leader == first.leader
                 && status.last_index == first.last_index
                 && status.commit == status.last_index
-                && status.applied == status.commit;
-            assert!(same, "{group} does not converge: {statuses:?}");
+                && status.applied == status.commit
+                && !status.recovering
+                && status.membership == first.membership
+                && status.committed_membership.membership == first.membership;
+            assert!(same, "{group} does not converge: {status:?} {first:?}");
         }
         self.tally.committed += first.commit.get();
     }

@@ -288,15 +288,14 @@ impl Owner {
 
     /// Tells a follower that is behind the log's start where to begin.
     fn provide_start(&mut self, group: GroupId, to: ReplicaId) {
-        let (Some(replica), Some(status)) = (self.replicas.get(&group), self.raft.status(group)) else {
-            return;
-        };
+        let Some(replica) = self.replicas.get(&group) else { return };
         let Some(bounds) = self.context.wal.bounds(helix_wal::GroupId(group.0)) else { return };
+        let Some(membership) = self.raft.membership_at(group, Index(bounds.start_index.0)) else { return };
         let checkpoint = helix_wal::Payload::from_chunks(vec![replica.checkpoint().into()]);
         let start = Start {
             index: Index(bounds.start_index.0),
             term: Term(bounds.start_term.0),
-            membership: status.membership,
+            membership,
             payload: Command::without_offsets(EntryTag::LogStart, bounds.start_offset, checkpoint),
         };
         self.raft.start_provided(group, to, start);

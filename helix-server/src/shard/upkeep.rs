@@ -171,6 +171,7 @@ impl Owner {
         let (Some(term), Some(status)) = (self.raft.term_at(group, index), self.raft.status(group)) else {
             return;
         };
+        let Some(membership) = self.raft.membership_at(group, index) else { return };
         let Some(replica) = self.replicas.get_mut(&group) else { return };
         if index <= status.start_index || index > replica.applied() {
             return;
@@ -178,7 +179,7 @@ impl Owner {
         let checkpoint = Payload::from_chunks(vec![replica.checkpoint().into()]);
         replica.checkpointed = replica.applied();
         let payload = Command::without_offsets(EntryTag::LogStart, base_offset, checkpoint);
-        let start = Start { index, term, membership: status.membership, payload };
+        let start = Start { index, term, membership, payload };
         info!(%group, %index, "old data retired");
         let shards = self.context.shards.clone();
         self.context.wal.append(vec![start_record(group, &start)], Durability::PageCache, move |result| {
