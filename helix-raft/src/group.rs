@@ -18,6 +18,7 @@ use crate::memberships::Memberships;
 use crate::message::{Message, MessageBody};
 use crate::peers::Context;
 use crate::ready::{ReadRequest, RoleChange};
+use crate::recovering::{Ballot, Election};
 use crate::rng::{Rng, mix};
 use crate::types::{
     Durability, GroupId, HardState, Incarnation, Index, Membership, Payload, Position, ReplicaId, Role, Term,
@@ -38,6 +39,7 @@ struct Outbox<P> {
     leader_ready: bool,
     sound: bool,
     unclean_recovery: bool,
+    diverged: Option<Position>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,7 +72,9 @@ pub(crate) struct Group<P> {
     timer: Option<u32>,
     /// Ticks until a candidate repeats its requests.
     repeat: u32,
-    votes: BTreeMap<ReplicaId, bool>,
+    votes: BTreeMap<ReplicaId, Ballot>,
+    /// As a candidate: whose votes it takes.
+    election: Election,
     /// A pre-vote not answered because the leader was alive: it is looked at again when that changes, since two
     /// replicas do not miss a leader in the same instant.
     deferred_pre_vote: Option<Message<P>>,
@@ -120,6 +124,7 @@ impl<P: Payload> Group<P> {
             timer: None,
             repeat: 0,
             votes: BTreeMap::new(),
+            election: Election::Sound,
             deferred_pre_vote: None,
             leading: None,
             announced: RoleChange { role: Role::Follower, term: hard.term, leader: None },
@@ -130,6 +135,7 @@ impl<P: Payload> Group<P> {
                 leader_ready: false,
                 sound: false,
                 unclean_recovery: false,
+                diverged: None,
             },
         };
         group.begin(cx);
@@ -140,16 +146,11 @@ impl<P: Payload> Group<P> {
     /// voter campaigns at once; after a restart the first live voter campaigns at the first tick.
     fn begin(&mut self, cx: &Context) {
         if self.membership().is_sole_voter(cx.me()) {
-            if self.recovering {
-                self.recovering = false;
-                self.out.unclean_recovery = true;
-                self.out.sound = true;
-            }
-            self.campaign(cx);
+            self.pre_campaign(cx);
             return;
         }
         self.rearm(cx);
-        if self.may_campaign(cx) && cx.is_first_live_voter(self.membership()) {
+        if self.may_go_first(cx) && cx.is_first_live_voter(self.membership()) {
             if self.hard.term == Term::ZERO && self.log.last().index == Index::ZERO {
                 self.pre_campaign(cx);
             } else {
@@ -214,7 +215,7 @@ impl<P: Payload> Group<P> {
             MessageBody::Vote { .. }
                 if !self.membership().is_voter(message.from) && self.has_live_leader(cx) => {}
             MessageBody::PreVote { .. } => self.on_pre_vote(cx, message),
-            MessageBody::PreVoteAnswer { granted: true } => self.on_pre_vote_granted(cx, &message),
+            MessageBody::PreVoteAnswer { granted: true, .. } => self.on_pre_vote_granted(cx, &message),
             _ if message.term < self.hard.term => self.on_old_term(cx, &message),
             _ => {
                 let refused = matches!(message.body, MessageBody::PreVoteAnswer { .. });
@@ -224,7 +225,7 @@ impl<P: Payload> Group<P> {
                     if refused {
                         // Only the term was behind: asks again in the new one.
                         if was_asking && self.may_campaign(cx) {
-                            self.pre_campaign(cx);
+                            self.pre_campaign_for(cx, self.election);
                         }
                         return;
                     }
@@ -248,7 +249,8 @@ impl<P: Payload> Group<P> {
     fn on_old_term(&mut self, cx: &Context, message: &Message<P>) {
         match message.body {
             MessageBody::Vote { .. } => {
-                self.send(cx, message.from, MessageBody::VoteAnswer { granted: false });
+                let recovering = self.recovering;
+                self.send(cx, message.from, MessageBody::VoteAnswer { granted: false, recovering });
             }
             MessageBody::Append(_) | MessageBody::Heartbeat { .. } | MessageBody::InstallStart { .. } => {
                 self.answer_old_term(cx, message.from);
@@ -260,11 +262,15 @@ impl<P: Payload> Group<P> {
     fn step_in_term(&mut self, cx: &Context, message: Message<P>) {
         let from = message.from;
         match message.body {
-            MessageBody::Vote { last_index, last_term } => {
-                self.on_vote(cx, from, Position::new(last_index, last_term));
+            MessageBody::Vote { last_index, last_term, unclean } => {
+                self.on_vote(cx, from, Position::new(last_index, last_term), unclean);
             }
-            MessageBody::VoteAnswer { granted } => self.on_vote_answer(cx, from, granted),
-            MessageBody::PreVoteAnswer { granted } => self.on_pre_vote_answer(cx, from, granted),
+            MessageBody::VoteAnswer { granted, recovering } => {
+                self.on_ballot(cx, Role::Candidate, from, Ballot { granted, recovering });
+            }
+            MessageBody::PreVoteAnswer { granted, recovering } => {
+                self.on_ballot(cx, Role::PreCandidate, from, Ballot { granted, recovering });
+            }
             MessageBody::Append(append) => self.on_append(cx, from, &append),
             MessageBody::Heartbeat { seq, commit } => self.on_heartbeat(cx, from, seq, commit),
             MessageBody::InstallStart { start } => self.on_install_start(cx, from, start),
@@ -313,7 +319,7 @@ impl<P: Payload> Group<P> {
             }
         }
         if self.role == Role::Candidate && persisted.covers(&self.hard) {
-            self.on_vote_answer(cx, cx.me(), true);
+            self.on_ballot(cx, Role::Candidate, cx.me(), self.own_ballot());
         }
     }
 

@@ -49,6 +49,7 @@ mod peers;
 mod progress;
 pub mod quorum;
 mod ready;
+mod recovering;
 mod rng;
 mod terms;
 mod types;
@@ -67,6 +68,7 @@ pub use peers::Liveness;
 pub use ready::{
     CommittedMembership, CommittedRange, ReadRequest, Ready, ReplicaProgress, RoleChange, Status,
 };
+pub use recovering::ForceRecoverError;
 pub use terms::term_runs;
 pub use types::{
     BUCKETS, Body, Bucket, Durability, ENTRY_OVERHEAD_BYTES, Entry, GroupId, HardState, Incarnation, Index,

@@ -34,6 +34,8 @@ pub(crate) enum Offer {
     },
     /// The logs differ before the first entry; they may agree at this position.
     Mismatch(Position),
+    /// The leader has another entry where a committed one is here.
+    Diverged(Position),
 }
 
 #[derive(Clone, Debug)]
@@ -171,6 +173,9 @@ impl<P: Payload> RaftLog<P> {
         if prev.index > self.committed && self.term_at(prev.index) != Some(prev.term) {
             return Offer::Mismatch(self.last_not_above(prev.index, prev.term));
         }
+        if let Some(index) = self.first_contradiction(prev, entries) {
+            return Offer::Diverged(Position::new(index, self.term_at(index).unwrap_or_default()));
+        }
         let known = entries.partition_point(|entry| {
             entry.index <= self.committed || self.term_at(entry.index) == Some(entry.term)
         });
@@ -187,13 +192,17 @@ impl<P: Payload> RaftLog<P> {
         Offer::Matched { truncated_from, added_from: Some(first.index) }
     }
 
+    /// Where a committed entry differs from what a leader offers.
+    fn first_contradiction(&self, prev: Position, entries: &[Entry<P>]) -> Option<Index> {
+        let offered = std::iter::once(prev).chain(entries.iter().map(Entry::position));
+        let mut committed = offered.take_while(|position| position.index <= self.committed);
+        let differs =
+            |position: &Position| self.term_at(position.index).is_some_and(|term| term != position.term);
+        committed.find(differs).map(|position| position.index)
+    }
+
     fn truncate_from(&mut self, index: Index) {
-        assert!(
-            index > self.committed,
-            "a leader wants to replace committed entry {index} (commit index {}): two leaders disagree about \
-             history, so this process must not go on",
-            self.committed
-        );
+        assert!(index > self.committed, "committed entries are never replaced");
         self.cut(index);
         self.barrier |= !self.outstanding.is_empty() && self.handed >= index;
         self.limit_marks(index.prev());

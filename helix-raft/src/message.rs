@@ -32,11 +32,15 @@ pub enum MessageBody<P> {
         last_index: Index,
         /// Term of that entry.
         last_term: Term,
+        /// Recovering replicas are asked too: no majority of sound ones is left, or the operator forces it.
+        unclean: bool,
     },
     /// Answer to `PreVote`.
     PreVoteAnswer {
         /// Whether the vote would be given.
         granted: bool,
+        /// The sender's log may lack what it once acknowledged.
+        recovering: bool,
     },
     /// Vote for me.
     Vote {
@@ -44,11 +48,15 @@ pub enum MessageBody<P> {
         last_index: Index,
         /// Term of that entry.
         last_term: Term,
+        /// As in `PreVote`.
+        unclean: bool,
     },
     /// Answer to `Vote`.
     VoteAnswer {
         /// Whether the vote is given.
         granted: bool,
+        /// As in `PreVoteAnswer`.
+        recovering: bool,
     },
     /// Entries, or none: then it asks whether the log matches.
     Append(Append<P>),

@@ -10,6 +10,7 @@ use crate::membership::ChangeError;
 use crate::message::{Message, Start};
 use crate::peers::{Context, Liveness, Seen};
 use crate::ready::{Ready, Status};
+use crate::recovering::ForceRecoverError;
 use crate::types::{
     Bucket, Durability, Entry, GroupId, HardState, Incarnation, Index, Membership, Payload, Position,
     ReplicaId, Term,
@@ -279,6 +280,18 @@ impl<P: Payload> MultiRaft<P> {
     /// Starts an election, beginning with a pre-vote.
     pub fn campaign(&mut self, id: GroupId) {
         self.with(id, |group, cx| group.campaign_on_request(cx));
+    }
+
+    /// Starts an election that takes a plain majority, recovering replicas included: for a group that has lost a voter along
+    /// with its majority of sound ones, and that would wait for that voter for ever. What only the missing voters hold is
+    /// lost, acknowledged or not. To be called on the one replica whose log holds the most (`Status::last_index`, by term first):
+    /// one that holds more refuses its vote. Whether it succeeds is seen by `Ready::role_changed`.
+    ///
+    /// # Errors
+    ///
+    /// If this replica is no voter of the group, or the group has a leader.
+    pub fn force_recover(&mut self, id: GroupId) -> Result<(), ForceRecoverError> {
+        self.with(id, |group, cx| group.force_recover(cx)).ok_or(ForceRecoverError::UnknownGroup(id))?
     }
 
     /// Time passes, for the groups for which that matters.

@@ -96,7 +96,7 @@ impl Progress {
     /// The follower came back with a new process: nothing that was under way arrived for certain, and what it stored
     /// has to be found out again.
     pub(crate) fn reset(&mut self, incarnation: Incarnation) {
-        let next = self.matched.next();
+        let next = if self.state == ProgressState::Probe { self.next } else { self.matched.next() };
         let (seq, first_seq) = (self.seq, self.first_seq);
         *self = Progress { seq, first_seq, ..Progress::new(next, incarnation, self.inflights.clone()) };
         self.inflights.clear();

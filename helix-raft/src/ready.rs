@@ -37,8 +37,13 @@ pub struct Ready<P> {
     pub leader_ready: bool,
     /// The log of this recovering replica is sound again; to be persisted.
     pub sound: bool,
-    /// As the sole voter, this replica took its suspect log for the truth: to be logged and counted.
+    /// This replica leads without having been elected by a majority of sound ones: whatever the machines lost is lost. To be
+    /// logged and counted.
     pub unclean_recovery: bool,
+    /// The leader's history lacks or contradicts what is committed here, at this position: the others have lost it in an
+    /// unclean recovery. The replica takes part in nothing any more. Its log has to be deleted, and the replica added again
+    /// with an empty one, its term and vote, and as recovering.
+    pub diverged: Option<Position>,
 }
 
 impl<P> Ready<P> {
@@ -59,6 +64,7 @@ impl<P> Ready<P> {
             leader_ready: false,
             sound: false,
             unclean_recovery: false,
+            diverged: None,
         }
     }
 
@@ -78,6 +84,7 @@ impl<P> Ready<P> {
             && !self.leader_ready
             && !self.sound
             && !self.unclean_recovery
+            && self.diverged.is_none()
     }
 }
 

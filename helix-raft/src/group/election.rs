@@ -3,13 +3,18 @@
 use crate::group::Group;
 use crate::message::{Message, MessageBody};
 use crate::peers::Context;
-use crate::quorum::{self, VoteResult};
+use crate::recovering::{Ballot, Election, ForceRecoverError, Outcome, RECOVERING_PATIENCE, outcome};
 use crate::types::{HardState, Payload, Position, ReplicaId, Role, Term};
 
 impl<P: Payload> Group<P> {
-    /// Whether this replica may ask for votes.
+    /// Whether this replica may ask for votes, if need be for those of everybody.
     pub(super) fn may_campaign(&self, cx: &Context) -> bool {
-        !self.recovering && self.membership().is_voter(cx.me())
+        !self.following.diverged && self.membership().is_voter(cx.me())
+    }
+
+    /// Whether this replica may ask for votes without giving others time to do so.
+    pub(super) fn may_go_first(&self, cx: &Context) -> bool {
+        !self.recovering && self.may_campaign(cx)
     }
 
     /// Whether there is a leader that this replica has no reason to doubt.
@@ -22,7 +27,8 @@ impl<P: Payload> Group<P> {
     }
 
     fn random_timeout(&mut self, cx: &Context) -> u32 {
-        let ticks = cx.config.election_timeout_ticks.max(1);
+        let patience = if self.recovering { RECOVERING_PATIENCE } else { 1 };
+        let ticks = cx.config.election_timeout_ticks.max(1) * patience;
         self.rng.between(ticks, 2 * ticks)
     }
 
@@ -69,7 +75,7 @@ impl<P: Payload> Group<P> {
         if self.has_live_leader(cx) {
             return;
         }
-        if self.may_campaign(cx) && cx.is_first_live_voter(self.membership()) {
+        if self.may_go_first(cx) && cx.is_first_live_voter(self.membership()) {
             self.pre_campaign(cx);
         } else {
             self.reconsider_pre_vote(cx);
@@ -85,12 +91,30 @@ impl<P: Payload> Group<P> {
 
     /// Starts an election on request of the operator.
     pub(crate) fn campaign_on_request(&mut self, cx: &Context) {
-        if self.role != Role::Leader && self.may_campaign(cx) {
+        if self.role != Role::Leader && self.may_go_first(cx) {
             self.pre_campaign(cx);
         }
     }
 
+    /// Starts an election that recovering replicas decide too, on request of the operator.
+    pub(crate) fn force_recover(&mut self, cx: &Context) -> Result<(), ForceRecoverError> {
+        if !self.may_campaign(cx) {
+            return Err(ForceRecoverError::NotAVoter(cx.me()));
+        }
+        if let Some(leader) = self.leader.filter(|_| self.has_live_leader(cx)) {
+            return Err(ForceRecoverError::HasLeader { leader });
+        }
+        self.pre_campaign_for(cx, Election::Forced);
+        Ok(())
+    }
+
     pub(super) fn pre_campaign(&mut self, cx: &Context) {
+        let election = if self.recovering { Election::EveryVoter } else { Election::Sound };
+        self.pre_campaign_for(cx, election);
+    }
+
+    pub(super) fn pre_campaign_for(&mut self, cx: &Context, election: Election) {
+        self.election = election;
         if self.membership().is_sole_voter(cx.me()) {
             self.campaign(cx);
             return;
@@ -100,7 +124,7 @@ impl<P: Payload> Group<P> {
         self.confirmed = false;
         self.deferred_pre_vote = None;
         self.votes.clear();
-        self.votes.insert(cx.me(), true);
+        self.votes.insert(cx.me(), self.own_ballot());
         self.restart_timer(cx);
         self.ask_for_votes(cx);
     }
@@ -120,16 +144,17 @@ impl<P: Payload> Group<P> {
     /// Sends the request of the current phase to every voter that has not answered it.
     fn ask_for_votes(&mut self, cx: &Context) {
         self.repeat = (cx.config.election_timeout_ticks / 3).max(1);
-        let last = self.log.last();
+        let Position { index: last_index, term: last_term } = self.log.last();
+        let unclean = self.election.is_unclean();
         for voter in self.membership().all_voters() {
             if voter == cx.me() || self.votes.contains_key(&voter) {
                 continue;
             }
             if self.role == Role::PreCandidate {
-                let body = MessageBody::PreVote { last_index: last.index, last_term: last.term };
+                let body = MessageBody::PreVote { last_index, last_term, unclean };
                 self.send_in_term(cx, voter, self.hard.term.next(), body);
             } else {
-                self.send(cx, voter, MessageBody::Vote { last_index: last.index, last_term: last.term });
+                self.send(cx, voter, MessageBody::Vote { last_index, last_term, unclean });
             }
         }
     }
@@ -138,10 +163,11 @@ impl<P: Payload> Group<P> {
     // Being asked
 
     pub(super) fn on_pre_vote(&mut self, cx: &Context, message: Message<P>) {
-        let MessageBody::PreVote { last_index, last_term } = message.body else { return };
+        let MessageBody::PreVote { last_index, last_term, unclean } = message.body else { return };
+        let recovering = self.recovering;
         if message.term <= self.hard.term {
             // The term of this answer brings the candidate up to date.
-            self.send(cx, message.from, MessageBody::PreVoteAnswer { granted: false });
+            self.send(cx, message.from, MessageBody::PreVoteAnswer { granted: false, recovering });
             return;
         }
         if self.leader == Some(message.from) {
@@ -159,10 +185,10 @@ impl<P: Payload> Group<P> {
             return;
         }
         let covered = self.log.is_covered_by(Position::new(last_index, last_term));
-        let granted = !self.recovering && covered;
+        let granted = covered && (!recovering || unclean) && !self.following.diverged;
         let term = if granted { message.term } else { self.hard.term };
-        self.send_in_term(cx, message.from, term, MessageBody::PreVoteAnswer { granted });
-        if !covered {
+        self.send_in_term(cx, message.from, term, MessageBody::PreVoteAnswer { granted, recovering });
+        if !covered && (!recovering || unclean) {
             self.campaign_instead(cx);
         }
     }
@@ -175,13 +201,14 @@ impl<P: Payload> Group<P> {
         }
     }
 
-    pub(super) fn on_vote(&mut self, cx: &Context, from: ReplicaId, last: Position) {
+    pub(super) fn on_vote(&mut self, cx: &Context, from: ReplicaId, last: Position, unclean: bool) {
         let free = match self.hard.vote {
             Some(vote) => vote == from,
             None => self.leader.is_none() && self.role != Role::Leader,
         };
         let covered = self.log.is_covered_by(last);
-        let granted = free && !self.recovering && covered;
+        let recovering = self.recovering;
+        let granted = free && covered && (!recovering || unclean) && !self.following.diverged;
         if granted {
             self.hard.vote = Some(from);
             // Gives the candidate time; one that only thought of campaigning leaves it the field.
@@ -191,14 +218,15 @@ impl<P: Payload> Group<P> {
         }
         // Who is refused here for its log was so before, when it asked whether to ask: no second move is due. Answering one election by
         // the next, two replicas could depose each other for ever.
-        self.send(cx, from, MessageBody::VoteAnswer { granted });
+        self.send(cx, from, MessageBody::VoteAnswer { granted, recovering });
     }
 
     pub(super) fn on_timeout_now(&mut self, cx: &Context, from: ReplicaId) {
         if self.role == Role::Follower
             && self.leader.is_none_or(|leader| leader == from)
-            && self.may_campaign(cx)
+            && self.may_go_first(cx)
         {
+            self.election = Election::Sound;
             self.campaign(cx);
         }
     }
@@ -206,33 +234,32 @@ impl<P: Payload> Group<P> {
     // ------------------------------------------------------------------------------------------------------------
     // Being answered
 
+    pub(super) fn own_ballot(&self) -> Ballot {
+        Ballot { granted: true, recovering: self.recovering }
+    }
+
     pub(super) fn on_pre_vote_granted(&mut self, cx: &Context, message: &Message<P>) {
-        if self.role == Role::PreCandidate && message.term == self.hard.term.next() {
-            self.votes.insert(message.from, true);
-            self.count_votes(cx);
+        let MessageBody::PreVoteAnswer { granted, recovering } = message.body else { return };
+        if message.term == self.hard.term.next() {
+            self.on_ballot(cx, Role::PreCandidate, message.from, Ballot { granted, recovering });
         }
     }
 
-    pub(super) fn on_pre_vote_answer(&mut self, cx: &Context, from: ReplicaId, granted: bool) {
-        if self.role == Role::PreCandidate {
-            self.votes.entry(from).or_insert(granted);
-            self.count_votes(cx);
-        }
-    }
-
-    pub(super) fn on_vote_answer(&mut self, cx: &Context, from: ReplicaId, granted: bool) {
-        if self.role == Role::Candidate {
-            self.votes.entry(from).or_insert(granted);
+    /// The answer of a voter to the request that this replica makes in `role`.
+    pub(super) fn on_ballot(&mut self, cx: &Context, role: Role, from: ReplicaId, ballot: Ballot) {
+        if self.role == role && ballot.counts_in(self.election) {
+            self.votes.entry(from).or_insert(ballot);
             self.count_votes(cx);
         }
     }
 
     fn count_votes(&mut self, cx: &Context) {
-        let result = quorum::vote_result(self.membership(), |voter| self.votes.get(&voter).copied());
-        match (result, self.role) {
-            (VoteResult::Won, Role::PreCandidate) => self.campaign(cx),
-            (VoteResult::Won, Role::Candidate) => self.become_leader(cx),
-            (VoteResult::Lost, _) => self.become_follower(cx, self.hard.term, None),
+        let ballot = |voter: ReplicaId| self.votes.get(&voter).copied();
+        match (outcome(self.election, self.membership(), cx.me(), ballot), self.role) {
+            (Outcome::Won { .. }, Role::PreCandidate) => self.campaign(cx),
+            (Outcome::Won { clean }, Role::Candidate) => self.become_leader(cx, clean),
+            (Outcome::TooFewSound, _) => self.pre_campaign_for(cx, Election::EveryVoter),
+            (Outcome::Lost, _) => self.become_follower(cx, self.hard.term, None),
             _ => {}
         }
     }

@@ -18,6 +18,8 @@ pub(super) struct Following<P> {
     required: Durability,
     /// While recovering: the log is sound once it is verified and stored through this index.
     sound_through: Option<Index>,
+    /// What is committed here is not in the leader's log: this replica has to begin anew.
+    pub(super) diverged: bool,
     /// A start that the driver is yet to be given.
     pub(super) install: Option<Start<P>>,
     /// A start that is being installed: nothing else is written or applied meanwhile.
@@ -31,6 +33,7 @@ impl<P> Following<P> {
             seq: 0,
             required: Durability::PageCache,
             sound_through: None,
+            diverged: false,
             install: None,
             installing: None,
         }
@@ -66,7 +69,7 @@ impl<P: Payload> Group<P> {
             return;
         }
         self.following.seq = self.following.seq.max(append.seq);
-        if self.following.installing.is_some() {
+        if self.following.installing.is_some() || self.following.diverged {
             return;
         }
         let prev = Position::new(append.prev_index, append.prev_term);
@@ -79,6 +82,11 @@ impl<P: Payload> Group<P> {
                 };
                 let answer = AppendAnswer { seq: append.seq, result, recovering: self.recovering };
                 self.send(cx, from, MessageBody::AppendAnswer(answer));
+            }
+            Offer::Diverged(at) => {
+                self.following.diverged = true;
+                self.recovering = true;
+                self.out.diverged = Some(at);
             }
             Offer::Matched { truncated_from, added_from } => {
                 self.update_memberships(cx, append, truncated_from, added_from);
@@ -125,7 +133,7 @@ impl<P: Payload> Group<P> {
     }
 
     pub(super) fn on_heartbeat(&mut self, cx: &Context, from: ReplicaId, seq: u64, commit: Index) {
-        if !self.hear_leader(cx, from) {
+        if !self.hear_leader(cx, from) || self.following.diverged {
             return;
         }
         self.following.seq = self.following.seq.max(seq);
@@ -179,7 +187,7 @@ impl<P: Payload> Group<P> {
     // Start here
 
     pub(super) fn on_install_start(&mut self, cx: &Context, from: ReplicaId, start: Start<P>) {
-        if !self.hear_leader(cx, from) || self.following.installing.is_some() {
+        if !self.hear_leader(cx, from) || self.following.installing.is_some() || self.following.diverged {
             return;
         }
         if start.index <= self.log.committed() || self.log.term_at(start.index) == Some(start.term) {

@@ -30,6 +30,11 @@ pub(super) struct Leading {
     last_seq: u64,
     /// The first entry of this term.
     first_index: Index,
+    /// Elected without a majority of sound replicas, with a log that ended here: everybody else's log is sound, by
+    /// definition, once it matches through here. As long as nothing of this term is committed, that is.
+    unclean_last: Option<Index>,
+    /// Ticks for which nothing of this term could be committed, since too few voters are sound.
+    stuck_ticks: u32,
     /// That entry is committed and handed out for apply.
     pub(super) ready: bool,
     transfer: Option<Transfer>,
@@ -115,6 +120,11 @@ impl Leading {
         self.progress.iter().map(|(replica, progress)| (*replica, progress))
     }
 
+    /// Through where the log of a recovering replica has to match, from now on, in order to be sound.
+    pub(super) fn soundness_point(&self, committed: Index) -> Option<Index> {
+        if committed >= self.first_index { Some(committed) } else { self.unclean_last }
+    }
+
     pub(super) fn transferring_to(&self) -> Option<ReplicaId> {
         self.transfer.map(|transfer| transfer.to)
     }
@@ -126,7 +136,11 @@ impl Leading {
 }
 
 impl<P: Payload> Group<P> {
-    pub(super) fn become_leader(&mut self, cx: &Context) {
+    /// This replica is elected, `clean` by a majority of sound ones.
+    pub(super) fn become_leader(&mut self, cx: &Context, clean: bool) {
+        self.out.sound |= self.recovering;
+        self.recovering = false;
+        self.out.unclean_recovery |= !clean;
         self.role = Role::Leader;
         self.leader = Some(cx.me());
         self.confirmed = true;
@@ -139,6 +153,8 @@ impl<P: Payload> Group<P> {
             departing: BTreeMap::new(),
             last_seq: 0,
             first_index,
+            unclean_last: (!clean).then(|| first_index.prev()),
+            stuck_ticks: 0,
             ready: false,
             transfer: None,
             contact_ticks_left: None,
@@ -233,6 +249,26 @@ impl<P: Payload> Group<P> {
         }
         self.tick_transfer(cx);
         self.tick_contact(cx);
+        self.tick_stuck(cx);
+    }
+
+    /// Too few voters are sound to commit anything, and before something is committed none becomes sound: only an election by every
+    /// voter leads out of that.
+    fn tick_stuck(&mut self, cx: &Context) {
+        let committed = self.log.committed();
+        let Some(leading) = &mut self.leading else { return };
+        let sound = |voter| leading.progress.get(&voter).is_none_or(|progress| !progress.recovering);
+        if leading.soundness_point(committed).is_some()
+            || quorum::has_majority(self.memberships.current(), sound)
+        {
+            leading.stuck_ticks = 0;
+            return;
+        }
+        leading.stuck_ticks += 1;
+        if leading.stuck_ticks >= cx.config.election_timeout_ticks {
+            self.become_follower(cx, self.hard.term, None);
+            self.pre_campaign(cx);
+        }
     }
 
     fn tick_transfer(&mut self, cx: &Context) {

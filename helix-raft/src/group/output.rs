@@ -27,6 +27,7 @@ impl<P: Payload> Group<P> {
         ready.sound = std::mem::take(&mut self.out.sound);
         ready.membership = self.next_committed_membership();
         ready.unclean_recovery = std::mem::take(&mut self.out.unclean_recovery);
+        ready.diverged = self.out.diverged.take();
         let now = RoleChange { role: self.role, term: self.hard.term, leader: self.leader };
         if now != self.announced {
             self.announced = now;

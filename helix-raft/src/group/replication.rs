@@ -176,13 +176,13 @@ impl<P: Payload> Group<P> {
         let start = self.log.start().index;
         let committed = self.log.committed();
         let Some(leading) = &mut self.leading else { return };
-        let ready = leading.ready;
+        let soundness_point = leading.soundness_point(committed);
         let Some(progress) = leading.progress.get_mut(&from) else { return };
         if answer.seq < progress.first_seq {
             return;
         }
         progress.answered(answer.seq);
-        note_recovery(progress, answer.recovering, ready.then_some(committed));
+        note_recovery(progress, answer.recovering, soundness_point);
         match answer.result {
             AppendResult::Matched { stored, synced, received, commit } => {
                 let received = received.min(last);
@@ -276,14 +276,15 @@ fn next_step<P: Payload>(log: &RaftLog<P>, progress: &Progress, max_append_bytes
     Step::Append { prev, entries }
 }
 
-/// Follows a follower through its recovery: from its first answer that reaches a leader which has committed in its own
-/// term, the commit index of that moment is the point through which its log has to match.
-fn note_recovery(progress: &mut Progress, recovering: bool, committed_when_ready: Option<Index>) {
+/// Follows a follower through its recovery: from its first answer that reaches a leader which knows that point, its log has
+/// to match through what the leader has committed at that moment, an entry of its own term being committed; or, before
+/// that, through the end of the log with which the leader won an unclean election.
+fn note_recovery(progress: &mut Progress, recovering: bool, soundness_point: Option<Index>) {
     progress.recovering = recovering;
     if !recovering {
         progress.sound_through = None;
-    } else if progress.sound_through.is_none() && committed_when_ready.is_some() {
-        progress.sound_through = committed_when_ready;
+    } else if progress.sound_through.is_none() && soundness_point.is_some() {
+        progress.sound_through = soundness_point;
         progress.become_probe(progress.next);
     }
 }

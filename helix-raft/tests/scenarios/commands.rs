@@ -14,6 +14,7 @@
 //! slow N | fast N                      the disk of N waits for commands, or works at once
 //! persist N | write N [count] | report N [count] | fail N
 //! propose N word [count] [size]
+//! force-recover N
 //! campaign N | transfer N M | wake N M | serve N | trim N | move-start N index | incarnation N M number
 //! change N voters=.. [learners=..] | replace N old new   asks N to change the members
 //! inject N leader term prev_index prev_term entries.. commit=I   an append as if from a leader; entry: term or term=1,2
@@ -99,6 +100,7 @@ fn addressed(world: &World, word: &str) -> Vec<ReplicaId> {
 fn run_setup(world: &mut World, arguments: &Arguments<'_>) -> bool {
     match arguments.word(0) {
         "cluster" => {
+            world.replicas.clear();
             let members = Membership {
                 voters: replicas(Some(arguments.word(1))),
                 outgoing: replicas(arguments.option("outgoing")),
@@ -251,6 +253,11 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
             }
         }
         "campaign" => world.raft(arguments.replica(1)).campaign(GROUP),
+        "force-recover" => {
+            if let Err(error) = world.raft(arguments.replica(1)).force_recover(GROUP) {
+                world.say(&format!("refused: {error}"));
+            }
+        }
         "transfer" => {
             if let Err(error) =
                 world.raft(arguments.replica(1)).transfer_leadership(GROUP, arguments.replica(2))
@@ -281,7 +288,8 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
         "ask-vote" => {
             let (to, from) = (arguments.replica(1), arguments.replica(2));
             let term = Term(arguments.number(3));
-            forge(world, to, from, term, MessageBody::Vote { last_index: Index(99), last_term: term });
+            let body = MessageBody::Vote { last_index: Index(99), last_term: term, unclean: false };
+            forge(world, to, from, term, body);
         }
         "beat" => beat(world, arguments),
         "status" => {

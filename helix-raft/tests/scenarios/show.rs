@@ -48,11 +48,14 @@ pub(crate) fn durability(durability: Durability) -> &'static str {
 
 pub(crate) fn message(message: &Message<String>) -> String {
     let body = match &message.body {
-        MessageBody::PreVote { last_index, last_term } | MessageBody::Vote { last_index, last_term } => {
-            format!("last={last_index}/{last_term}")
+        MessageBody::PreVote { last_index, last_term, unclean }
+        | MessageBody::Vote { last_index, last_term, unclean } => {
+            format!("last={last_index}/{last_term}{}", if *unclean { " unclean" } else { "" })
         }
-        MessageBody::PreVoteAnswer { granted } | MessageBody::VoteAnswer { granted } => {
-            (if *granted { "yes" } else { "no" }).to_owned()
+        MessageBody::PreVoteAnswer { granted, recovering }
+        | MessageBody::VoteAnswer { granted, recovering } => {
+            let answer = if *granted { "yes" } else { "no" };
+            format!("{answer}{}", if *recovering { " recovering" } else { "" })
         }
         MessageBody::Append(append) => {
             let sound =

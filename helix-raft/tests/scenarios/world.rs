@@ -90,7 +90,7 @@ impl World {
         self.replica(id).raft.as_mut().unwrap_or_else(|| panic!("{id} does not run"))
     }
 
-    /// Adds a replica whose log holds entries of these terms.
+    /// Adds a replica whose log holds entries of these terms; or that is what the one of this name finds at its next start.
     pub(crate) fn add(&mut self, id: ReplicaId, terms: &[u64], term: Option<u64>) {
         let mut log: Vec<Entry<String>> = Vec::new();
         for (number, term) in terms.iter().enumerate() {
@@ -103,11 +103,12 @@ impl World {
         }
         let term = Term(term.unwrap_or(terms.last().copied().unwrap_or(0)));
         let base = self.settings.members.clone();
+        let incarnation = self.replicas.get(&id).map_or(0, |before| before.incarnation);
         self.replicas.insert(
             id,
             Replica {
                 id,
-                incarnation: 0,
+                incarnation,
                 raft: None,
                 hard: HardState { term, vote: None },
                 start: Position::default(),
@@ -420,6 +421,9 @@ fn describe(ready: &Ready<String>) -> Vec<String> {
     if let Some(committed) = &ready.membership {
         let members = show::membership(&committed.membership);
         lines.push(format!("knows {members} of {} to be committed", committed.index));
+    }
+    if let Some(at) = ready.diverged {
+        lines.push(format!("has another history than its leader at {at}"));
     }
     for (is, line) in [
         (ready.leader_ready, "is ready to serve"),

@@ -57,7 +57,7 @@ impl Checker {
         let group = message.group;
         match &message.body {
             // It carries the term of the question and promises nothing.
-            MessageBody::PreVoteAnswer { granted: true } => return,
+            MessageBody::PreVoteAnswer { granted: true, .. } => return,
             MessageBody::PreVote { .. } => {
                 assert!(
                     disk.hard.term.next() >= message.term,
@@ -66,7 +66,7 @@ impl Checker {
                 return;
             }
             MessageBody::Vote { .. } => self.vote(group, message.from, message.term, message.from, disk),
-            MessageBody::VoteAnswer { granted: true } => {
+            MessageBody::VoteAnswer { granted: true, .. } => {
                 self.vote(group, message.from, message.term, message.to, disk);
             }
             MessageBody::Append(append) => append.entries.iter().for_each(|entry| self.entry(group, entry)),

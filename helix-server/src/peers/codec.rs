@@ -65,12 +65,20 @@ pub fn encode(message: &Message<Command>, meta: &mut BytesMut, payloads: &mut Ve
     meta.put_u64_le(message.to_incarnation.get());
     meta.put_u64_le(message.term.get());
     match &message.body {
-        MessageBody::PreVote { last_index, last_term } => {
+        MessageBody::PreVote { last_index, last_term, unclean } => {
             put_position(meta, PRE_VOTE, *last_index, *last_term);
+            meta.put_u8(u8::from(*unclean));
         }
-        MessageBody::Vote { last_index, last_term } => put_position(meta, VOTE, *last_index, *last_term),
-        MessageBody::PreVoteAnswer { granted } => meta.put_slice(&[PRE_VOTE_ANSWER, u8::from(*granted)]),
-        MessageBody::VoteAnswer { granted } => meta.put_slice(&[VOTE_ANSWER, u8::from(*granted)]),
+        MessageBody::Vote { last_index, last_term, unclean } => {
+            put_position(meta, VOTE, *last_index, *last_term);
+            meta.put_u8(u8::from(*unclean));
+        }
+        MessageBody::PreVoteAnswer { granted, recovering } => {
+            meta.put_slice(&[PRE_VOTE_ANSWER, u8::from(*granted), u8::from(*recovering)]);
+        }
+        MessageBody::VoteAnswer { granted, recovering } => {
+            meta.put_slice(&[VOTE_ANSWER, u8::from(*granted), u8::from(*recovering)]);
+        }
         MessageBody::Append(append) => put_append(meta, append, payloads),
         MessageBody::AppendAnswer(answer) => put_append_answer(meta, answer),
         MessageBody::Heartbeat { commit, seq } => {
@@ -225,10 +233,24 @@ impl Reader<'_> {
 
     fn body(&mut self) -> Result<MessageBody<Command>, DecodeError> {
         Ok(match self.u8()? {
-            PRE_VOTE => MessageBody::PreVote { last_index: self.index()?, last_term: self.term()? },
-            PRE_VOTE_ANSWER => MessageBody::PreVoteAnswer { granted: self.boolean("answer")? },
-            VOTE => MessageBody::Vote { last_index: self.index()?, last_term: self.term()? },
-            VOTE_ANSWER => MessageBody::VoteAnswer { granted: self.boolean("answer")? },
+            PRE_VOTE => MessageBody::PreVote {
+                last_index: self.index()?,
+                last_term: self.term()?,
+                unclean: self.boolean("flag")?,
+            },
+            PRE_VOTE_ANSWER => MessageBody::PreVoteAnswer {
+                granted: self.boolean("answer")?,
+                recovering: self.boolean("flag")?,
+            },
+            VOTE => MessageBody::Vote {
+                last_index: self.index()?,
+                last_term: self.term()?,
+                unclean: self.boolean("flag")?,
+            },
+            VOTE_ANSWER => MessageBody::VoteAnswer {
+                granted: self.boolean("answer")?,
+                recovering: self.boolean("flag")?,
+            },
             APPEND => MessageBody::Append(self.append()?),
             APPEND_ANSWER => MessageBody::AppendAnswer(self.append_answer()?),
             HEARTBEAT => MessageBody::Heartbeat { commit: self.index()?, seq: self.u64()? },

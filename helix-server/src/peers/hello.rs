@@ -9,7 +9,7 @@ use crate::ids::{ClusterId, Incarnation, NodeId, ReplicaId};
 
 const MAGIC: [u8; 4] = *b"HLXP";
 /// Raised whenever nodes of two versions would misunderstand each other.
-const PROTOCOL_VERSION: u16 = 1;
+const PROTOCOL_VERSION: u16 = 2;
 
 /// The longest hello, and the longest answer to one.
 pub const MAX_HELLO_BYTES: usize = 1024;

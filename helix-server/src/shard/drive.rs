@@ -94,11 +94,17 @@ impl Owner {
             self.install(group, start);
         }
         if ready.unclean_recovery {
-            tracing::warn!(%group, "unclean recovery: the only replica took its own log for the truth after a machine crash");
+            tracing::warn!(%group, "unclean recovery: too few replicas were sound after machine crashes, the one with the longest log leads");
             self.context.metrics.unclean_recovery();
         }
         if ready.sound && self.context.sound.send(group).is_err() {
             tracing::debug!(%group, "the node stops; the group is marked sound at its next start");
+        }
+        if let Some(position) = ready.diverged {
+            let reason = format!(
+                "the leader's log lacks entries that are committed here, at {position}: an unclean recovery lost them"
+            );
+            return self.fail_group(group, &reason);
         }
         if let Some(change) = ready.role_changed {
             self.on_role_changed(group, change);

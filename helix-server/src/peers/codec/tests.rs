@@ -83,10 +83,20 @@ fn append_answer() -> impl Strategy<Value = AppendAnswer> {
 
 fn body() -> impl Strategy<Value = MessageBody<Command>> {
     prop_oneof![
-        (index(), term()).prop_map(|(last_index, last_term)| MessageBody::PreVote { last_index, last_term }),
-        any::<bool>().prop_map(|granted| MessageBody::PreVoteAnswer { granted }),
-        (index(), term()).prop_map(|(last_index, last_term)| MessageBody::Vote { last_index, last_term }),
-        any::<bool>().prop_map(|granted| MessageBody::VoteAnswer { granted }),
+        (index(), term(), any::<bool>()).prop_map(|(last_index, last_term, unclean)| MessageBody::PreVote {
+            last_index,
+            last_term,
+            unclean
+        }),
+        any::<(bool, bool)>()
+            .prop_map(|(granted, recovering)| MessageBody::PreVoteAnswer { granted, recovering }),
+        (index(), term(), any::<bool>()).prop_map(|(last_index, last_term, unclean)| MessageBody::Vote {
+            last_index,
+            last_term,
+            unclean
+        }),
+        any::<(bool, bool)>()
+            .prop_map(|(granted, recovering)| MessageBody::VoteAnswer { granted, recovering }),
         append().prop_map(MessageBody::Append),
         append_answer().prop_map(MessageBody::AppendAnswer),
         (index(), any::<u64>()).prop_map(|(commit, seq)| MessageBody::Heartbeat { commit, seq }),
