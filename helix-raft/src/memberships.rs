@@ -42,6 +42,12 @@ impl Memberships {
         std::iter::once(&self.base).chain(&self.changes).map(|change| &change.1)
     }
 
+    /// The configuration in force at `index` and every later one.
+    pub(crate) fn since(&self, index: Index) -> impl Iterator<Item = &Membership> {
+        let after = self.changes.partition_point(|change| change.0 <= index);
+        std::iter::once(self.at(index)).chain(&self.changes[after..]).map(|change| &change.1)
+    }
+
     pub(crate) fn push(&mut self, index: Index, membership: Membership) {
         self.changes.push((index, membership));
     }

@@ -285,7 +285,7 @@ impl<P: Payload> MultiRaft<P> {
     /// Starts an election that takes a plain majority, recovering replicas included: for a group that has lost a voter along
     /// with its majority of sound ones, and that would wait for that voter for ever. What only the missing voters hold is
     /// lost, acknowledged or not. To be called on the one replica whose log holds the most (`Status::last_index`, by term first):
-    /// one that holds more refuses its vote. Whether it succeeds is seen by `Ready::role_changed`.
+    /// one that holds more refuses its vote. If there is a leader that does not become ready, on that. Whether it succeeds is seen by `Ready::role_changed`.
     ///
     /// # Errors
     ///

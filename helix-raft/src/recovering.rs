@@ -111,8 +111,8 @@ pub enum ForceRecoverError {
     /// Only a voter can lead.
     #[error("{0} is no voter of the group; force the recovery on one that is")]
     NotAVoter(ReplicaId),
-    /// There is nothing to recover from.
-    #[error("the group is led by {leader}; nothing has to be forced")]
+    /// There is nothing to recover from, unless that leader waits for a majority of sound voters.
+    #[error("the group is led by {leader}; if it does not become ready, force the recovery there")]
     HasLeader {
         /// Who leads.
         leader: ReplicaId,

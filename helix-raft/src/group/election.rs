@@ -1,15 +1,18 @@
 //! Elections: timers, pre-votes, votes.
 
 use crate::group::Group;
+use crate::group::leader::Leading;
 use crate::message::{Message, MessageBody};
 use crate::peers::Context;
 use crate::recovering::{Ballot, Election, ForceRecoverError, Outcome, RECOVERING_PATIENCE, outcome};
 use crate::types::{HardState, Payload, Position, ReplicaId, Role, Term};
 
 impl<P: Payload> Group<P> {
-    /// Whether this replica may ask for votes, if need be for those of everybody.
+    /// Whether this replica may ask for votes, if need be for those of everybody. That includes one that is out of the last
+    /// configuration while that is not committed: it may hold the longest log, and nobody else could win (Raft thesis, 4.2.2).
     pub(super) fn may_campaign(&self, cx: &Context) -> bool {
-        !self.following.diverged && self.membership().is_voter(cx.me())
+        let mut possible = self.memberships.since(self.log.committed());
+        !self.following.diverged && possible.any(|membership| membership.is_voter(cx.me()))
     }
 
     /// Whether this replica may ask for votes without giving others time to do so.
@@ -100,6 +103,11 @@ impl<P: Payload> Group<P> {
     pub(crate) fn force_recover(&mut self, cx: &Context) -> Result<(), ForceRecoverError> {
         if !self.may_campaign(cx) {
             return Err(ForceRecoverError::NotAVoter(cx.me()));
+        }
+        let committed = self.log.committed();
+        let is_helpless = |leading: &Leading| leading.soundness_point(committed).is_none();
+        if self.leading.as_ref().is_some_and(is_helpless) {
+            self.become_follower(cx, self.hard.term, None);
         }
         if let Some(leader) = self.leader.filter(|_| self.has_live_leader(cx)) {
             return Err(ForceRecoverError::HasLeader { leader });

@@ -204,7 +204,7 @@ impl<P: Payload> Group<P> {
             }
             AppendResult::Mismatch { prev_index, hint_index, hint_term } => {
                 let hint = self.log.last_not_above(hint_index, hint_term);
-                on_mismatch(progress, answer.seq, prev_index, hint.index);
+                on_mismatch(progress, answer.seq, prev_index, hint_index, hint.index);
             }
             AppendResult::OldTerm => {}
         }
@@ -289,11 +289,12 @@ fn note_recovery(progress: &mut Progress, recovering: bool, soundness_point: Opt
     }
 }
 
-fn on_mismatch(progress: &mut Progress, seq: u64, prev_index: Index, hint: Index) {
+/// The logs differ at `prev_index`. They may agree up to `theirs` as the follower sees it, up to `ours` as this log does.
+fn on_mismatch(progress: &mut Progress, seq: u64, prev_index: Index, theirs: Index, ours: Index) {
     let current = match progress.state {
         ProgressState::Probe if progress.probe_seq == Some(seq) => {
             // It cannot lack what it has stored, unless it was removed, deleted its log, and came back.
-            progress.limit_stored(hint);
+            progress.limit_stored(theirs.min(prev_index.prev()));
             true
         }
         ProgressState::Probe => false,
@@ -301,6 +302,6 @@ fn on_mismatch(progress: &mut Progress, seq: u64, prev_index: Index, hint: Index
         ProgressState::Start => false,
     };
     if current {
-        progress.become_probe(hint.min(prev_index.prev()).next());
+        progress.become_probe(ours.min(prev_index.prev()).next());
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use helix_raft::{
-    AppendResult, Body, Durability, Entry, GroupId, Index, Message, MessageBody, ReplicaId, Status, Term,
-    quorum,
+    AppendResult, Body, Durability, Entry, GroupId, Index, Message, MessageBody, Position, ReplicaId, Status,
+    Term, quorum,
 };
 
 use crate::disk::{GroupDisk, Payload, StoredLog};
@@ -25,10 +25,15 @@ pub(crate) struct Checker {
     /// Committed entries never change: term of each, and the term in which it was first seen to be committed.
     committed: BTreeMap<At, (Term, Term)>,
     pub(crate) last_committed: BTreeMap<GroupId, Index>,
-    /// State machine safety: the state after each index.
-    states: BTreeMap<At, u64>,
-    /// One vote per term and replica, over all its processes.
-    votes: BTreeMap<(GroupId, ReplicaId, Term), ReplicaId>,
+    /// State machine safety: the state after each entry.
+    states: BTreeMap<(GroupId, Index, Term), u64>,
+    /// One vote per term and replica, over all its processes, and whether it was sound when it gave it.
+    votes: BTreeMap<(GroupId, ReplicaId, Term), (ReplicaId, bool)>,
+    /// Groups that have lost committed entries to losses of power, and the term in which that came out.
+    lost: BTreeMap<GroupId, Term>,
+    pub(crate) entries_lost: u64,
+    /// Elections that the operator forces.
+    pub(crate) forced: BTreeSet<(GroupId, ReplicaId)>,
     /// The commit index of each process never falls.
     commits: BTreeMap<(GroupId, ReplicaId), Index>,
 }
@@ -48,6 +53,19 @@ impl Checker {
         *start = (*start).max(disk.log.start.index);
     }
 
+    pub(crate) fn log_deleted(&mut self, group: GroupId, replica: ReplicaId) {
+        for ((of, ..), holders) in self.stored.iter_mut().chain(&mut self.synced) {
+            if *of == group {
+                holders.remove(&replica);
+            }
+        }
+        self.starts.remove(&(group, replica));
+    }
+
+    pub(crate) fn has_lost(&self, group: GroupId) -> bool {
+        self.lost.contains_key(&group)
+    }
+
     pub(crate) fn process_started(&mut self, group: GroupId, replica: ReplicaId) {
         self.commits.remove(&(group, replica));
     }
@@ -65,9 +83,10 @@ impl Checker {
                 );
                 return;
             }
-            MessageBody::Vote { .. } => self.vote(group, message.from, message.term, message.from, disk),
-            MessageBody::VoteAnswer { granted: true, .. } => {
-                self.vote(group, message.from, message.term, message.to, disk);
+            MessageBody::Vote { .. } => self.vote(message, message.from, disk),
+            MessageBody::VoteAnswer { granted: true, recovering } => {
+                assert!(*recovering || !disk.recovering, "a suspect log is passed off as sound: {message:?}");
+                self.vote(message, message.to, disk);
             }
             MessageBody::Append(append) => append.entries.iter().for_each(|entry| self.entry(group, entry)),
             MessageBody::AppendAnswer(answer) => {
@@ -85,12 +104,88 @@ impl Checker {
         assert!(disk.hard.term >= message.term, "left before its term was persisted: {message:?}");
     }
 
-    fn vote(&mut self, group: GroupId, voter: ReplicaId, term: Term, candidate: ReplicaId, disk: &GroupDisk) {
-        let given = *self.votes.entry((group, voter, term)).or_insert(candidate);
+    fn vote(&mut self, message: &Message<Payload>, candidate: ReplicaId, disk: &GroupDisk) {
+        let (group, voter, term) = (message.group, message.from, message.term);
+        let (given, _) = *self.votes.entry((group, voter, term)).or_insert((candidate, !disk.recovering));
         assert_eq!(given, candidate, "{voter} voted twice in {term} of {group}");
-        assert!(!disk.recovering, "{voter} is recovering and votes in {term} of {group}");
         let kept = disk.hard.term > term || (disk.hard.term == term && disk.hard.vote == Some(candidate));
         assert!(kept, "{voter} votes in {term} of {group} and may forget it: {:?}", disk.hard);
+    }
+
+    pub(crate) fn knows_leader(&self, group: GroupId, term: Term) -> bool {
+        self.leaders.contains_key(&(group, term))
+    }
+
+    /// A replica has just been elected: by a majority of sound voters, or else by all of them; and then what is committed is lost only
+    /// where none of them holds it any more.
+    pub(crate) fn elected(
+        &mut self,
+        group: GroupId,
+        leader: ReplicaId,
+        required: Durability,
+        status: &Status,
+        disks: &BTreeMap<ReplicaId, &GroupDisk>,
+        term_at: impl Fn(Index) -> Option<Term>,
+    ) {
+        let vote = |voter: ReplicaId| self.votes.get(&(group, voter, status.term)).copied();
+        let granted = |voter: ReplicaId| voter == leader || vote(voter).is_some_and(|vote| vote.0 == leader);
+        let sound_grant = |voter: ReplicaId| match voter == leader {
+            true => !disks[&leader].recovering,
+            false => vote(voter) == Some((leader, true)),
+        };
+        let members = &status.membership;
+        if quorum::has_majority(members, sound_grant) && !disks[&leader].recovering {
+            return; // Completeness is checked below, as always.
+        }
+        let all = members.all_voters().into_iter().all(granted);
+        if self.forced.remove(&(group, leader)) {
+            assert!(quorum::has_majority(members, granted), "{leader} of {group} lacks votes: {status:?}");
+        } else {
+            assert!(
+                all,
+                "{leader} leads {group} without every vote, and with too few sound ones: {status:?}"
+            );
+        }
+        let holders: Vec<&GroupDisk> = members
+            .all_voters()
+            .into_iter()
+            .filter(|voter| granted(*voter))
+            .filter_map(|voter| disks.get(&voter).copied())
+            .collect();
+        self.lose(group, required, status, &holders, term_at);
+    }
+
+    /// Committed entries that the new leader lacks are lost.
+    fn lose(
+        &mut self,
+        group: GroupId,
+        required: Durability,
+        status: &Status,
+        voters: &[&GroupDisk],
+        term_at: impl Fn(Index) -> Option<Term>,
+    ) {
+        let from = (group, status.start_index.next());
+        let known = self.committed.range(from..=(group, Index(u64::MAX)));
+        let first_lost = known.into_iter().find(|(at, committed)| term_at(at.1) != Some(committed.0));
+        let Some((&(_, first), _)) = first_lost else { return };
+        let mut lost = self.committed.split_off(&(group, first));
+        self.committed.append(&mut lost.split_off(&(GroupId(group.get() + 1), Index::ZERO)));
+        for ((_, index), (term, _)) in lost {
+            assert_ne!(required, Durability::Synced, "{index}/{term} of {group} was synced, and is lost");
+            let body = self.entries.get(&(group, index, term)).map(|entry| &entry.1);
+            assert!(
+                !matches!(body, Some(Body::Membership(_))),
+                "a configuration of {group} is lost: {index}/{term}"
+            );
+            for disk in voters {
+                let held = disk.log.start.index >= index
+                    || disk.log.entry(index).is_some_and(|entry| entry.term == term);
+                assert!(!held, "{index}/{term} of {group} is lost, and a voter holds it: {status:?}");
+            }
+            self.entries_lost += 1;
+        }
+        self.last_committed.insert(group, first.prev());
+        self.lost.insert(group, status.term);
     }
 
     /// A look at one group of one process, after anything happened to it.
@@ -105,7 +200,9 @@ impl Checker {
         let commit = self.commits.entry((group, replica)).or_insert(status.commit);
         assert!(status.commit >= *commit, "the commit index of {group} at {replica} falls: {status:?}");
         let before = std::mem::replace(commit, status.commit);
-        for index in (before.get() + 1..=status.commit.get()).map(Index) {
+        // What was committed in a term before the loss came out may be lost.
+        let of_the_past = self.lost.get(&group).is_some_and(|term| status.term < *term);
+        for index in (before.get() + 1..=status.commit.get()).map(Index).filter(|_| !of_the_past) {
             let Some(term) = term_at(index) else { continue };
             self.commit(group, index, term, required, status);
         }
@@ -135,21 +232,21 @@ impl Checker {
             holders.is_some_and(|holders| holders.contains(&voter))
                 || self.starts.get(&(group, voter)).is_some_and(|start| *start >= index)
         });
-        assert!(stored, "{index}/{term} of {group} is committed without a majority: {holders:?}");
+        assert!(stored, "{index}/{term} of {group} is committed without a majority: {holders:?} {status:?}");
     }
 
     /// A leader has every entry that was committed in its term or before.
     fn completeness(&self, group: GroupId, status: &Status, term_at: impl Fn(Index) -> Option<Term>) {
         let Some(last) = self.last_committed.get(&group) else { return };
-        let (term, seen_in) = self.committed[&(group, *last)];
+        let Some((term, seen_in)) = self.committed.get(&(group, *last)).copied() else { return };
         if seen_in <= status.term && *last > status.start_index {
             assert_eq!(term_at(*last), Some(term), "the leader of {} in {group} lacks {last}", status.term);
         }
     }
 
-    pub(crate) fn applied(&mut self, group: GroupId, index: Index, state: u64) {
-        let known = *self.states.entry((group, index)).or_insert(state);
-        assert_eq!(known, state, "state machines of {group} differ after {index}");
+    pub(crate) fn applied(&mut self, group: GroupId, at: Position, state: u64) {
+        let known = *self.states.entry((group, at.index, at.term)).or_insert(state);
+        assert_eq!(known, state, "state machines of {group} differ after {at}");
     }
 }
 

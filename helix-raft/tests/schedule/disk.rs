@@ -28,6 +28,22 @@ pub(crate) enum WalOp {
     Install(Start<Payload>),
 }
 
+impl WalOp {
+    pub(crate) fn memberships(&self) -> Vec<Membership> {
+        match self {
+            WalOp::Append(entries, _) => entries
+                .iter()
+                .filter_map(|entry| match &entry.body {
+                    Body::Membership(membership) => Some(membership.clone()),
+                    _ => None,
+                })
+                .collect(),
+            WalOp::Install(start) => vec![start.membership.clone()],
+            WalOp::Sync(_) => Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Report {
     Appended(Position, Durability),
@@ -59,6 +75,11 @@ impl StoredLog {
             _ => None,
         };
         self.entries.iter().filter_map(membership).collect()
+    }
+
+    pub(crate) fn all_memberships(&self) -> Vec<Membership> {
+        let changes = self.memberships().into_iter().map(|change| change.1);
+        std::iter::once(self.base.clone()).chain(changes).collect()
     }
 
     fn membership_at(&self, index: Index) -> Membership {
@@ -174,11 +195,22 @@ impl GroupDisk {
         self.hard_reports.clear();
     }
 
-    /// The machine dies: only what was synced is certain.
-    pub(crate) fn lose_power(&mut self, rng: &mut Rng) {
+    /// The machine dies: only what was synced is certain, and of the rest a first part may be there. In a group that does not
+    /// sync what it acknowledges, that makes the log suspect.
+    pub(crate) fn lose_power(&mut self, required: Durability, rng: &mut Rng) {
         self.crash(rng);
-        self.log = self.synced.clone();
-        self.recovering = true;
+        let held = self.synced.entries.len();
+        let extends = self.log.start == self.synced.start
+            && self.log.entries.get(..held).is_some_and(|entries| entries == self.synced.entries);
+        if extends {
+            let kept = held + rng.below(self.log.entries.len() - held + 1);
+            self.log.entries.truncate(kept);
+            self.log.checkpoint = self.synced.checkpoint;
+        } else {
+            self.log = self.synced.clone();
+        }
+        self.synced = self.log.clone();
+        self.recovering |= required == Durability::PageCache;
     }
 
     /// What a new process finds.

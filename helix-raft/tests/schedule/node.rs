@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use helix_raft::{
-    CommittedRange, Durability, Entry, GroupId, GroupOptions, HeartbeatEvent, HeartbeatOptions, Heartbeats,
-    Incarnation, Index, Membership, Message, MultiRaft, MultiRaftConfig, ReadRequest, Ready, ReplicaId,
-    Start,
+    CommittedRange, Durability, Entry, GroupId, GroupOptions, HardState, HeartbeatEvent, HeartbeatOptions,
+    Heartbeats, Incarnation, Index, Membership, Message, MultiRaft, MultiRaftConfig, ReadRequest, Ready,
+    ReplicaId, Start,
 };
 
 use crate::checker::Checker;
@@ -16,7 +16,7 @@ pub(crate) const TICK_MS: u64 = 50;
 pub(crate) const ELECTION_TICKS: u32 = 10;
 
 /// The application's side of one group in a running process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Application {
     applied: Index,
     state: u64,
@@ -37,6 +37,11 @@ pub(crate) struct Node {
     pub(crate) clock_ms: u64,
     pub(crate) disks: BTreeMap<GroupId, GroupDisk>,
     pub(crate) process: Option<Process>,
+    /// Term and vote in groups whose log was deleted here.
+    kept_votes: BTreeMap<GroupId, HardState>,
+    /// Its disk is gone for good.
+    pub(crate) lost: bool,
+    pub(crate) diverged: u64,
     pub(crate) unclean: u64,
 }
 
@@ -48,10 +53,20 @@ pub(crate) fn required(group: GroupId) -> Durability {
 impl Node {
     pub(crate) fn new(id: ReplicaId, groups: &[GroupId], members: &Membership) -> Node {
         let disks = groups.iter().map(|group| (*group, GroupDisk::new(members))).collect();
-        Node { id, incarnation: 0, clock_ms: 0, disks, process: None, unclean: 0 }
+        Node {
+            id,
+            incarnation: 0,
+            clock_ms: 0,
+            disks,
+            process: None,
+            kept_votes: BTreeMap::new(),
+            lost: false,
+            diverged: 0,
+            unclean: 0,
+        }
     }
 
-    pub(crate) fn start(&mut self, members: &Membership, rng: &mut Rng, checker: &mut Checker) {
+    pub(crate) fn start(&mut self, peers: &[ReplicaId], rng: &mut Rng, checker: &mut Checker) {
         self.incarnation += 1;
         let incarnation = Incarnation(self.incarnation);
         let mut config = MultiRaftConfig::new(self.id, incarnation, rng.next());
@@ -59,7 +74,7 @@ impl Node {
         config.max_append_bytes = 1000;
         config.max_inflight_bytes = 3000;
         config.max_tail_bytes = 4000;
-        let mut raft = MultiRaft::new(config);
+        let raft = MultiRaft::new(config);
         let timeout_ms = TICK_MS * u64::from(ELECTION_TICKS);
         let mut heartbeats = Heartbeats::new(HeartbeatOptions {
             me: self.id,
@@ -67,45 +82,86 @@ impl Node {
             interval_ms: timeout_ms / 5,
             timeout_ms,
         });
-        for peer in members.members().into_iter().filter(|peer| *peer != self.id) {
-            heartbeats.add_peer(self.clock_ms, peer);
+        for peer in peers.iter().filter(|peer| **peer != self.id) {
+            heartbeats.add_peer(self.clock_ms, *peer);
         }
-        let mut apps = BTreeMap::new();
-        for (group, disk) in &self.disks {
-            let options: GroupOptions<Payload> = disk.options(required(*group), rng);
-            let (applied, state) = disk.log.checkpoint;
-            apps.insert(
-                *group,
-                Application {
-                    applied,
-                    state,
-                    reads: VecDeque::new(),
-                    committed_reads: VecDeque::new(),
-                    starts: VecDeque::new(),
-                },
-            );
-            raft.add_group(*group, options).expect("the disk is consistent");
-            checker.process_started(*group, self.id);
+        self.process = Some(Process { raft, heartbeats, apps: BTreeMap::new() });
+        for group in self.disks.keys().copied().collect::<Vec<_>>() {
+            self.open(group, rng, checker);
         }
-        self.process = Some(Process { raft, heartbeats, apps });
+    }
+
+    /// Adds a group to the process with what its disk holds.
+    fn open(&mut self, group: GroupId, rng: &mut Rng, checker: &mut Checker) {
+        let Some(process) = &mut self.process else { return };
+        let disk = &self.disks[&group];
+        let options: GroupOptions<Payload> = disk.options(required(group), rng);
+        let (applied, state) = disk.log.checkpoint;
+        process.apps.insert(group, Application { applied, state, ..Application::default() });
+        process.raft.add_group(group, options).expect("the disk is consistent");
+        checker.process_started(group, self.id);
+    }
+
+    /// This node is to have a replica of the group: an empty one, that waits for a leader.
+    pub(crate) fn join(&mut self, group: GroupId, rng: &mut Rng, checker: &mut Checker) {
+        if !self.lost && !self.disks.contains_key(&group) {
+            self.begin(group, false, rng, checker);
+        }
+    }
+
+    fn begin(&mut self, group: GroupId, recovering: bool, rng: &mut Rng, checker: &mut Checker) {
+        let mut disk = GroupDisk::new(&Membership::default());
+        disk.hard = self.kept_votes.remove(&group).unwrap_or_default();
+        disk.recovering = recovering;
+        self.disks.insert(group, disk);
+        self.open(group, rng, checker);
+    }
+
+    /// Deletes the log of a group, but not the vote.
+    pub(crate) fn delete(&mut self, group: GroupId, checker: &mut Checker) {
+        if let Some(disk) = self.disks.remove(&group) {
+            self.kept_votes.insert(group, disk.hard);
+            checker.log_deleted(group, self.id);
+        }
+        if let Some(process) = &mut self.process {
+            process.apps.remove(&group);
+            process.raft.remove_group(group);
+        }
+    }
+
+    pub(crate) fn is_removed(&self, group: GroupId) -> bool {
+        self.process.as_ref().is_some_and(|process| process.raft.is_removed(group))
+    }
+
+    /// Begins anew where the others have lost what was committed here.
+    fn begin_anew(&mut self, group: GroupId, rng: &mut Rng, checker: &mut Checker) {
+        assert!(
+            checker.has_lost(group),
+            "nothing was lost in {group}, and yet {} has another history",
+            self.id
+        );
+        self.diverged += 1;
+        self.delete(group, checker);
+        self.begin(group, true, rng, checker);
     }
 
     pub(crate) fn crash(&mut self, power: bool, rng: &mut Rng, checker: &mut Checker) {
         self.process = None;
         for (group, disk) in &mut self.disks {
-            if power {
-                disk.crash(rng);
-                checker.log_written(*group, self.id, disk);
-                disk.lose_power(rng);
-            } else {
-                disk.crash(rng);
-            }
+            disk.crash(rng);
             checker.log_written(*group, self.id, disk);
+            if power {
+                disk.lose_power(required(*group), rng);
+                checker.log_written(*group, self.id, disk);
+            }
         }
     }
 
-    pub(crate) fn is_recovering(&self) -> bool {
-        self.disks.values().any(|disk| disk.recovering)
+    /// The disk is gone, and with it this replica id.
+    pub(crate) fn lose_disk(&mut self) {
+        self.process = None;
+        self.lost = true;
+        self.disks.clear();
     }
 
     /// Passes on what the heartbeats found out.
@@ -122,17 +178,21 @@ impl Node {
     }
 
     /// Does what the core wants done, as far as it can be done at once; the rest is queued.
-    pub(crate) fn drive(&mut self, checker: &mut Checker) -> Vec<Message<Payload>> {
-        let mut messages = Vec::new();
+    pub(crate) fn drive(&mut self, rng: &mut Rng, checker: &mut Checker) -> Vec<Message<Payload>> {
+        let (mut messages, mut diverged) = (Vec::new(), Vec::new());
         let Some(process) = &mut self.process else { return messages };
         for (group, ready) in process.raft.take_ready() {
             let disk = self.disks.get_mut(&group).expect("every group has a disk");
             let app = process.apps.get_mut(&group).expect("every group has an application");
+            diverged.extend(ready.diverged.map(|_| group));
             take(group, disk, app, ready, checker, &mut messages, &mut self.unclean);
         }
         for (group, app) in &process.apps {
             let status = process.raft.status(*group).expect("the group is here");
             assert!(status.applied >= app.applied, "applied more than was handed out");
+        }
+        for group in diverged {
+            self.begin_anew(group, rng, checker);
         }
         messages
     }
@@ -144,7 +204,7 @@ impl Node {
     }
 
     pub(crate) fn complete(&mut self, group: GroupId, hard: bool, checker: &mut Checker) -> bool {
-        let disk = self.disks.get_mut(&group).expect("every group has a disk");
+        let Some(disk) = self.disks.get_mut(&group) else { return false };
         if hard {
             return disk.complete_hard();
         }
@@ -156,7 +216,7 @@ impl Node {
     /// Gives the core one report, and with `merge` lets a later one stand for all before it.
     pub(crate) fn report(&mut self, group: GroupId, hard: bool, merge: bool) -> bool {
         let Some(process) = &mut self.process else { return false };
-        let disk = self.disks.get_mut(&group).expect("every group has a disk");
+        let Some(disk) = self.disks.get_mut(&group) else { return false };
         if hard {
             let report =
                 if merge { disk.hard_reports.drain(..).next_back() } else { disk.hard_reports.pop_front() };
@@ -188,7 +248,7 @@ impl Node {
     /// Reads entries for a slow follower.
     pub(crate) fn serve_read(&mut self, group: GroupId, rng: &mut Rng) -> bool {
         let Some(process) = &mut self.process else { return false };
-        let app = process.apps.get_mut(&group).expect("every group has an application");
+        let Some(app) = process.apps.get_mut(&group) else { return false };
         let Some(request) = app.reads.pop_front() else { return false };
         let log = &self.disks[&group].log;
         let mut entries: Vec<Entry<Payload>> = Vec::new();
@@ -216,7 +276,7 @@ impl Node {
         checker: &mut Checker,
     ) -> bool {
         let Some(process) = &mut self.process else { return false };
-        let app = process.apps.get_mut(&group).expect("every group has an application");
+        let Some(app) = process.apps.get_mut(&group) else { return false };
         let Some(range) = app.committed_reads.pop_front() else { return false };
         let count = range.through.get() - range.from.get() + 1;
         let through = Index(range.from.get() + rng.next() % count);
@@ -235,7 +295,7 @@ impl Node {
     /// Makes a start for a follower that is far behind.
     pub(crate) fn serve_start(&mut self, group: GroupId) -> bool {
         let Some(process) = &mut self.process else { return false };
-        let app = process.apps.get_mut(&group).expect("every group has an application");
+        let Some(app) = process.apps.get_mut(&group) else { return false };
         let Some(to) = app.starts.pop_front() else { return false };
         let Some(term) = process.raft.term_at(group, app.applied) else { return false };
         let start = Start {
@@ -251,8 +311,7 @@ impl Node {
     /// Remembers the state of the application on disk, from where the next process goes on.
     pub(crate) fn checkpoint(&mut self, group: GroupId) {
         let Some(process) = &self.process else { return };
-        let app = &process.apps[&group];
-        let disk = self.disks.get_mut(&group).expect("every group has a disk");
+        let (Some(app), Some(disk)) = (process.apps.get(&group), self.disks.get_mut(&group)) else { return };
         if app.applied > disk.log.checkpoint.0
             && disk.wal_queue.iter().all(|op| !matches!(op, WalOp::Install(_)))
         {
@@ -263,7 +322,7 @@ impl Node {
     /// Drops the beginning of the log, durably.
     pub(crate) fn move_start(&mut self, group: GroupId, rng: &mut Rng) {
         let Some(process) = &mut self.process else { return };
-        let disk = self.disks.get_mut(&group).expect("every group has a disk");
+        let Some(disk) = self.disks.get_mut(&group) else { return };
         let busy = !disk.wal_queue.is_empty() || !disk.reports.is_empty();
         let (from, to) = (disk.log.start.index.get(), disk.log.checkpoint.0.get());
         if busy || to <= from {
@@ -281,7 +340,7 @@ impl Application {
         assert_eq!(entry.index, self.applied.next(), "{group} is applied out of order");
         self.applied = entry.index;
         self.state = fold(self.state, entry);
-        checker.applied(group, self.applied, self.state);
+        checker.applied(group, entry.position(), self.state);
     }
 }
 

@@ -22,10 +22,14 @@ pub(crate) enum Action {
     Partition,
     Heal,
     Refuse,
+    Change,
+    Delete,
+    Blackout,
+    LoseDisk,
 }
 
 /// How often each thing happens on average, and the factors by which a seed may multiply it.
-const WEIGHTS: [(Action, u64, [u64; 4]); 17] = [
+const WEIGHTS: [(Action, u64, [u64; 4]); 21] = [
     (Action::Deliver, 400, [1, 1, 1, 2]),
     (Action::Duplicate, 15, [0, 1, 1, 4]),
     (Action::Lose, 15, [0, 1, 1, 6]),
@@ -43,6 +47,10 @@ const WEIGHTS: [(Action, u64, [u64; 4]); 17] = [
     (Action::Partition, 2, [0, 1, 2, 8]),
     (Action::Heal, 6, [1, 1, 2, 3]),
     (Action::Refuse, 5, [0, 1, 4, 16]),
+    (Action::Change, 8, [0, 1, 2, 4]),
+    (Action::Delete, 6, [0, 1, 1, 4]),
+    (Action::Blackout, 1, [0, 0, 1, 3]),
+    (Action::LoseDisk, 1, [0, 0, 1, 4]),
 ];
 
 #[derive(Clone, Debug)]

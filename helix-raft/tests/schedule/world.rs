@@ -1,15 +1,19 @@
 //! A cluster under a random schedule: every message, write, report and tick happens when chance says so.
 
-use helix_raft::{GroupId, Heartbeat, HeartbeatAnswer, Membership, Message, MessageBody, ReplicaId, Role};
+use std::collections::BTreeMap;
+
+use helix_raft::{
+    GroupId, Heartbeat, HeartbeatAnswer, Membership, Message, MessageBody, ReplicaId, Role, StepOutcome,
+};
 
 use crate::checker::Checker;
-use crate::disk::Payload;
-use crate::node::{ELECTION_TICKS, Node, TICK_MS};
+use crate::disk::{GroupDisk, Payload};
+use crate::node::{Node, TICK_MS, required};
 use crate::profile::{Action, Profile};
 use crate::rng::Rng;
 
 #[derive(Clone, Debug)]
-enum Packet {
+pub(crate) enum Packet {
     Raft(Message<Payload>),
     Heartbeat(ReplicaId, ReplicaId, Heartbeat),
     Answer(ReplicaId, ReplicaId, HeartbeatAnswer),
@@ -33,20 +37,28 @@ pub(crate) struct Tally {
     pub(crate) installs: u64,
     pub(crate) wal_reads: u64,
     pub(crate) elections: u64,
+    pub(crate) changes: u64,
+    pub(crate) joins: u64,
+    pub(crate) deletions: u64,
+    pub(crate) disks_lost: u64,
+    pub(crate) blackouts: u64,
+    pub(crate) unclean: u64,
+    pub(crate) forced: u64,
+    pub(crate) entries_lost: u64,
+    pub(crate) diverged: u64,
 }
 
 pub(crate) struct World {
-    rng: Rng,
-    profile: Profile,
-    nodes: Vec<Node>,
-    groups: Vec<GroupId>,
-    members: Membership,
-    network: Vec<Packet>,
+    pub(crate) rng: Rng,
+    pub(crate) profile: Profile,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) groups: Vec<GroupId>,
+    pub(crate) network: Vec<Packet>,
     /// Packets that stay on the way for long.
-    stragglers: Vec<Packet>,
+    pub(crate) stragglers: Vec<Packet>,
     /// Pairs between which nothing passes, one way.
-    cut: Vec<(ReplicaId, ReplicaId)>,
-    checker: Checker,
+    pub(crate) cut: Vec<(ReplicaId, ReplicaId)>,
+    pub(crate) checker: Checker,
     proposals: u64,
     pub(crate) trace: u64,
     pub(crate) tally: Tally,
@@ -68,13 +80,16 @@ impl World {
             };
         }
         let profile = Profile::new(&mut rng);
-        let nodes = members.members().iter().map(|id| Node::new(*id, &groups, &members)).collect();
+        let mut nodes: Vec<Node> =
+            members.members().iter().map(|id| Node::new(*id, &groups, &members)).collect();
+        for id in size + 1..=size + 2 {
+            nodes.push(Node::new(ReplicaId(id), &[], &members));
+        }
         let mut world = World {
             rng,
             profile,
             nodes,
             groups,
-            members,
             network: Vec::new(),
             stragglers: Vec::new(),
             cut: Vec::new(),
@@ -124,6 +139,10 @@ impl World {
             Action::Partition => self.partition(),
             Action::Heal => self.cut.clear(),
             Action::Refuse => self.refuse(node),
+            Action::Change => self.change(group),
+            Action::Delete => self.delete(node, group),
+            Action::Blackout => self.blackout(),
+            Action::LoseDisk => self.lose_disk(node),
         }
         self.settle(node, false);
     }
@@ -134,32 +153,37 @@ impl World {
         }
     }
 
-    fn with_process(&mut self, node: usize, act: impl FnOnce(&mut crate::node::Process)) {
+    pub(crate) fn with_process(&mut self, node: usize, act: impl FnOnce(&mut crate::node::Process)) {
         if let Some(process) = &mut self.nodes[node].process {
             act(process);
         }
     }
 
     /// Lets the core of a node say what it wants, at once or after more has happened to it.
-    fn settle(&mut self, node: usize, now: bool) {
+    pub(crate) fn settle(&mut self, node: usize, now: bool) {
         self.nodes[node].deliver_events();
-        for group in 0..self.groups.len() {
-            self.nodes[node].check(self.groups[group], &mut self.checker);
-        }
+        self.check(node);
         if !now && self.rng.chance(250) {
             return;
         }
-        let messages = self.nodes[node].drive(&mut self.checker);
+        let mut rng = Rng::new(self.rng.next());
+        let messages = self.nodes[node].drive(&mut rng, &mut self.checker);
         for message in messages {
             self.note(message.to.get(), message.term.get(), message.body.name().len() as u64);
             self.tally.installs += u64::from(matches!(message.body, MessageBody::InstallStart { .. }));
             self.tally.elections += u64::from(matches!(message.body, MessageBody::Vote { .. }));
             self.network.push(Packet::Raft(message));
         }
-        for group in 0..self.groups.len() {
-            self.nodes[node].check(self.groups[group], &mut self.checker);
-        }
+        self.check(node);
         self.with_process(node, |process| process.raft.trim_tails());
+    }
+
+    fn check(&mut self, node: usize) {
+        let World { nodes, checker, groups, .. } = self;
+        for group in groups {
+            check_election(nodes, node, *group, checker);
+            nodes[node].check(*group, checker);
+        }
     }
 
     fn deliver_some(&mut self) {
@@ -211,7 +235,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, packet: Packet) {
+    pub(crate) fn deliver(&mut self, packet: Packet) {
         let (from, to) = packet.route();
         if self.cut.contains(&(from, to)) {
             return;
@@ -221,7 +245,10 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         match packet {
             Packet::Raft(message) => {
-                process.raft.step(message);
+                let group = message.group;
+                if process.raft.step(message) == StepOutcome::UnknownGroup && self.rng.chance(300) {
+                    self.join(node, group);
+                }
             }
             Packet::Heartbeat(_, _, heartbeat) => {
                 let (answer, wakes) =
@@ -240,7 +267,7 @@ impl World {
         self.settle(node, false);
     }
 
-    fn tick(&mut self, node: usize) {
+    pub(crate) fn tick(&mut self, node: usize) {
         let id = self.nodes[node].id;
         self.nodes[node].clock_ms += TICK_MS;
         let now_ms = self.nodes[node].clock_ms;
@@ -252,7 +279,7 @@ impl World {
         self.with_process(node, |process| process.raft.tick());
     }
 
-    fn propose(&mut self, node: usize, group: GroupId) {
+    pub(crate) fn propose(&mut self, node: usize, group: GroupId) {
         let proposals = 1 + self.rng.below(4);
         for _ in 0..proposals {
             self.proposals += 1;
@@ -284,7 +311,7 @@ impl World {
         }
     }
 
-    fn serve(&mut self, node: usize, group: GroupId) {
+    pub(crate) fn serve(&mut self, node: usize, group: GroupId) {
         let mut rng = Rng::new(self.rng.next());
         self.tally.wal_reads += u64::from(self.nodes[node].serve_read(group, &mut rng));
         self.nodes[node].serve_committed_read(group, &mut rng, &mut self.checker);
@@ -298,11 +325,11 @@ impl World {
         });
     }
 
-    fn start(&mut self, node: usize) {
-        if self.nodes[node].process.is_none() {
+    pub(crate) fn start(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() && !self.nodes[node].lost {
             let mut rng = Rng::new(self.rng.next());
-            let members = self.members.clone();
-            self.nodes[node].start(&members, &mut rng, &mut self.checker);
+            let peers: Vec<ReplicaId> = self.nodes.iter().map(|node| node.id).collect();
+            self.nodes[node].start(&peers, &mut rng, &mut self.checker);
         }
     }
 
@@ -310,13 +337,26 @@ impl World {
         if self.nodes[node].process.is_none() {
             return;
         }
-        // Nobody votes while a majority is recovering, so no more than one replica at a time loses its power here.
-        let power =
-            self.rng.chance(self.profile.power_losses) && self.nodes.iter().all(|node| !node.is_recovering());
+        let power = self.rng.chance(self.profile.power_losses);
+        self.stop(node, power);
+    }
+
+    fn stop(&mut self, node: usize, power: bool) {
         let mut rng = Rng::new(self.rng.next());
         self.nodes[node].crash(power, &mut rng, &mut self.checker);
         self.tally.crashes += 1;
         self.tally.power_losses += u64::from(power);
+    }
+
+    /// Many machines lose their power at once, mostly all of them.
+    fn blackout(&mut self) {
+        let all = self.rng.chance(700);
+        for node in 0..self.nodes.len() {
+            if all || self.rng.chance(600) {
+                self.stop(node, true);
+            }
+        }
+        self.tally.blackouts += 1;
     }
 
     fn partition(&mut self) {
@@ -362,108 +402,17 @@ impl World {
             self.with_process(node, |process| process.heartbeats.refused(now_ms, peer));
         }
     }
+}
 
-    // ------------------------------------------------------------------------------------------------------------
-    // The end
-
-    /// Everything works from now on: all replicas must agree, and commit what is proposed.
-    fn heal(&mut self) {
-        self.cut.clear();
-        self.network.append(&mut self.stragglers);
-        for node in 0..self.nodes.len() {
-            self.start(node);
-        }
-        self.quiet_rounds(12 * ELECTION_TICKS);
-        for group in self.groups.clone() {
-            let leader = self.leader(group);
-            self.propose(leader, group);
-        }
-        self.quiet_rounds(6 * ELECTION_TICKS);
-        for group in self.groups.clone() {
-            self.check_agreement(group);
-        }
-        for node in &self.nodes {
-            let process = node.process.as_ref().expect("every node runs");
-            assert_eq!(process.raft.active_groups(), 0, "a group at rest costs ticks at {}", node.id);
-            assert_eq!(node.unclean, 0, "no group has a sole voter");
-        }
-        let idle = self.network.iter().all(|packet| !matches!(packet, Packet::Raft(_)));
-        assert!(idle, "groups at rest still talk: {:?}", self.network);
+/// Notices that `node` leads the group in a term that had no leader so far.
+fn check_election(nodes: &[Node], node: usize, group: GroupId, checker: &mut Checker) {
+    let Some(process) = &nodes[node].process else { return };
+    let Some(status) = process.raft.status(group) else { return };
+    if status.role != Role::Leader || checker.knows_leader(group, status.term) {
+        return;
     }
-
-    fn quiet_rounds(&mut self, rounds: u32) {
-        for _ in 0..rounds {
-            for node in 0..self.nodes.len() {
-                self.tick(node);
-                self.settle(node, true);
-            }
-            self.drain();
-        }
-    }
-
-    /// Delivers, writes and reports until nothing is left to do.
-    fn drain(&mut self) {
-        for _ in 0..200 {
-            for packet in std::mem::take(&mut self.network) {
-                self.deliver(packet);
-            }
-            let mut busy = false;
-            for node in 0..self.nodes.len() {
-                for group in self.groups.clone() {
-                    while self.nodes[node].complete(group, false, &mut self.checker) {}
-                    while self.nodes[node].complete(group, true, &mut self.checker) {}
-                    while self.nodes[node].report(group, false, false) {}
-                    while self.nodes[node].report(group, true, false) {}
-                    self.serve(node, group);
-                }
-                self.settle(node, true);
-                busy |= self.nodes[node].process.as_ref().is_some_and(|process| process.raft.has_ready());
-            }
-            if self.network.is_empty() && !busy {
-                return;
-            }
-        }
-        panic!("the cluster does not come to rest: {:?}", self.network);
-    }
-
-    fn leader(&self, group: GroupId) -> usize {
-        let leads = |node: &Node| {
-            let process = node.process.as_ref().expect("every node runs");
-            process
-                .raft
-                .status(group)
-                .is_some_and(|status| status.role == Role::Leader && status.leader_ready)
-        };
-        self.nodes.iter().position(leads).unwrap_or_else(|| {
-            let statuses: Vec<_> = self
-                .nodes
-                .iter()
-                .map(|node| node.process.as_ref().and_then(|p| p.raft.status(group)))
-                .collect();
-            panic!("{group} has no leader: {statuses:?}")
-        })
-    }
-
-    fn check_agreement(&mut self, group: GroupId) {
-        let leader = self.leader(group);
-        let status_of = |node: &Node| {
-            node.process.as_ref().and_then(|process| process.raft.status(group)).expect("it runs")
-        };
-        let first = status_of(&self.nodes[leader]);
-        let members = first.membership.members();
-        assert!(!first.membership.is_joint(), "{group} does not leave its joint configuration: {first:?}");
-        for node in self.nodes.iter().filter(|node| members.contains(&node.id)) {
-            let status = status_of(node);
-            let same = status.term == first.term
-                && status.leader == first.leader
-                && status.last_index == first.last_index
-                && status.commit == status.last_index
-                && status.applied == status.commit
-                && !status.recovering
-                && status.membership == first.membership
-                && status.committed_membership.membership == first.membership;
-            assert!(same, "{group} does not converge: {status:?} {first:?}");
-        }
-        self.tally.committed += first.commit.get();
-    }
+    let disks: BTreeMap<ReplicaId, &GroupDisk> =
+        nodes.iter().filter_map(|node| Some((node.id, node.disks.get(&group)?))).collect();
+    let term_at = |index| process.raft.term_at(group, index);
+    checker.elected(group, nodes[node].id, required(group), &status, &disks, term_at);
 }
