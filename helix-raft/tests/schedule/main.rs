@@ -60,6 +60,7 @@ fn invariants_hold_under_random_schedules() {
                         }
                         let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
                         let (_, tally) = outcome.unwrap_or_else(|_| {
+                            next.store(seeds.end, Ordering::Relaxed);
                             panic!(
                                 "seed {seed} failed; replay: HELIX_SEEDS={seed} HELIX_STEPS={} cargo test -p \
                                  helix-raft --test schedule invariants",

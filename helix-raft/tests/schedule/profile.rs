@@ -47,10 +47,10 @@ const WEIGHTS: [(Action, u64, [u64; 4]); 21] = [
     (Action::Partition, 2, [0, 1, 2, 8]),
     (Action::Heal, 6, [1, 1, 2, 3]),
     (Action::Refuse, 5, [0, 1, 4, 16]),
-    (Action::Change, 8, [0, 1, 2, 4]),
+    (Action::Change, 12, [0, 1, 2, 6]),
     (Action::Delete, 6, [0, 1, 1, 4]),
     (Action::Blackout, 1, [0, 0, 1, 3]),
-    (Action::LoseDisk, 1, [0, 0, 1, 4]),
+    (Action::LoseDisk, 1, [0, 0, 0, 3]),
 ];
 
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Profile {
             total: weights.iter().map(|(_, weight)| weight).sum(),
             weights,
             in_order: [1000, 900, 700, 300][rng.below(4)],
-            power_losses: [0, 200, 500, 1000][rng.below(4)],
+            power_losses: [0, 0, 200, 1000][rng.below(4)],
             false_alarms: [0, 0, 200, 800][rng.below(4)],
             stragglers: [0, 0, 30, 150][rng.below(4)],
         }

@@ -348,11 +348,19 @@ impl World {
         self.tally.power_losses += u64::from(power);
     }
 
-    /// Many machines lose their power at once, mostly all of them.
+    /// Many machines lose their power at once: mostly all of them, or those of all voters of a group.
     fn blackout(&mut self) {
-        let all = self.rng.chance(700);
+        let (kind, group) = (self.rng.below(10), self.rng.pick(&self.groups));
+        let voters = group.and_then(|group| {
+            (0..self.nodes.len()).find_map(|node| Some(self.status(node, group)?.membership.all_voters()))
+        });
         for node in 0..self.nodes.len() {
-            if all || self.rng.chance(600) {
+            let hit = match kind {
+                0..=5 => true,
+                6 | 7 => voters.as_ref().is_some_and(|voters| voters.contains(&self.nodes[node].id)),
+                _ => self.rng.chance(600),
+            };
+            if hit {
                 self.stop(node, true);
             }
         }
