@@ -179,6 +179,9 @@ impl Heartbeats {
     ) -> (Option<HeartbeatAnswer>, Vec<Wake>) {
         let addressee = heartbeat.to_incarnation;
         if addressee != Incarnation::UNKNOWN && addressee != self.options.incarnation {
+            // For a process that is gone. Who it is from is news all the same: else two nodes that each know the other's last
+            // process would never get out of that.
+            self.see_incarnation(from, heartbeat.incarnation);
             return (None, Vec::new());
         }
         if !self.hear(now_ms, from, heartbeat.incarnation) {
@@ -232,18 +235,22 @@ impl Heartbeats {
         std::mem::take(&mut self.events)
     }
 
+    fn see_incarnation(&mut self, from: ReplicaId, incarnation: Incarnation) {
+        let Some(peer) = self.peers.get_mut(&from).filter(|peer| incarnation > peer.incarnation) else {
+            return;
+        };
+        peer.incarnation = incarnation;
+        peer.sequence_seen = 0;
+        peer.differed = 0;
+        self.events.push(HeartbeatEvent::Incarnation(from, incarnation));
+    }
+
     /// Something of `from` arrived. `false` if it is from a process that is gone, or from a stranger.
     fn hear(&mut self, now_ms: u64, from: ReplicaId, incarnation: Incarnation) -> bool {
-        let Some(peer) = self.peers.get_mut(&from) else { return false };
-        if incarnation < peer.incarnation {
+        self.see_incarnation(from, incarnation);
+        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.incarnation == incarnation) else {
             return false;
-        }
-        if incarnation > peer.incarnation {
-            peer.incarnation = incarnation;
-            peer.sequence_seen = 0;
-            peer.differed = 0;
-            self.events.push(HeartbeatEvent::Incarnation(from, incarnation));
-        }
+        };
         peer.heard_ms = Some(now_ms);
         tell_liveness(&self.options, &mut self.events, from, peer, now_ms);
         true
@@ -427,5 +434,21 @@ mod tests {
         assert_eq!(two.incarnation(ONE), Incarnation(2));
         let (_, late) = old.tick(100, &Fixed::default()).remove(0);
         assert_eq!(two.on_heartbeat(100, ONE, &late, &Fixed::default()).0, None);
+    }
+
+    #[test]
+    fn two_nodes_that_know_each_others_last_process_find_out() {
+        let (mut one, mut two) = (heartbeats(ONE, 2, TWO, 0), heartbeats(TWO, 2, ONE, 0));
+        let (_, late) = heartbeats(TWO, 1, ONE, 0).tick(0, &Fixed::default()).remove(0);
+        one.on_heartbeat(0, TWO, &late, &Fixed::default());
+        let (_, late) = heartbeats(ONE, 1, TWO, 0).tick(0, &Fixed::default()).remove(0);
+        two.on_heartbeat(0, ONE, &late, &Fixed::default());
+        for now_ms in [100, 200] {
+            exchange(now_ms, &mut one, &mut two, &Fixed::default(), &Fixed::default());
+            for (_, heartbeat) in two.tick(now_ms, &Fixed::default()) {
+                one.on_heartbeat(now_ms, TWO, &heartbeat, &Fixed::default());
+            }
+        }
+        assert_eq!((one.incarnation(TWO), two.incarnation(ONE)), (Incarnation(2), Incarnation(2)));
     }
 }

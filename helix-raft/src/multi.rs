@@ -216,13 +216,14 @@ impl<P: Payload> MultiRaft<P> {
             return StepOutcome::NotForMe;
         }
         let mine = self.cx.config.incarnation;
+        // Whoever a message is for, who it is from is news.
+        self.peer_incarnation(message.from, message.from_incarnation);
         if message.to_incarnation != Incarnation::UNKNOWN && message.to_incarnation != mine {
             return StepOutcome::OldIncarnation;
         }
         if message.from_incarnation < self.cx.incarnation_of(message.from) {
             return StepOutcome::OldIncarnation;
         }
-        self.peer_incarnation(message.from, message.from_incarnation);
         match self.with(message.group, |group, cx| group.step(cx, message)) {
             Some(()) => StepOutcome::Handled,
             None => StepOutcome::UnknownGroup,

@@ -45,9 +45,9 @@ pub(crate) struct Node {
     pub(crate) unclean: u64,
 }
 
-/// Groups with an odd id demand a sync.
+/// Groups with an even id demand a sync.
 pub(crate) fn required(group: GroupId) -> Durability {
-    if group.get() % 2 == 1 { Durability::Synced } else { Durability::PageCache }
+    if group.get() % 2 == 0 { Durability::Synced } else { Durability::PageCache }
 }
 
 impl Node {

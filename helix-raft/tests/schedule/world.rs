@@ -67,8 +67,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
-        let size = if rng.chance(600) { 3 } else { 5 };
-        let groups: Vec<GroupId> = (1..=2 + rng.next() % 2).map(GroupId).collect();
+        let size = if rng.chance(750) { 3 } else { 5 };
+        let groups: Vec<GroupId> = (1..=1 + rng.next() % 2).map(GroupId).collect();
         let voters: Vec<ReplicaId> = (1..=size).map(ReplicaId).collect();
         let mut members = Membership::of_voters(voters.clone());
         if size == 5 && rng.chance(500) {
@@ -114,7 +114,7 @@ impl World {
     // ------------------------------------------------------------------------------------------------------------
 
     fn random_step(&mut self) {
-        let node = self.rng.below(self.nodes.len());
+        let node = self.some_node();
         let group = self.groups[self.rng.below(self.groups.len())];
         let action = self.profile.pick(&mut self.rng);
         self.note(action as u64, node as u64, self.network.len() as u64);
@@ -122,7 +122,12 @@ impl World {
             Action::Deliver => self.deliver_some(),
             Action::Duplicate => self.duplicate_random(),
             Action::Lose => self.lose_random(),
-            Action::Tick => self.tick(node),
+            Action::Tick => {
+                for _ in 0..1 + self.rng.below(3) {
+                    self.tick(node);
+                    self.settle(node, false);
+                }
+            }
             Action::Propose => self.propose(node, group),
             Action::Write => self.complete(node),
             Action::Report => self.report(node),
@@ -135,7 +140,7 @@ impl World {
             Action::Transfer => self.transfer(node, group),
             Action::Campaign => self.with_process(node, |process| process.raft.campaign(group)),
             Action::Crash => self.crash(node),
-            Action::Start => self.start(node),
+            Action::Start => self.start_some(),
             Action::Partition => self.partition(),
             Action::Heal => self.cut.clear(),
             Action::Refuse => self.refuse(node),
@@ -145,6 +150,22 @@ impl World {
             Action::LoseDisk => self.lose_disk(node),
         }
         self.settle(node, false);
+    }
+
+    /// Mostly one to which something can happen.
+    fn some_node(&mut self) -> usize {
+        let busy = |node: &Node| node.process.is_some() && !node.disks.is_empty();
+        let busy: Vec<usize> = (0..self.nodes.len()).filter(|node| busy(&self.nodes[*node])).collect();
+        let any = self.rng.below(self.nodes.len());
+        if self.rng.chance(100) { any } else { self.rng.pick(&busy).unwrap_or(any) }
+    }
+
+    fn start_some(&mut self) {
+        let down = |node: &Node| node.process.is_none() && !node.lost;
+        let down: Vec<usize> = (0..self.nodes.len()).filter(|node| down(&self.nodes[*node])).collect();
+        if let Some(node) = self.rng.pick(&down) {
+            self.start(node);
+        }
     }
 
     fn note(&mut self, a: u64, b: u64, c: u64) {
