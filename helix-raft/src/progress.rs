@@ -104,7 +104,10 @@ impl Progress {
 
     /// Something came back: `seq` is the highest number the follower has seen.
     pub(crate) fn answered(&mut self, seq: u64) {
-        self.silent_ticks = 0;
+        // While a start is under way other answers say nothing about it: it may be lost.
+        if self.state != ProgressState::Start {
+            self.silent_ticks = 0;
+        }
         self.commit_seq = self.commit_seq.filter(|sent| *sent > seq);
     }
 

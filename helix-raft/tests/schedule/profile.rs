@@ -53,6 +53,19 @@ const WEIGHTS: [(Action, u64, [u64; 4]); 21] = [
     (Action::LoseDisk, 1, [0, 0, 0, 3]),
 ];
 
+/// Weights of a cluster that is mostly at peace: leaders last, members change often, and machines lose their power one by one.
+const fn calm_weight(action: Action, weight: u64, factor: u64) -> u64 {
+    match action {
+        Action::Campaign | Action::Refuse | Action::LoseDisk => 0,
+        Action::Duplicate | Action::Lose | Action::Transfer | Action::Blackout => weight * (factor % 2),
+        Action::Crash | Action::Partition => 2 * weight,
+        Action::Change | Action::Write | Action::Report => 3 * weight,
+        Action::Tick => weight / 2,
+        Action::Start => 4 * weight,
+        _ => weight,
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
     weights: Vec<(Action, u64)>,
@@ -69,15 +82,17 @@ pub(crate) struct Profile {
 
 impl Profile {
     pub(crate) fn new(rng: &mut Rng) -> Profile {
+        let calm = rng.chance(600);
         let mut weights = Vec::new();
         for (action, weight, factors) in WEIGHTS {
-            weights.push((action, weight * factors[rng.below(factors.len())]));
+            let factor = factors[rng.below(factors.len())];
+            weights.push((action, if calm { calm_weight(action, weight, factor) } else { weight * factor }));
         }
         Profile {
             total: weights.iter().map(|(_, weight)| weight).sum(),
             weights,
             in_order: [1000, 900, 700, 300][rng.below(4)],
-            power_losses: [0, 0, 200, 1000][rng.below(4)],
+            power_losses: if calm { 700 } else { [0, 0, 200, 1000][rng.below(4)] },
             false_alarms: [0, 0, 200, 800][rng.below(4)],
             stragglers: [0, 0, 30, 150][rng.below(4)],
         }

@@ -208,7 +208,7 @@ impl World {
     }
 
     fn deliver_some(&mut self) {
-        for _ in 0..1 + self.rng.below(5) {
+        for _ in 0..2 + self.rng.below(10) {
             self.deliver_random();
         }
         if self.rng.chance(100) {
