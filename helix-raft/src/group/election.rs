@@ -193,12 +193,24 @@ impl<P: Payload> Group<P> {
             return;
         }
         let covered = self.log.is_covered_by(Position::new(last_index, last_term));
-        let granted = covered && (!recovering || unclean) && !self.following.diverged;
+        let first = unclean && self.goes_before(cx, message.from, Position::new(last_index, last_term));
+        let granted = covered && !first && (!recovering || unclean) && !self.following.diverged;
         let term = if granted { message.term } else { self.hard.term };
         self.send_in_term(cx, message.from, term, MessageBody::PreVoteAnswer { granted, recovering });
         if !covered && (!recovering || unclean) {
             self.campaign_instead(cx);
         }
+    }
+
+    /// Whether this replica asks every voter too, with a log as long, and is preferred. An election that takes every vote is lost by
+    /// a single one that is given to another candidate, and those with the longest log begin together: one has to give way. Not so
+    /// if some voter is not there: then this replica cannot win, and the other one may be forced.
+    fn goes_before(&self, cx: &Context, candidate: ReplicaId, last: Position) -> bool {
+        let asks_too = self.role == Role::PreCandidate && self.election == Election::EveryVoter;
+        let voters = self.membership().all_voters();
+        let rank = |replica| voters.iter().position(|voter| *voter == replica);
+        let complete = voters.iter().all(|voter| cx.hears(*voter));
+        asks_too && complete && last == self.log.last() && rank(cx.me()) < rank(candidate)
     }
 
     /// The candidate lacks entries that are here, so it cannot win by this vote: this replica, missing a leader like the
