@@ -47,7 +47,7 @@ pub(crate) struct Node {
 
 /// Groups with an even id demand a sync.
 pub(crate) fn required(group: GroupId) -> Durability {
-    if group.get() % 2 == 0 { Durability::Synced } else { Durability::PageCache }
+    if group.get().is_multiple_of(2) { Durability::Synced } else { Durability::PageCache }
 }
 
 impl Node {
