@@ -259,10 +259,10 @@ fn raft_messages() -> Vec<Message<Command>> {
     let (last_index, last_term, index) = (Index(4), Term(2), Index(4));
     let start = Start { index, term: Term(2), membership, payload: command };
     let bodies = vec![
-        MessageBody::PreVote { last_index, last_term },
-        MessageBody::PreVoteAnswer { granted: true },
-        MessageBody::Vote { last_index, last_term },
-        MessageBody::VoteAnswer { granted: false },
+        MessageBody::PreVote { last_index, last_term, unclean: true },
+        MessageBody::PreVoteAnswer { granted: true, recovering: true },
+        MessageBody::Vote { last_index, last_term, unclean: false },
+        MessageBody::VoteAnswer { granted: false, recovering: false },
         MessageBody::Append(append),
         answer(AppendResult::Matched { stored: index, synced: index, received: index, commit: index }),
         answer(AppendResult::Mismatch { prev_index: index, hint_index: index, hint_term: last_term }),
