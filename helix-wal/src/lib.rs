@@ -74,7 +74,7 @@ mod wal;
 mod writer;
 
 pub use error::{AppendError, CloseError, FatalError, OpenError, OutOfSpace, ReadError, ReclaimError};
-pub use options::{OnFatal, OnSeal, SealedSegment, SpaceClass, WalOptions};
+pub use options::{OnFatal, OnSeal, OnWork, SealedSegment, SpaceClass, WalOptions};
 pub use payload::Payload;
 pub use reader::ReadLimit;
 pub use record::{Bounds, Durability, Record, RecordKind, StoredRecord};

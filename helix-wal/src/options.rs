@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use crate::error::FatalError;
 use crate::types::{GroupId, Index, SegmentId};
+use crate::wal::Part;
 
 /// Called once, with the error that stopped the log.
 pub type OnFatal = Arc<dyn Fn(&FatalError) + Send + Sync>;
 /// Called for each segment once its footer is durable; not for those that are sealed while the log is opened.
 pub type OnSeal = Arc<dyn Fn(SealedSegment) + Send + Sync>;
+/// Called when a part of the log may have got something to do.
+pub type OnWork = Arc<dyn Fn(Part) + Send + Sync>;
 
 /// Settings of a log. All have defaults.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ pub struct WalOptions {
     pub on_fatal: OnFatal,
     /// Called on a thread of the log when a segment has been sealed.
     pub on_seal: OnSeal,
+    /// For those who step the log themselves: tells them when to. Must not step it itself.
+    pub on_work: Option<OnWork>,
 }
 
 impl Default for WalOptions {
@@ -50,6 +55,7 @@ impl Default for WalOptions {
             trust_unsynced: false,
             on_fatal: Arc::new(|_| {}),
             on_seal: Arc::new(|_| {}),
+            on_work: None,
         }
     }
 }

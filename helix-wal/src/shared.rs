@@ -20,6 +20,7 @@ use crate::segment::Segment;
 use crate::space::Space;
 use crate::stats::Stats;
 use crate::types::{Lsn, SegmentId};
+use crate::wal::Part;
 
 pub(crate) type Done = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
@@ -216,6 +217,13 @@ impl Shared {
         self.failure().map_or(AppendError::Closed, |error| AppendError::Failed(error.clone()))
     }
 
+    /// Threads wait for their condition variables; whoever steps the log is told.
+    fn tell_stepper(&self, part: Part) {
+        if let Some(on_work) = &self.options.on_work {
+            on_work(part);
+        }
+    }
+
     // ---- appenders -> writer ----
 
     /// Gives the command back if the log is closed.
@@ -234,6 +242,7 @@ impl Shared {
             queue.commands.push_back(command);
         }
         self.queue_changed.notify_one();
+        self.tell_stepper(Part::Writer);
         Ok(())
     }
 
@@ -299,6 +308,7 @@ impl Shared {
         };
         if notify {
             self.sync_changed.notify_one();
+            self.tell_stepper(Part::Syncer);
         }
     }
 
@@ -314,6 +324,7 @@ impl Shared {
             sync.waiters.push(SyncWaiter { lsn, done });
         }
         self.sync_changed.notify_one();
+        self.tell_stepper(Part::Syncer);
         if self.failure().is_some() {
             // It failed in between; nobody else would look at the waiter.
             self.fail_waiters();
@@ -388,6 +399,7 @@ impl Shared {
     pub(crate) fn push_job(&self, job: Job) {
         self.jobs.lock().pending.push_back(job);
         self.jobs_changed.notify_one();
+        self.tell_stepper(Part::Housekeeper);
     }
 
     pub(crate) fn take_job(&self) -> Option<Job> {

@@ -74,7 +74,8 @@ impl Wal {
         Ok((Self { handle: Arc::new(Handle { shared, engine }) }, recovered))
     }
 
-    /// Like [`Wal::open`] without threads: things happen when [`Wal::step`] is called, and in `reclaim` and `close`.
+    /// Like [`Wal::open`] without threads: things happen when [`Wal::step`] is called, and in `sync_now`, `reclaim` and
+    /// `close`. [`WalOptions::on_work`] tells when there is something to do.
     pub fn open_stepped(disk: Arc<dyn Disk>, options: WalOptions) -> Result<(Self, Recovered), OpenError> {
         let (shared, writer, recovered) = open_shared(disk, options)?;
         let engine = Engine::Stepped(Box::new(Mutex::new(writer)));
@@ -177,7 +178,8 @@ impl Wal {
         retention::reclaim(self.shared(), committed, &|| self.sync_now())
     }
 
-    fn sync_now(&self) -> Result<(), AppendError> {
+    /// Waits until everything appended before this call is durable. Blocks on the disk; must not be called from a completion.
+    pub fn sync_now(&self) -> Result<(), AppendError> {
         let (done, outcome) = mpsc::channel();
         self.sync(move |result| {
             // The receiver is gone only if this very function was left.
