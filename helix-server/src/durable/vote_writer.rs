@@ -1,4 +1,4 @@
-//! The thread that owns the term and vote file.
+//! The writer of the term and vote file: one thread owns it, or a simulation steps it.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,13 +17,23 @@ struct Request {
     done: Done,
 }
 
-/// Stores votes on a thread of its own: whatever is queued while one batch is being synced forms the next one.
+/// Stores votes beside everything else: whatever is queued while one batch is being synced forms the next one.
 ///
 /// The queue is bounded by its users: a group asks for its next change after the last one is done.
 pub struct VoteWriter {
     /// `None` once closed.
     requests: Mutex<Option<Sender<Request>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    engine: Engine,
+}
+
+/// Who does the work.
+enum Engine {
+    Thread(Mutex<Option<JoinHandle<()>>>),
+    /// The caller, step by step, when `on_work` has told it to.
+    Stepped {
+        batches: Mutex<Batches>,
+        on_work: Box<dyn Fn() + Send + Sync>,
+    },
 }
 
 impl VoteWriter {
@@ -32,14 +42,30 @@ impl VoteWriter {
     /// # Errors
     /// When the system has no room for another thread.
     pub fn start(store: VoteStore) -> io::Result<Self> {
-        let (sender, receiver) = channel();
-        let thread = std::thread::Builder::new()
-            .name("helix-votes".to_owned())
-            .spawn(move || run(store, &receiver))?;
-        Ok(Self { requests: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
+        let (sender, requests) = channel();
+        let batches = Batches { store, requests };
+        let thread =
+            std::thread::Builder::new().name("helix-votes".to_owned()).spawn(move || batches.run())?;
+        Ok(Self { requests: Mutex::new(Some(sender)), engine: Engine::Thread(Mutex::new(Some(thread))) })
     }
 
-    /// Stores term and vote of a group. `done` is called on the writer's thread, once it is durable or has failed;
+    /// A writer without a thread: `on_work` tells when [`VoteWriter::step`] has something to do.
+    pub fn stepped(store: VoteStore, on_work: impl Fn() + Send + Sync + 'static) -> Self {
+        let (sender, requests) = channel();
+        let batches = Mutex::new(Batches { store, requests });
+        let engine = Engine::Stepped { batches, on_work: Box::new(on_work) };
+        Self { requests: Mutex::new(Some(sender)), engine }
+    }
+
+    /// Stores what is queued, as one batch. Whether there was anything; never for a writer with a thread.
+    pub fn step(&self) -> bool {
+        match &self.engine {
+            Engine::Thread(_) => false,
+            Engine::Stepped { batches, .. } => batches.lock().step(),
+        }
+    }
+
+    /// Stores term and vote of a group. `done` is called by the writer, once it is durable or has failed;
     /// it must be quick. An error means that the node must stop.
     pub fn persist(
         &self,
@@ -60,34 +86,64 @@ impl VoteWriter {
             Some(sender) => sender.send(Request { change, done }).err().map(|error| error.0.done),
             None => Some(done),
         };
-        if let Some(done) = refused {
-            done(Err(VoteError::new(io::Error::other("the file of terms and votes is closed"))));
+        match (refused, &self.engine) {
+            (Some(done), _) => {
+                done(Err(VoteError::new(io::Error::other("the file of terms and votes is closed"))));
+            }
+            (None, Engine::Stepped { on_work, .. }) => on_work(),
+            (None, Engine::Thread(_)) => {}
         }
     }
 
     /// Stores what is queued and ends the thread. Blocks.
     pub fn close(&self) {
         *self.requests.lock() = None;
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that stores terms and votes has panicked");
+        match &self.engine {
+            Engine::Stepped { .. } => while self.step() {},
+            Engine::Thread(thread) => {
+                let thread = thread.lock().take();
+                if let Some(thread) = thread
+                    && thread.join().is_err()
+                {
+                    tracing::error!("the thread that stores terms and votes has panicked");
+                }
+            }
         }
     }
 }
 
 impl Drop for VoteWriter {
+    /// A thread ends with its writer; a writer that is stepped may go like that of a process that is killed.
     fn drop(&mut self) {
-        self.close();
+        if matches!(self.engine, Engine::Thread(_)) {
+            self.close();
+        }
     }
 }
 
-fn run(mut store: VoteStore, requests: &Receiver<Request>) {
-    while let Ok(first) = requests.recv() {
-        let batch: Vec<Request> = std::iter::once(first).chain(requests.try_iter()).collect();
+/// The file and what is to be done to it.
+struct Batches {
+    store: VoteStore,
+    requests: Receiver<Request>,
+}
+
+impl Batches {
+    fn run(mut self) {
+        while let Ok(first) = self.requests.recv() {
+            self.store(first);
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let first = self.requests.try_recv();
+        first.map(|first| self.store(first)).is_ok()
+    }
+
+    /// One batch: `first` and everything else that is queued.
+    fn store(&mut self, first: Request) {
+        let batch: Vec<Request> = std::iter::once(first).chain(self.requests.try_iter()).collect();
         let changes: Vec<VoteChange> = batch.iter().map(|request| request.change).collect();
-        let result = store.persist(&changes);
+        let result = self.store.persist(&changes);
         for request in batch {
             (request.done)(result.clone());
         }
@@ -139,6 +195,25 @@ mod tests {
         writer.close();
         disk.crash(Crash::Machine);
         assert_eq!(VoteStore::open(&disk).unwrap().1.states().len(), 499);
+    }
+
+    #[test]
+    fn a_stepped_writer_stores_a_batch_per_step() {
+        let disk = FaultyDisk::new(7);
+        let (sender, answers) = channel();
+        let work = sender.clone();
+        let store = VoteStore::open(&disk).unwrap().0;
+        let writer = VoteWriter::stepped(store, move || work.send("work").unwrap());
+        for group in 0..2 {
+            let sender = sender.clone();
+            writer.persist(GroupId(group), state(1), move |result| {
+                result.unwrap();
+                sender.send("done").unwrap();
+            });
+        }
+        assert!(writer.step());
+        assert!(!writer.step());
+        assert_eq!(answers.try_iter().collect::<Vec<_>>(), ["work", "work", "done", "done"]);
     }
 
     #[test]
