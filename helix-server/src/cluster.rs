@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use helix_raft::{Liveness, Message, ReplicaId};
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::trace;
 
 use crate::durable::founded::FoundedCluster;
 use crate::entry::Command;
+use crate::env::watch;
 use crate::ids::NodeId;
 use crate::peers::PeersHandle;
 use crate::peers::control::ControlMessage;

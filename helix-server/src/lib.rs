@@ -17,6 +17,7 @@ pub mod config;
 pub mod controller;
 pub mod durable;
 pub mod entry;
+pub mod env;
 pub mod founding;
 pub mod ids;
 pub mod net;

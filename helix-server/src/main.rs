@@ -8,11 +8,11 @@ use std::sync::Arc;
 use helix_server::cli::{self, CliError, Command};
 use helix_server::config::ServerConfig;
 use helix_server::durable::layout::WAL_DIRECTORY;
+use helix_server::env::{Env, watch};
 use helix_server::node;
 use helix_wal::disk::RealDisk;
 use helix_wal::inspect::{self, DumpOptions, VerifyReport};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -42,7 +42,7 @@ fn run(config: ServerConfig) -> ExitCode {
     };
     let result = runtime.block_on(async {
         let stop = stop_on_signal()?;
-        node::run(config, stop).await.map_err(std::io::Error::other)
+        node::run(Env::real(), config, stop).await.map_err(std::io::Error::other)
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,6 +57,7 @@ fn stop_on_signal() -> std::io::Result<watch::Receiver<bool>> {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {
+            biased;
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use helix_server::cli::{self, Command};
+use helix_server::env::{Env, watch};
 use helix_server::node;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -22,7 +23,6 @@ use support::requests::{encoded, framed};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 const TOPIC: &str = "topic";
 /// A test that takes longer has failed.
@@ -57,7 +57,7 @@ impl Node {
         let Command::Run(config) = cli::parse(arguments.map(Into::into)).unwrap() else { unreachable!() };
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let running = thread::spawn(move || runtime.block_on(node::run(*config, stopped)));
+        let running = thread::spawn(move || runtime.block_on(node::run(Env::real(), *config, stopped)));
         Self { kafka, http, stop, running, _directory: directory }
     }
 

@@ -7,7 +7,6 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
-use uuid::Uuid;
 
 use super::errors::ApiError;
 use super::names;
@@ -78,7 +77,7 @@ fn resolve(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, ApiError
     }
     Ok(NewTopic {
         name: topic.name.to_string(),
-        topic_id: Uuid::new_v4(),
+        topic_id: broker.env().random_uuid(),
         partitions: broker.partitions_or_default(topic.num_partitions),
         replication_factor: broker.replication_or_default(topic.replication_factor),
         assignments: assignments(topic)?,

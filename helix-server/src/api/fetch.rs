@@ -8,7 +8,7 @@ use std::time::Duration;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::{ApiKey, FetchRequest};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::fetch_encode::{FetchReply, FetchedPartition, FetchedTopic};
 use crate::broker::budget::Permit;
 use crate::broker::{Broker, fetch};
+use crate::env::watch;
 use crate::partition::slices::Slice;
 use crate::partition::view::{PartitionView, WatchGuard};
 
@@ -75,6 +76,7 @@ pub(super) async fn handle(
         drop(round);
         held = None;
         waited = tokio::select! {
+            biased;
             () = notify.notified() => Instant::now() >= deadline,
             () = tokio::time::sleep_until(deadline) => true,
             _ = reading.changed() => true, // nothing is ever sent: the sender is gone
@@ -168,7 +170,7 @@ async fn read_one(
         };
     }
     let max_bytes = remaining.min(asked.partition_max_bytes.max(0) as usize);
-    fetch::read(broker.wal(), view, offset, max_bytes, first).await.map_err(|error| {
+    fetch::read(broker, view, offset, max_bytes, first).await.map_err(|error| {
         warn!(group = view.group.0, offset, %error, "fetch failed");
         ResponseError::KafkaStorageError
     })

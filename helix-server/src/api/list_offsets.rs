@@ -78,16 +78,13 @@ async fn find(
             ResponseError::KafkaStorageError
         })
     };
-    let searches = &broker.budgets().searches;
     match timestamp {
         LATEST => Ok(at(view.high_watermark())),
         EARLIEST => Ok(at(view.log_start())),
         EARLIEST_LOCAL if version >= 8 => Ok(at(view.log_start())),
         LATEST_TIERED if version >= 9 => Ok(UNKNOWN),
-        MAX_TIMESTAMP if version >= 7 => {
-            searched(lookup::of_max_timestamp(broker.wal(), searches, view).await)
-        }
-        0.. => searched(lookup::first_at_or_after(broker.wal(), searches, view, timestamp).await),
+        MAX_TIMESTAMP if version >= 7 => searched(lookup::of_max_timestamp(broker, view).await),
+        0.. => searched(lookup::first_at_or_after(broker, view, timestamp).await),
         _ => Err(ResponseError::UnsupportedVersion),
     }
 }

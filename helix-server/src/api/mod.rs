@@ -26,14 +26,13 @@ use helix_raft::GroupId;
 use kafka_protocol::messages::{ApiKey, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::broker::budget::Permit;
+use crate::env::watch;
 use crate::ids::NodeId;
 use crate::net::guard;
-pub(crate) use produce::now_ms;
 
 /// What decoding one request may allocate besides the request's own bytes.
 pub const DECODE_LIMITS: guard::GuardLimits = guard::GuardLimits { max_decoded_bytes: 32 << 20 };

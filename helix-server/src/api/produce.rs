@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use helix_raft::GroupId;
 use kafka_protocol::ResponseError;
@@ -82,7 +82,7 @@ pub(super) async fn start(
     let full = !wait_for_shares(&broker, &ready, admission.hold_until).await;
     let (replies, outcome) = expect_answers(if full { 0 } else { ready.len() }, admission.permits);
     if full {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         ready.iter().for_each(|ready| ready.view.note_refusal(now));
         shape.refuse_all(&AppendError::Overloaded);
     } else {
@@ -125,7 +125,7 @@ fn validate(
     whole: Option<&AppendError>,
 ) -> (Shape, Vec<Ready>) {
     let image = broker.image();
-    let now_ms = now_ms();
+    let now_ms = broker.env().unix_ms();
     let mut ready = Vec::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
@@ -313,9 +313,4 @@ pub(super) fn refused(topics: Vec<(TopicName, Uuid, Vec<i32>)>, version: i16) ->
         })
         .collect();
     ProduceResponse::default().with_responses(responses)
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }

@@ -3,7 +3,9 @@
 //! Pure: time comes in as an instant, the decision goes out. An idle partition flushes at once; while an entry is in
 //! flight the next one gathers until it is big enough or its oldest request has lingered.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// When a batch is full or old enough to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

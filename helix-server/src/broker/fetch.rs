@@ -5,6 +5,7 @@ use std::sync::Arc;
 use helix_wal::{ReadLimit, RecordKind, Wal};
 use thiserror::Error;
 
+use super::Broker;
 use crate::entry::EntryTag;
 use crate::partition::slices::{self, Slice};
 use crate::partition::view::PartitionView;
@@ -34,7 +35,7 @@ pub enum FetchError {
 /// # Errors
 /// When the WAL cannot give what it should hold.
 pub async fn read(
-    wal: &Wal,
+    broker: &Broker,
     view: &Arc<PartitionView>,
     offset: i64,
     max_bytes: usize,
@@ -47,12 +48,12 @@ pub async fn read(
     if let Some(slice) = view.read_tail(offset, max_bytes, at_least_one) {
         return Ok(slice);
     }
-    let (wal, group) = (wal.clone(), view.group);
-    tokio::task::spawn_blocking(move || {
-        read_wal(&wal, group, offset, high_watermark, max_bytes, at_least_one)
-    })
-    .await
-    .map_err(|_| FetchError::Stopping)?
+    let (wal, group) = (broker.wal().clone(), view.group);
+    broker
+        .env()
+        .spawn_blocking(move || read_wal(&wal, group, offset, high_watermark, max_bytes, at_least_one))
+        .await
+        .map_err(|_| FetchError::Stopping)?
 }
 
 fn read_wal(

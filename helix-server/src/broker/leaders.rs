@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use helix_raft::{GroupId, ReplicaId, Term};
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
+use crate::env::watch;
 use crate::peers::control::LeaderDelta;
 
 /// What a leader says of one of its groups.

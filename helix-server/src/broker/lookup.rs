@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use helix_wal::{GroupId, Index, ReadLimit, Wal};
 
+use super::Broker;
 use super::batch::{self, TimestampedOffset};
-use super::budget::Budget;
 use super::fetch::FetchError;
 use crate::partition::slices;
 use crate::partition::view::PartitionView;
@@ -19,13 +19,12 @@ pub const MAX_SEARCHES: usize = 4;
 /// # Errors
 /// When the WAL cannot give what it should hold.
 pub async fn first_at_or_after(
-    wal: &Wal,
-    searches: &Budget,
+    broker: &Broker,
     view: &Arc<PartitionView>,
     target_ms: i64,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
     let log_start = view.log_start();
-    on_blocking_thread(wal, searches, view, move |wal, group| {
+    on_blocking_thread(broker, view, move |wal, group| {
         let Some(index) = wal.index_at_timestamp(group, target_ms)? else { return Ok(None) };
         search(wal, group, index, |bytes| batch::first_at_or_after(bytes, target_ms, log_start))
     })
@@ -37,11 +36,10 @@ pub async fn first_at_or_after(
 /// # Errors
 /// When the WAL cannot give what it should hold.
 pub async fn of_max_timestamp(
-    wal: &Wal,
-    searches: &Budget,
+    broker: &Broker,
     view: &Arc<PartitionView>,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
-    on_blocking_thread(wal, searches, view, move |wal, group| {
+    on_blocking_thread(broker, view, move |wal, group| {
         let Some(index) = wal.index_of_max_timestamp(group)? else { return Ok(None) };
         let mut best: Option<TimestampedOffset> = None;
         search(wal, group, index, |bytes| {
@@ -78,19 +76,20 @@ fn search(
 }
 
 async fn on_blocking_thread(
-    wal: &Wal,
-    searches: &Budget,
+    broker: &Broker,
     view: &Arc<PartitionView>,
     work: impl FnOnce(&Wal, GroupId) -> Result<Option<TimestampedOffset>, helix_wal::ReadError> + Send + 'static,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
-    let (wal, group, high_watermark) = (wal.clone(), view.group, view.high_watermark());
-    let permit = searches.acquire(1).await;
+    let (wal, group, high_watermark) = (broker.wal().clone(), view.group, view.high_watermark());
+    let permit = broker.budgets().searches.acquire(1).await;
     let search = move || {
         // The thread goes on when nobody waits for it any more, and so does its share.
         let _permit = permit;
         work(&wal, GroupId(group.0))
     };
-    let found = tokio::task::spawn_blocking(search)
+    let found = broker
+        .env()
+        .spawn_blocking(search)
         .await
         .map_err(|_| FetchError::Stopping)?
         .map_err(|source| FetchError::Wal { group, source })?;

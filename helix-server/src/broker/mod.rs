@@ -13,18 +13,19 @@ pub(crate) mod retention;
 pub mod topics;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use helix_raft::{GroupId, ReplicaId};
 use helix_wal::Wal;
 use kafka_protocol::ResponseError;
+use tokio::time::Instant;
 
 use crate::api::CurrentLeader;
 use crate::cluster::NodeLiveness;
 use crate::config::BrokerConfig;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::{Controller, commands::METADATA_GROUP};
+use crate::env::Env;
 use crate::ids::{ClusterId, NodeId};
 use crate::ops::metrics::Metrics;
 use crate::partition::view::PartitionView;
@@ -58,6 +59,7 @@ pub struct Broker {
 
 /// What a [`Broker`] is made of.
 pub(crate) struct BrokerParts {
+    pub(crate) env: Env,
     pub(crate) node: NodeId,
     pub(crate) started: Instant,
     pub(crate) cluster_id: ClusterId,
@@ -78,6 +80,10 @@ impl Broker {
     /// The cluster's metadata as this node knows it.
     pub fn image(&self) -> Arc<ClusterImage> {
         self.parts.image.load_full()
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.parts.env
     }
 
     pub(crate) fn config(&self) -> &BrokerConfig {

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::controller::Controller;
 use crate::controller::commands::{CommandOutcome, MetadataCommand};
+use crate::env::Env;
 
 /// Ids per block: one command of the metadata group serves this many producers.
 const BLOCK: u32 = 1000;
@@ -23,9 +24,9 @@ pub struct ProducerIds {
 
 impl ProducerIds {
     /// Starts the owner of this node's block. It ends when all handles are gone.
-    pub(crate) fn start(controller: Controller) -> (Self, JoinHandle<()>) {
+    pub(crate) fn start(env: &Env, controller: Controller) -> (Self, JoinHandle<()>) {
         let (requests, queue) = mpsc::channel(MAX_WAITING);
-        (Self { requests }, tokio::spawn(hand_out(queue, controller)))
+        (Self { requests }, env.spawn(hand_out(queue, controller)))
     }
 
     /// The next id; `None` if no block could be had just now.

@@ -43,7 +43,7 @@ impl Broker {
     pub(crate) async fn auto_create(&self, name: &str) -> Result<CommandOutcome, SubmitError> {
         let topic = NewTopic {
             name: name.to_owned(),
-            topic_id: Uuid::new_v4(),
+            topic_id: self.env().random_uuid(),
             partitions: self.partitions_or_default(-1),
             replication_factor: self.replication_or_default(-1),
             assignments: None,
@@ -68,6 +68,7 @@ impl Broker {
                 return;
             }
             tokio::select! {
+                biased;
                 changed = news.changed() => if changed.is_err() { return },
                 changed = nodes.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep_until(deadline) => return,

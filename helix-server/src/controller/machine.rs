@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use helix_raft::Index;
-use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::commands::{CommandResult, MetadataCommand};
 use super::image::ClusterImage;
+use crate::env::watch;
 use crate::versioned::{VersionedError, decode, encode};
 
 /// Owned by the shard that owns group 0; nobody else changes the image.

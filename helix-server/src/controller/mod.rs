@@ -9,7 +9,7 @@ pub mod machine;
 pub mod placement;
 pub mod reconcile;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,11 +19,12 @@ use helix_raft::{Index, ReplicaId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::broker::leaders::LeaderTable;
 use crate::cluster::ClusterLink;
+use crate::env::{Env, watch};
 use crate::ids::NodeId;
 use crate::peers::control::ControlMessage;
 use crate::shard::Shards;
@@ -70,19 +71,21 @@ pub struct Controller {
 
 #[derive(Debug)]
 struct Shared {
+    env: Env,
     me: ReplicaId,
     leaders: Arc<LeaderTable>,
     shards: Shards,
     cluster: ClusterLink,
     applied: watch::Receiver<Index>,
     /// Commands forwarded to another node that has not answered yet.
-    forwarded: Mutex<HashMap<u64, oneshot::Sender<Proposed>>>,
+    forwarded: Mutex<BTreeMap<u64, oneshot::Sender<Proposed>>>,
     next_request: AtomicU64,
 }
 
 impl Controller {
     /// A controller client for this node.
     pub(crate) fn new(
+        env: Env,
         me: ReplicaId,
         leaders: Arc<LeaderTable>,
         shards: Shards,
@@ -90,6 +93,7 @@ impl Controller {
         applied: watch::Receiver<Index>,
     ) -> Self {
         let shared = Shared {
+            env,
             me,
             leaders,
             shards,
@@ -169,7 +173,7 @@ impl Controller {
     /// Takes a command that another node forwarded, and answers that node when it is decided.
     pub(crate) fn take_forwarded(&self, from: NodeId, request: u64, command: Vec<u8>) {
         let controller = self.clone();
-        tokio::spawn(async move {
+        self.shared.env.spawn(async move {
             let proposed = controller.shared.shards.propose_metadata(Bytes::from(command)).await;
             let answer = crate::versioned::encode(&proposed);
             controller

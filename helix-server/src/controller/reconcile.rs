@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use helix_raft::{GroupId, Index, Membership, ReplicaId};
-use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::image::ClusterImage;
 use crate::config::BrokerConfig;
 use crate::config::topic::TopicConfig;
+use crate::env::watch;
 use crate::shard::Shards;
 
 /// A partition replica that this node is to have.
@@ -44,7 +44,7 @@ pub(crate) async fn run(
     let mut created: HashSet<GroupId> = HashSet::new();
     let mut stored: HashSet<GroupId> = stored.into_iter().filter(|group| group.0 != 0).collect();
     loop {
-        applied.borrow_and_update();
+        applied.mark_unchanged();
         let now = image.load_full();
         let difference = compare(me, &now, &created, &stored, &config);
         if !difference.create.is_empty() || !difference.delete.is_empty() {

@@ -11,7 +11,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use helix_wal::disk::{Disk, DiskLock, RealDisk};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
@@ -26,11 +28,13 @@ pub const WAL_DIRECTORY: &str = "wal";
 const LOCK_FILE: &str = "lock";
 
 /// A data directory that this process has to itself until the value is dropped.
-#[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    /// Holds the lock.
-    _lock: File,
+    root: Arc<dyn Disk>,
+    wal: Arc<dyn Disk>,
+    page_cache_outlives_process: bool,
+    /// Held while the value lives.
+    _lock: DiskLock,
 }
 
 /// A data directory that can't be used. The node does not start then.
@@ -79,25 +83,48 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self, OpenDataDirError> {
         let wal = path.join(WAL_DIRECTORY);
         create_directories(&wal)?;
-        let lock = lock(path)?;
-        let directory = Self { path: path.to_owned(), _lock: lock };
-        for created in [&directory.path, &wal] {
+        let lock = Box::new(lock(path)?);
+        for created in [path, &wal] {
             sync_directory(created)?;
         }
+        let outlives = file_system_type(path).is_ok_and(|magic| LOCAL_FILE_SYSTEMS.contains(&magic));
+        let root = RealDisk::new(path).map_err(io_error("open the directory", path))?;
+        let wal = RealDisk::new(&wal).map_err(io_error("open the directory", &wal))?;
+        Self::on_disks(path, Arc::new(root), Arc::new(wal), outlives, lock)
+    }
+
+    /// A data directory whose parts lie on these disks. `lock` is held until the value is dropped.
+    ///
+    /// # Errors
+    /// When data lies there without a state file, or the disks can't be read.
+    pub fn on_disks(
+        path: &Path,
+        root: Arc<dyn Disk>,
+        wal: Arc<dyn Disk>,
+        page_cache_outlives_process: bool,
+        lock: DiskLock,
+    ) -> Result<Self, OpenDataDirError> {
+        let directory = Self { path: path.to_owned(), root, wal, page_cache_outlives_process, _lock: lock };
         directory.check_state_is_there()?;
         Ok(directory)
     }
 
-    /// The directory itself: state and votes lie here.
+    /// Its name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// The directory itself: state and votes lie here.
+    #[must_use]
+    pub const fn root(&self) -> &Arc<dyn Disk> {
+        &self.root
+    }
+
     /// The directory of the WAL.
     #[must_use]
-    pub fn wal_path(&self) -> PathBuf {
-        self.path.join(WAL_DIRECTORY)
+    pub const fn wal(&self) -> &Arc<dyn Disk> {
+        &self.wal
     }
 
     /// Whether what a process wrote here is certainly still readable after that process was killed.
@@ -105,19 +132,20 @@ impl DataDir {
     /// True for local file systems that are known. A network file system, one in user space, or an unknown one may
     /// lose its cache without a reboot.
     #[must_use]
-    pub fn page_cache_outlives_process(&self) -> bool {
-        file_system_type(&self.path).is_ok_and(|magic| LOCAL_FILE_SYSTEMS.contains(&magic))
+    pub const fn page_cache_outlives_process(&self) -> bool {
+        self.page_cache_outlives_process
     }
 
     fn check_state_is_there(&self) -> Result<(), OpenDataDirError> {
-        if self.path.join(STATE_FILE).exists() {
+        let names = self.root.list().map_err(io_error("list", &self.path))?;
+        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        if has(STATE_FILE) {
             return Ok(());
         }
-        let wal = self.wal_path();
-        let mut segments = fs::read_dir(&wal).map_err(io_error("list", &wal))?;
-        let found = if self.path.join(VOTES_FILE).exists() {
+        let segments = self.wal.list().map_err(io_error("list the log in", &self.path))?;
+        let found = if has(VOTES_FILE) {
             "votes"
-        } else if segments.next().is_some() {
+        } else if !segments.is_empty() {
             "a log"
         } else {
             return Ok(());
@@ -220,8 +248,8 @@ mod tests {
         let parent = tempdir().unwrap();
         let path = parent.path().join("a/b");
         let first = DataDir::open(&path).unwrap();
-        assert!(first.wal_path().is_dir());
-        let error = DataDir::open(&path).unwrap_err().to_string();
+        assert!(path.join(WAL_DIRECTORY).is_dir());
+        let error = DataDir::open(&path).err().unwrap().to_string();
         assert!(error.contains("in use by another process") && error.contains("--data-dir"), "{error}");
         assert!(error.contains(&std::process::id().to_string()), "{error}");
         drop(first);
@@ -233,7 +261,7 @@ mod tests {
         let parent = tempdir().unwrap();
         drop(DataDir::open(parent.path()).unwrap());
         fs::write(parent.path().join("wal/segment"), b"x").unwrap();
-        let error = DataDir::open(parent.path()).unwrap_err().to_string();
+        let error = DataDir::open(parent.path()).err().unwrap().to_string();
         assert!(error.contains("holds a log but no state file"), "{error}");
         fs::write(parent.path().join(STATE_FILE), b"x").unwrap();
         DataDir::open(parent.path()).unwrap();
@@ -244,7 +272,7 @@ mod tests {
         let parent = tempdir().unwrap();
         let path = parent.path().join("file");
         fs::write(&path, b"x").unwrap();
-        let error = DataDir::open(&path).unwrap_err().to_string();
+        let error = DataDir::open(&path).err().unwrap().to_string();
         assert!(error.contains("file") && error.contains("--data-dir"), "{error}");
     }
 

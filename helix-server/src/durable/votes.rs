@@ -4,7 +4,7 @@
 //! groups must not wait for thousands of syncs, nor for the data that streams into the WAL. So this file is small
 //! and preallocated, all that is queued is written as one batch, and a batch costs one sync.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -219,7 +219,7 @@ impl VoteStore {
 
     fn try_persist(&mut self, changes: &[VoteChange]) -> io::Result<()> {
         // A pair must not be written twice before a sync: both of its slots could be torn then.
-        let last: HashMap<GroupId, VoteChange> =
+        let last: BTreeMap<GroupId, VoteChange> =
             changes.iter().map(|change| (change.group(), *change)).collect();
         let fresh = last
             .values()

@@ -1,14 +1,15 @@
 //! Runs a [`FoundingMachine`] over the control lane.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{FoundingMachine, FoundingStatus, Outlook};
 use crate::durable::founded::{FoundedCluster, Founding, FoundingMember};
 use crate::durable::state_file::{StateFile, WriteStateError};
-use crate::ids::{ClusterId, NodeId};
+use crate::env::Env;
+use crate::ids::NodeId;
 use crate::peers::control::ControlMessage;
 use crate::peers::hello::Identity;
 use crate::peers::{PeerState, PeersHandle};
@@ -36,6 +37,7 @@ pub enum FoundingEvent {
 /// # Errors
 /// When the state can't be stored. The node must stop then.
 pub async fn run(
+    env: &Env,
     peers: &PeersHandle,
     listed: &[NodeId],
     state: &mut StateFile,
@@ -49,7 +51,7 @@ pub async fn run(
     let mut log = Log::default();
     loop {
         let mut news = false;
-        while let Some(step) = machine.next_step(ClusterId::random) {
+        while let Some(step) = machine.next_step(|| env.random_cluster_id()) {
             store(state, &step)?;
             machine.stored(step);
             news = true;
@@ -63,6 +65,7 @@ pub async fn run(
         }
         log.say(outlook);
         tokio::select! {
+            biased;
             _ = clock.tick() => announce(peers, &others, &machine),
             event = events.recv() => match event {
                 Some(FoundingEvent::Status(from, status)) => {

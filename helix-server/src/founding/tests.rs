@@ -267,7 +267,7 @@ fn nodes_with_different_lists_refuse_each_other() {
     let other = FoundingMachine::new(member(1), [node(0), node(1), node(2)], Founding::Blank);
     let from = Identity { node: node(1), replica: ReplicaId(1), incarnation: Incarnation(1), cluster: None };
     assert!(one.heard(&from, other.status()));
-    assert_eq!(one.next_step(ClusterId::random), None);
+    assert_eq!(one.next_step(|| ClusterId::random(uuid::Uuid::new_v4)), None);
     let Outlook::Blocked(obstacles) = one.outlook() else { panic!("not blocked") };
     let text = obstacles[0].to_string();
     assert!(text.contains("other --peers (1, 2, 3) than this node (1, 2)"), "{text}");

@@ -6,13 +6,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kafka_protocol::messages::ApiKey;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::complaints::Complaints;
@@ -22,6 +23,7 @@ use super::{skeleton, writer};
 use crate::api::{self, PendingOutcome, Request, RequestError, table};
 use crate::broker::Broker;
 use crate::broker::budget::Permit;
+use crate::env::watch;
 
 /// Requests of one connection that may wait for their answers.
 const MAX_PIPELINED: usize = 1024;
@@ -81,6 +83,7 @@ pub(crate) async fn serve(
     let writing = writer::run(outgoing, queue, WRITE_STALL_LIMIT);
     tokio::pin!(reading, writing);
     let ended = tokio::select! {
+        biased;
         ended = &mut reading => {
             // The client may have closed only its sending side: what it asked for is still answered.
             match ended {
@@ -182,7 +185,7 @@ impl Connection {
             }
         } else {
             let permit = self.broker.budgets().other_requests.acquire(frame_bytes).await;
-            (vec![permit], tokio::time::Instant::now())
+            (vec![permit], Instant::now())
         };
         self.reader.consume_head(head.body_at).await?;
         let body = self.reader.take(body_bytes).await?;
@@ -212,16 +215,16 @@ impl Connection {
         &mut self,
         head: &RequestHead,
         body_bytes: usize,
-    ) -> Result<tokio::time::Instant, ConnectionError> {
+    ) -> Result<Instant, ConnectionError> {
         self.reader.fill_frame(head.body_at + body_bytes.min(PRODUCE_PEEK_BYTES)).await?;
         let peeked = frame::peek_produce(head, &self.reader.buffered()[head.body_at..]);
         let timeout_ms = peeked.map_or(DEFAULT_TIMEOUT_MS, |p| p.timeout_ms).max(0);
         let hold = (Duration::from_millis(timeout_ms as u64) / 2).min(MAX_HOLD);
-        Ok(tokio::time::Instant::now() + hold)
+        Ok(Instant::now() + hold)
     }
 
     /// Waits for room in the produce budgets. `None`: there was none in time.
-    async fn admit_produce(&self, bytes: usize, until: tokio::time::Instant) -> Option<Vec<Permit>> {
+    async fn admit_produce(&self, bytes: usize, until: Instant) -> Option<Vec<Permit>> {
         let budgets = self.broker.budgets();
         if let (Some(bytes), Some(request)) =
             (budgets.produce_bytes.try_acquire(bytes), budgets.produce_requests.try_acquire(1))

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{error, warn};
 
 use super::complaints::Complaints;
 use super::connection;
 use crate::broker::Broker;
+use crate::env::watch;
 use crate::ops::metrics::Metrics;
 
 /// Pause after accepting failed, for instance because all file descriptors are in use.
@@ -26,7 +26,8 @@ pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: wa
     let max_connections = broker.config().max_connections;
     loop {
         tokio::select! {
-            () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
             Some(ended) = connections.join_next() => note_panic(ended, broker.metrics()),
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {

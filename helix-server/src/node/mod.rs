@@ -7,7 +7,6 @@ mod sound;
 mod storage;
 
 use std::collections::HashMap;
-use std::net::TcpListener as StdListener;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,8 +14,9 @@ use arc_swap::ArcSwap;
 use helix_raft::{Durability, GroupId, Index, Membership, MultiRaft, MultiRaftConfig};
 use helix_wal::RecoveredGroup;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::api::table::SERVED;
@@ -27,17 +27,18 @@ use crate::broker::partitions::PartitionTable;
 use crate::broker::producer_ids::ProducerIds;
 use crate::broker::{Broker, BrokerParts, Budgets};
 use crate::cluster::{ClusterLink, NodeLiveness};
-use crate::config::{HostPort, ServerConfig, WriteDurability};
+use crate::config::{ServerConfig, WriteDurability};
 use crate::controller::commands::{BrokerRegistration, METADATA_GROUP, MetadataCommand};
 use crate::controller::image::ClusterImage;
 use crate::controller::{Controller, SubmitError, reconcile};
 use crate::durable::founded::{FoundedCluster, FoundingMember};
+use crate::durable::state::NodeState;
 use crate::durable::state_file::{StateFile, WriteStateError};
 use crate::durable::vote_writer::VoteWriter;
 use crate::durable::votes::LoadedVotes;
+use crate::env::{Doors, Env, OpenDoorsError, PeerListener, watch};
 use crate::founding::{self};
 use crate::ids::{ClusterId, NodeId};
-use crate::net::listener;
 use crate::ops::fatal::Fatal;
 use crate::ops::http::{HttpState, Readiness};
 use crate::ops::metrics::{BudgetSample, Metrics, NodeSample};
@@ -61,15 +62,8 @@ const FOUNDING_QUEUE: usize = 256;
 #[derive(Debug, Error)]
 pub enum NodeError {
     /// A port is taken or an address does not exist.
-    #[error("can't listen on {address} ({what}): {source}")]
-    Listen {
-        /// The address.
-        address: String,
-        /// What it is for.
-        what: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] OpenDoorsError),
     /// The data directory.
     #[error(transparent)]
     Storage(#[from] OpenStorageError),
@@ -92,6 +86,7 @@ pub enum NodeError {
 
 /// What is shared by everything on the node.
 struct Parts {
+    env: Env,
     config: Arc<ServerConfig>,
     fatal: Fatal,
     metrics: Arc<Metrics>,
@@ -103,11 +98,10 @@ struct Parts {
     shards: Shards,
 }
 
-/// Sockets, bound before anything else so that a port that is taken is an error of the start.
+/// Where clients and nodes come in, opened before anything else so that a port that is taken is an error of the start.
 struct Sockets {
-    kafka: tokio::net::TcpListener,
-    http: tokio::net::TcpListener,
-    peers: Option<StdListener>,
+    doors: Box<dyn Doors>,
+    peers: Option<Box<dyn PeerListener>>,
 }
 
 /// The running shards and what they share with the rest.
@@ -125,8 +119,8 @@ struct Engine {
 ///
 /// # Errors
 /// When it cannot start, or something failed after which it must not go on.
-pub async fn run(config: ServerConfig, mut stop: watch::Receiver<bool>) -> Result<(), NodeError> {
-    let sockets = bind(&config).await?;
+pub async fn run(env: Env, config: ServerConfig, mut stop: watch::Receiver<bool>) -> Result<(), NodeError> {
+    let sockets = bind(&env, &config).await?;
     let config = with_bound_port(config, &sockets)?;
     let (shards, mailboxes) = Shards::new(shard_count(&config));
     let parts = Parts {
@@ -139,18 +133,20 @@ pub async fn run(config: ServerConfig, mut stop: watch::Receiver<bool>) -> Resul
         board: Arc::default(),
         shards,
         config: Arc::new(config),
+        env,
     };
     announce_durability(&parts.config);
-    let storage = storage::open(&parts.config, &parts.shards, &parts.fatal)?;
-    let Sockets { kafka, http, peers: peer_socket } = sockets;
+    let storage = storage::open(&parts.env, &parts.config, &parts.shards, &parts.fatal)?;
+    let Sockets { mut doors, peers: peer_listener } = sockets;
     let phase = watch::Sender::new(Phase::Joining);
-    let (health, stop_health) = serve_health(&parts, http, phase.subscribe());
+    let (health, stop_health) = serve_health(&parts, &mut *doors, phase.subscribe());
     let result = async {
         let joined = tokio::select! {
-            joined = join_cluster(&parts, storage, peer_socket) => joined?,
+            biased;
+            joined = join_cluster(&parts, storage, peer_listener) => joined?,
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         };
-        serve(&parts, joined, mailboxes, kafka, &phase, &mut stop).await
+        serve(&parts, joined, mailboxes, &mut *doors, &phase, &mut stop).await
     }
     .await;
     drop(stop_health);
@@ -181,37 +177,24 @@ struct Joined {
     founded: Arc<FoundedCluster>,
 }
 
-async fn bind(config: &ServerConfig) -> Result<Sockets, NodeError> {
-    let failed = |address: &HostPort, what| {
-        let address = address.to_string();
-        move |source| NodeError::Listen { address, what, source }
-    };
-    let listen = async |address: &HostPort, what| {
-        tokio::net::TcpListener::bind((address.host.as_str(), address.port))
-            .await
-            .map_err(failed(address, what))
-    };
+async fn bind(env: &Env, config: &ServerConfig) -> Result<Sockets, NodeError> {
     let peers = match &config.peer_listen {
-        Some(address) if !config.peers.is_empty() => Some(
-            StdListener::bind((address.host.as_str(), address.port))
-                .map_err(failed(address, "--peer-listen"))?,
-        ),
+        Some(address) if !config.peers.is_empty() => {
+            let refused =
+                |source| OpenDoorsError { address: address.to_string(), what: "--peer-listen", source };
+            Some(env.outside().listen_for_peers(address).map_err(refused)?)
+        }
         _ => None,
     };
-    Ok(Sockets {
-        kafka: listen(&config.listen, "--listen").await?,
-        http: listen(&config.http_listen, "--http-listen").await?,
-        peers,
-    })
+    Ok(Sockets { doors: env.outside().open_doors(config).await?, peers })
 }
 
 /// Clients are told the port that was bound when any was asked for.
 fn with_bound_port(mut config: ServerConfig, sockets: &Sockets) -> Result<ServerConfig, NodeError> {
     if config.advertise.port == 0 {
-        let bound = sockets.kafka.local_addr();
         let address = config.listen.to_string();
-        config.advertise.port =
-            bound.map_err(|source| NodeError::Listen { address, what: "--listen", source })?.port();
+        let unknown = |source| OpenDoorsError { address, what: "--listen", source };
+        config.advertise.port = sockets.doors.kafka_port().map_err(unknown)?;
     }
     Ok(config)
 }
@@ -234,14 +217,14 @@ fn announce_durability(config: &ServerConfig) {
 
 fn serve_health(
     parts: &Parts,
-    socket: tokio::net::TcpListener,
+    doors: &mut dyn Doors,
     phase: watch::Receiver<Phase>,
-) -> (JoinHandle<()>, watch::Sender<()>) {
-    let (stop, mut stopped) = watch::channel(());
+) -> (JoinHandle<()>, watch::Sender<bool>) {
+    let (stop, stopped) = watch::channel(false);
     let (leaders, fatal) = (Arc::clone(&parts.leaders), parts.fatal.clone());
     let readiness = move || {
         let mut reasons = Vec::new();
-        match *phase.borrow() {
+        match phase.get() {
             Phase::Joining => reasons.push("waiting for the other nodes of --peers".to_owned()),
             Phase::Registering => reasons.push("registering with the cluster".to_owned()),
             Phase::Stopping => reasons.push("stopping".to_owned()),
@@ -254,15 +237,7 @@ fn serve_health(
         Readiness { reasons }
     };
     let state = HttpState { metrics: Arc::clone(&parts.metrics), readiness: Arc::new(readiness) };
-    let serving = tokio::spawn(async move {
-        let stop = async move {
-            // Ends when the sender is dropped.
-            while stopped.changed().await.is_ok() {}
-        };
-        if let Err(error) = crate::ops::http::serve(socket, state, stop).await {
-            error!(%error, "the HTTP server failed");
-        }
-    });
+    let serving = parts.env.spawn(doors.serve_http(state, stopped));
     (serving, stop)
 }
 
@@ -270,7 +245,7 @@ fn serve_health(
 async fn join_cluster(
     parts: &Parts,
     mut storage: Storage,
-    socket: Option<StdListener>,
+    listener: Option<Box<dyn PeerListener>>,
 ) -> Result<Joined, NodeError> {
     let (founding, mut founding_events) = mpsc::channel(FOUNDING_QUEUE);
     let listed: Vec<NodeId> = parts.config.peers.iter().map(|peer| peer.node).collect();
@@ -282,26 +257,23 @@ async fn join_cluster(
         listed: listed.clone(),
         running: OnceLock::new(),
     });
-    let Some(socket) = socket else {
-        let founded = Arc::new(found_alone(&mut storage.state)?);
+    let Some(listener) = listener else {
+        let founded = Arc::new(found_alone(&parts.env, &mut storage.state)?);
         return Ok(Joined { storage, events, peers: None, founded });
     };
-    let peers = Arc::new(Peers::start(peer_options(parts, &storage, socket), events.clone())?);
-    let founded = founding::run(&peers, &listed, &mut storage.state, &mut founding_events).await?;
+    let peers = Arc::new(Peers::start(peer_options(parts, &storage, listener), events.clone())?);
+    let founded =
+        founding::run(&parts.env, &peers, &listed, &mut storage.state, &mut founding_events).await?;
     peers.join(&founded);
     Ok(Joined { storage, events, peers: Some(peers), founded: Arc::new(founded) })
 }
 
-fn peer_options(parts: &Parts, storage: &Storage, listener: StdListener) -> PeersOptions {
+fn peer_options(parts: &Parts, storage: &Storage, listener: Box<dyn PeerListener>) -> PeersOptions {
     let broker = &parts.config.broker;
     let state = storage.state.state();
     PeersOptions {
-        me: Identity {
-            node: state.node,
-            replica: state.replica,
-            incarnation: state.incarnation,
-            cluster: state.founding.founded().map(|record| record.cluster),
-        },
+        me: identity(state, state.founding.founded().map(|record| record.cluster)),
+        env: parts.env.clone(),
         listener,
         peers: parts.config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect(),
         limits: PeerLimits {
@@ -320,13 +292,17 @@ fn peer_options(parts: &Parts, storage: &Storage, listener: StdListener) -> Peer
     }
 }
 
+fn identity(state: &NodeState, cluster: Option<ClusterId>) -> Identity {
+    Identity { node: state.node, replica: state.replica, incarnation: state.incarnation, cluster }
+}
+
 /// A single node is a cluster of its own.
-fn found_alone(state: &mut StateFile) -> Result<FoundedCluster, WriteStateError> {
+fn found_alone(env: &Env, state: &mut StateFile) -> Result<FoundedCluster, WriteStateError> {
     if let Some(record) = state.state().founding.record() {
         return Ok(record.clone());
     }
     let me = FoundingMember { node: state.state().node, replica: state.state().replica };
-    let record = FoundedCluster { cluster: ClusterId::random(), members: vec![me] };
+    let record = FoundedCluster { cluster: env.random_cluster_id(), members: vec![me] };
     state.complete_founding(&record)?;
     info!(cluster = %record.cluster, "a cluster of one node is founded");
     Ok(record)
@@ -337,7 +313,7 @@ async fn serve(
     parts: &Parts,
     joined: Joined,
     mailboxes: Mailboxes,
-    kafka: tokio::net::TcpListener,
+    doors: &mut dyn Doors,
     phase: &watch::Sender<Phase>,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), NodeError> {
@@ -354,24 +330,26 @@ async fn serve(
         cluster: Arc::clone(&founded),
     };
     let engine = start_engine(parts, started, &events, peers, mailboxes)?;
-    let (producer_ids, producer_id_owner) = ProducerIds::start(engine.controller.clone());
+    let (producer_ids, producer_id_owner) = ProducerIds::start(&parts.env, engine.controller.clone());
     let broker =
         Arc::new(Broker { parts: broker_parts(parts, &engine, producer_ids, &wal, founded.cluster) });
     watch_metrics(parts, &broker, &engine.cluster);
     let outcome = async {
         tokio::select! {
+            biased;
             registered = register(parts, &engine) => registered?,
             reason = parts.fatal.reported() => return Err(NodeError::Fatal(reason)),
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         }
         let (stop_clients, clients_stop) = watch::channel(false);
-        let clients = tokio::spawn(listener::run(kafka, Arc::clone(&broker), clients_stop));
+        let clients = parts.env.spawn(doors.serve_kafka(Arc::clone(&broker), clients_stop));
         phase.send_replace(Phase::Serving);
         info!(
             "ready: Kafka on {}, HTTP on {}, cluster {}",
             parts.config.advertise, parts.config.http_listen, founded.cluster
         );
         let outcome = tokio::select! {
+            biased;
             reason = parts.fatal.reported() => Err(NodeError::Fatal(reason)),
             _ = stop.wait_for(|stop| *stop) => Ok(()),
         };
@@ -420,16 +398,12 @@ fn start_engine(
 ) -> Result<Engine, NodeError> {
     let Started { ref wal, ref votes, cluster: ref founded, .. } = started;
     let state = started.state.state();
-    let me = Identity {
-        node: state.node,
-        replica: state.replica,
-        incarnation: state.incarnation,
-        cluster: Some(founded.cluster),
-    };
+    let me = identity(state, Some(founded.cluster));
     let recovering = Arc::new(state.recovering.clone());
     let cluster = ClusterLink::new(me.replica, Arc::clone(founded), peers);
     let (applied, applied_watch) = watch::channel(Index::ZERO);
     let controller = Controller::new(
+        parts.env.clone(),
         me.replica,
         Arc::clone(&parts.leaders),
         parts.shards.clone(),
@@ -445,6 +419,7 @@ fn start_engine(
     for (number, mailbox) in mailboxes.into_iter().enumerate() {
         let context = ShardContext {
             me: me.replica,
+            env: parts.env.clone(),
             config: Arc::new(parts.config.broker.clone()),
             required: required(&parts.config),
             shards: parts.shards.clone(),
@@ -462,14 +437,14 @@ fn start_engine(
             metrics: Arc::clone(&parts.metrics),
             fatal: parts.fatal.clone(),
         };
-        let raft = MultiRaft::new(raft_config(&parts.config, &me, parts.shards.count()));
+        let raft = MultiRaft::new(raft_config(parts, &me));
         let mut groups = std::mem::take(&mut recovered[number]);
         let metadata = groups.remove(&METADATA_GROUP);
         let mut owner = Owner::new(context, raft, groups);
         if number == parts.shards.shard_of(METADATA_GROUP) {
             owner.open_metadata(members.clone(), metadata.as_ref()).map_err(NodeError::Metadata)?;
         }
-        shards.push(tokio::spawn(owner.run(mailbox)));
+        shards.push(parts.env.spawn(owner.run(mailbox)));
     }
     let running = Running {
         me,
@@ -480,7 +455,7 @@ fn start_engine(
     if events.running.set(running).is_err() {
         error!("the node was started twice");
     }
-    let reconciler = tokio::spawn(reconcile::run(
+    let reconciler = parts.env.spawn(reconcile::run(
         me.replica,
         Arc::clone(&parts.image),
         applied_watch,
@@ -488,8 +463,10 @@ fn start_engine(
         Arc::new(parts.config.broker.clone()),
         stored,
     ));
-    let sound = tokio::spawn(sound::keep(started.state, sound_groups, parts.fatal.clone()));
-    let reclaimer = tokio::spawn(reclaim::run(
+    let sound =
+        parts.env.spawn(sound::keep(started.state, sound_groups, parts.env.clone(), parts.fatal.clone()));
+    let reclaimer = parts.env.spawn(reclaim::run(
+        parts.env.clone(),
         wal.clone(),
         Arc::clone(&parts.partitions),
         reclaim_watch,
@@ -516,13 +493,14 @@ fn required(config: &ServerConfig) -> Durability {
     }
 }
 
-fn raft_config(config: &ServerConfig, me: &Identity, shards: usize) -> MultiRaftConfig {
-    let ticks = config.broker.election_timeout_ms.div_ceil(TICK.as_millis() as u64);
+fn raft_config(parts: &Parts, me: &Identity) -> MultiRaftConfig {
+    let broker = &parts.config.broker;
+    let ticks = broker.election_timeout_ms.div_ceil(TICK.as_millis() as u64);
     MultiRaftConfig {
         election_timeout_ticks: (ticks as u32).max(2),
-        max_tail_bytes: config.broker.tail_max_bytes / shards,
-        max_append_bytes: config.broker.batch_max_bytes,
-        ..MultiRaftConfig::new(me.replica, me.incarnation, rand::random())
+        max_tail_bytes: broker.tail_max_bytes / parts.shards.count(),
+        max_append_bytes: broker.batch_max_bytes,
+        ..MultiRaftConfig::new(me.replica, me.incarnation, parts.env.random_u64())
     }
 }
 
@@ -535,8 +513,9 @@ fn broker_parts(
 ) -> BrokerParts {
     let broker = &parts.config.broker;
     BrokerParts {
+        env: parts.env.clone(),
         node: parts.config.node_id,
-        started: std::time::Instant::now(),
+        started: Instant::now(),
         cluster_id,
         config: Arc::new(broker.clone()),
         image: Arc::clone(&parts.image),
@@ -627,7 +606,7 @@ async fn shut_down(
     votes.close();
     let mut state = engine.sound.await.map_err(|error| NodeError::Fatal(error.to_string()))?;
     let wal = wal.clone();
-    let closed = tokio::task::spawn_blocking(move || state.stop_cleanly(|| wal.close())).await;
+    let closed = parts.env.spawn_blocking(move || state.stop_cleanly(|| wal.close())).await;
     match closed {
         Ok(Ok(())) => {
             info!("stopped cleanly");

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use helix_raft::{GroupId, Index};
 use helix_wal::{ReclaimError, Wal};
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
 use crate::broker::partitions::PartitionTable;
+use crate::env::{Env, watch};
 use crate::ops::fatal::Fatal;
 
 /// How often the log is looked through for space.
@@ -17,6 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs until it is aborted.
 pub(super) async fn run(
+    env: Env,
     wal: Wal,
     partitions: Arc<PartitionTable>,
     metadata_applied: watch::Receiver<Index>,
@@ -27,10 +28,9 @@ pub(super) async fn run(
     loop {
         clock.tick().await;
         let (wal, partitions, metadata) = (wal.clone(), Arc::clone(&partitions), metadata_applied.clone());
-        let reclaimed = tokio::task::spawn_blocking(move || {
-            wal.reclaim(&|group| committed(&partitions, &metadata, GroupId(group.0)))
-        })
-        .await;
+        let reclaimed = env
+            .spawn_blocking(move || wal.reclaim(&|group| committed(&partitions, &metadata, GroupId(group.0))))
+            .await;
         match reclaimed {
             Ok(Ok(report)) => debug!(?report, "looked for disk space"),
             Ok(Err(ReclaimError::NotSynced(error))) => fatal.report(error.to_string()),
@@ -47,7 +47,7 @@ fn committed(
     group: GroupId,
 ) -> helix_wal::Index {
     let index = if group == crate::controller::commands::METADATA_GROUP {
-        metadata.borrow().0
+        metadata.get().0
     } else {
         partitions.get(group).map_or(0, |view| view.applied_index())
     };

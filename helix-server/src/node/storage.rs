@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use helix_raft::{GroupId, ReplicaId};
-use helix_wal::disk::RealDisk;
 use helix_wal::{DamageScope, RecoveredGroup, Wal, WalOptions};
 use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::config::{ServerConfig, WriteDurability};
-use crate::durable::layout::{DataDir, OpenDataDirError, current_boot};
+use crate::durable::layout::{DataDir, OpenDataDirError};
 use crate::durable::start::Surroundings;
 use crate::durable::state::WriteMode;
 use crate::durable::state_file::{self, StartError, StateFile, SyncedChangeError};
 use crate::durable::vote_writer::VoteWriter;
 use crate::durable::votes::{LoadedVotes, OpenVotesError, VoteStore};
+use crate::env::Env;
 use crate::ops::fatal::Fatal;
 use crate::shard::Shards;
 
@@ -60,13 +60,14 @@ pub(super) struct Storage {
 
 /// Opens the data directory: first who this node is and what a crash may have taken, then votes and WAL.
 pub(super) fn open(
+    env: &Env,
     config: &ServerConfig,
     shards: &Shards,
     fatal: &Fatal,
 ) -> Result<Storage, OpenStorageError> {
     let io = |what| move |source| OpenStorageError::Io { what, source };
-    let directory = DataDir::open(&config.data_dir)?;
-    let disk = Arc::new(RealDisk::new(directory.path()).map_err(io("the directory"))?);
+    let directory = env.outside().open_data_dir(&config.data_dir)?;
+    let disk = directory.root();
     let mode = match config.write_durability {
         WriteDurability::ReplicationOnly => WriteMode::ReplicationOnly,
         WriteDurability::Fsync => WriteMode::Fsync,
@@ -74,11 +75,11 @@ pub(super) fn open(
     let around = Surroundings {
         node: config.node_id,
         mode,
-        boot: current_boot(),
+        boot: env.outside().boot(),
         page_cache_outlives_process: directory.page_cache_outlives_process(),
-        fresh_replica: ReplicaId(rand::random::<u64>().max(1)),
+        fresh_replica: ReplicaId(env.random_u64().max(1)),
     };
-    let starting = state_file::start(disk.clone(), &around)?;
+    let starting = state_file::start(Arc::clone(disk), &around)?;
     let decision = starting.decision();
     info!(
         node = %decision.state.node,
@@ -94,7 +95,7 @@ pub(super) fn open(
         );
     }
     let writes_intact = decision.writes_intact;
-    let (store, loaded_votes) = VoteStore::open(&*disk)?;
+    let (store, loaded_votes) = VoteStore::open(&**disk)?;
     if loaded_votes.torn_writes() > 0 || loaded_votes.lost_pairs() > 0 {
         warn!(
             torn = loaded_votes.torn_writes(),
@@ -102,12 +103,12 @@ pub(super) fn open(
             "parts of the votes file cannot be read: a torn write is normal after a crash, a lost pair is damage"
         );
     }
-    let votes = Arc::new(VoteWriter::start(store).map_err(io("the votes file"))?);
-    let wal_disk = Arc::new(RealDisk::new(directory.wal_path()).map_err(io("the WAL directory"))?);
-    let (wal, recovered) = Wal::open(wal_disk, wal_options(config, writes_intact, shards, fatal))?;
+    let votes = env.start_votes(store).map_err(io("the votes file"))?;
+    let options = wal_options(config, writes_intact, shards, fatal);
+    let (wal, recovered) = env.open_wal(Arc::clone(directory.wal()), options)?;
     let doubtful = report_damage(&recovered);
     let groups = recovered.groups.into_iter().map(|(group, found)| (GroupId(group.0), found)).collect();
-    let mut state = starting.begin_writing(mode, || sync_now(&wal))?;
+    let mut state = starting.begin_writing(mode, || wal.sync_now())?;
     if !doubtful.is_empty() {
         state.mark_recovering(&doubtful).map_err(StartError::from)?;
     }
@@ -128,12 +129,6 @@ fn wal_options(config: &ServerConfig, writes_intact: bool, shards: &Shards, fata
         }),
         ..WalOptions::default()
     }
-}
-
-fn sync_now(wal: &Wal) -> Result<(), helix_wal::AppendError> {
-    let (sender, synced) = std::sync::mpsc::channel();
-    wal.sync(move |result| drop(sender.send(result)));
-    synced.recv().unwrap_or(Err(helix_wal::AppendError::Closed))
 }
 
 /// Reports damage, and returns the groups that may have lost entries to it without anybody knowing which: their logs are suspect until

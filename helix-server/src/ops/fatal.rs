@@ -1,7 +1,8 @@
 //! The way out when the node must not go on: whoever finds out reports it, the node says why and stops.
 
-use tokio::sync::watch;
 use tracing::error;
+
+use crate::env::watch;
 
 /// Reports errors after which the node stops.
 #[derive(Debug, Clone)]
@@ -27,14 +28,14 @@ impl Fatal {
 
     /// What was reported, if anything.
     pub fn reason(&self) -> Option<String> {
-        self.reason.borrow().clone()
+        self.reason.get()
     }
 
     /// Waits until something is reported.
     pub async fn reported(&self) -> String {
         let mut watching = self.reason.subscribe();
         match watching.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+            Ok(reason) => reason.unwrap_or_default(),
             // The sender lives as long as `self`.
             Err(_) => std::future::pending().await,
         }

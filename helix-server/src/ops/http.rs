@@ -95,6 +95,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
+        biased;
         served = axum::serve(listener, router).with_graceful_shutdown(stop).into_future() => served,
         () = cut_off => Ok(()),
     }

@@ -2,11 +2,10 @@
 //!
 //! Nothing can fail after this: what enters an entry is appended as it is. A bad batch is answered alone.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use helix_raft::{Index, Term};
 use helix_wal::{Offset, Payload};
+use tokio::time::Instant;
 
 use super::producers::{Decision, ProducerBatch, SequenceClaim};
 use super::{Partition, PendingEntry};

@@ -14,9 +14,9 @@ pub mod view;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use helix_raft::{GroupId, Index, Term};
+use tokio::time::Instant;
 
 use crate::broker::batcher::{Batcher, BatcherLimits, Gather};
 use crate::broker::produce::{AppendError, AppendRequest};

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use helix_raft::Message;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 
 use super::control::{self, ControlMessage};
 use super::heartbeats::HeartbeatService;
@@ -16,60 +14,42 @@ use super::shared::{PeerStatus, Shared};
 use super::{PeerEvents, PeersOptions, StartPeersError, inbound, link};
 use crate::durable::founded::FoundedCluster;
 use crate::entry::Command;
+use crate::env::Apart;
 use crate::ids::NodeId;
 
 /// The connections to the other nodes, while the node runs.
 pub struct PeersHandle {
     shared: Arc<Shared>,
-    control_thread: Mutex<Option<JoinHandle<()>>>,
+    control: Mutex<Option<Apart>>,
 }
 
 pub(super) fn start(
     options: PeersOptions,
     events: Arc<dyn PeerEvents>,
 ) -> Result<PeersHandle, StartPeersError> {
-    let PeersOptions { me, listener, peers, limits, heartbeats, board, data_runtime } = options;
+    let PeersOptions { me, env, listener, peers, limits, heartbeats, board, data_runtime } = options;
     let heartbeats = HeartbeatService::new(&me, heartbeats, board);
-    let shared = Arc::new(Shared::new(me, &peers, limits, heartbeats, events));
-    listener.set_nonblocking(true).map_err(StartPeersError::Listen)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartPeersError::Thread)?;
-    let listener = {
-        let _inside = runtime.enter();
-        TcpListener::from_std(listener).map_err(StartPeersError::Listen)?
-    };
+    let shared = Arc::new(Shared::new(env.clone(), me, &peers, limits, heartbeats, events));
     // Every receiver is taken here, so that a stop can't overtake the start of the tasks.
     let stop = shared.stop.subscribe();
     for link in shared.links() {
         let (shared, link) = (Arc::clone(&shared), Arc::clone(link));
-        data_runtime.spawn(link::run(shared, link, Lane::Data, stop.clone()));
+        env.spawn_on(&data_runtime, link::run(shared, link, Lane::Data, stop.clone()));
     }
     let control = {
-        let shared = Arc::clone(&shared);
-        move || {
-            runtime.block_on(async move {
-                for link in shared.links() {
-                    tokio::spawn(link::run(
-                        Arc::clone(&shared),
-                        Arc::clone(link),
-                        Lane::Control,
-                        stop.clone(),
-                    ));
-                }
-                tokio::spawn(HeartbeatService::run(Arc::clone(&shared), stop.clone()));
-                tokio::spawn(inbound::accept(Arc::clone(&shared), listener, data_runtime, stop));
-                // All tasks hold a receiver until they end.
-                shared.stop.closed().await;
-            });
+        let (shared, env) = (Arc::clone(&shared), env.clone());
+        async move {
+            for link in shared.links() {
+                env.spawn(link::run(Arc::clone(&shared), Arc::clone(link), Lane::Control, stop.clone()));
+            }
+            env.spawn(HeartbeatService::run(Arc::clone(&shared), stop.clone()));
+            env.spawn(inbound::accept(Arc::clone(&shared), listener, data_runtime, stop));
+            // All tasks hold a receiver until they end.
+            shared.stop.closed().await;
         }
     };
-    let thread = std::thread::Builder::new()
-        .name("helix-control".to_owned())
-        .spawn(control)
-        .map_err(StartPeersError::Thread)?;
-    Ok(PeersHandle { shared, control_thread: Mutex::new(Some(thread)) })
+    let control = env.run_apart("helix-control", control).map_err(StartPeersError::Thread)?;
+    Ok(PeersHandle { shared, control: Mutex::new(Some(control)) })
 }
 
 impl PeersHandle {
@@ -141,11 +121,11 @@ impl PeersHandle {
     pub async fn shutdown(&self) {
         self.shared.stop.send_replace(true);
         self.shared.stop.closed().await;
-        let thread = self.control_thread.lock().take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
+        let control = self.control.lock().take();
+        if let Some(control) = control
+            && !control.join().await
         {
-            tracing::error!("the thread of the control connections has panicked");
+            tracing::error!("what serves the control connections has panicked");
         }
     }
 }

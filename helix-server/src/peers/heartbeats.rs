@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use helix_raft::{Heartbeat, HeartbeatAnswer, HeartbeatOptions, Heartbeats, Wake};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::HeartbeatTiming;
@@ -14,6 +13,7 @@ use super::control::{self, ControlMessage};
 use super::hello::{Identity, Lane};
 use super::queue::Outgoing;
 use super::shared::Shared;
+use crate::env::watch;
 use crate::ids::{NodeId, ReplicaId};
 
 /// Runs on the thread of the control lane; the lock is for the calls of a start and a founding from elsewhere.
@@ -50,6 +50,7 @@ impl HeartbeatService {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 _ = clock.tick() => shared.heartbeats.tick(&shared),
             }

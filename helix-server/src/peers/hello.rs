@@ -15,7 +15,7 @@ const PROTOCOL_VERSION: u16 = 2;
 pub const MAX_HELLO_BYTES: usize = 1024;
 
 /// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Lane {
     /// Heartbeats, votes and everything else that must never wait for data.
     Control,

@@ -8,8 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::codec::{self, DecodeError};
@@ -21,6 +20,7 @@ use super::hello::{
 use super::reader::{FrameReader, ReadFrameError};
 use super::shared::Shared;
 use super::{Inbound, ReceivePermit};
+use crate::env::{PeerListener, PeerStream, watch};
 use crate::ops::log_limit::LogLimit;
 
 /// How long a connection may take to say who it is.
@@ -80,18 +80,19 @@ impl From<io::Error> for InboundError {
 /// Accepts connections until told to stop.
 pub(super) async fn accept(
     shared: Arc<Shared>,
-    listener: TcpListener,
+    mut listener: Box<dyn PeerListener>,
     data_runtime: tokio::runtime::Handle,
     mut stop: watch::Receiver<bool>,
 ) {
     let hellos = Arc::new(Semaphore::new(MAX_HELLOS));
     loop {
         let accepted = tokio::select! {
+            biased;
             _ = stop.wait_for(|stop| *stop) => return,
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 if let Some(suppressed) = shared.complaints.not_accepted.admit() {
                     tracing::warn!(suppressed, "can't accept a connection of another node: {error}");
@@ -110,20 +111,22 @@ pub(super) async fn accept(
             continue;
         };
         let (shared, data_runtime, stop) = (Arc::clone(&shared), data_runtime.clone(), stop.clone());
-        tokio::spawn(introduce(shared, stream, data_runtime, stop, permit));
+        let env = shared.env.clone();
+        env.spawn(introduce(shared, stream, data_runtime, stop, permit));
     }
 }
 
 /// Learns who a connection is from and hands it to its lane.
 async fn introduce(
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: PeerStream,
     data_runtime: tokio::runtime::Handle,
     mut stop: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) {
-    let address = stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
+    let address = stream.peer();
     let introduced = tokio::select! {
+        biased;
         _ = stop.wait_for(|stop| *stop) => return,
         introduced = timeout(HELLO_TIMEOUT, hear_hello(&shared, stream)) => introduced,
     };
@@ -151,20 +154,16 @@ async fn introduce(
     match hello.lane {
         Lane::Control => receive(shared, stream, hello, stop).await,
         Lane::Data | Lane::Bulk => {
-            let moved = stream.into_std().and_then(|stream| {
-                let _inside = data_runtime.enter();
-                TcpStream::from_std(stream)
-            });
-            match moved {
-                Ok(stream) => drop(data_runtime.spawn(receive(shared, stream, hello, stop))),
+            let env = shared.env.clone();
+            match stream.move_to(&data_runtime) {
+                Ok(stream) => drop(env.spawn_on(&data_runtime, receive(shared, stream, hello, stop))),
                 Err(error) => tracing::warn!(address, "can't serve a data connection: {error}"),
             }
         }
     }
 }
 
-async fn hear_hello(shared: &Shared, mut stream: TcpStream) -> Result<(TcpStream, Hello), InboundError> {
-    stream.set_nodelay(true)?;
+async fn hear_hello(shared: &Shared, mut stream: PeerStream) -> Result<(PeerStream, Hello), InboundError> {
     // The other side waits for the answer, so no byte is lost with this buffer.
     let mut reader = FrameReader::new(&mut stream, MAX_HELLO_BYTES, MAX_HELLO_BYTES);
     let header = reader.header().await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
@@ -190,13 +189,13 @@ async fn hear_hello(shared: &Shared, mut stream: TcpStream) -> Result<(TcpStream
     decision.map(|()| (stream, hello)).map_err(InboundError::Refused)
 }
 
-async fn send_answer(stream: &mut TcpStream, answer: &HelloAnswer) -> Result<(), InboundError> {
+async fn send_answer(stream: &mut PeerStream, answer: &HelloAnswer) -> Result<(), InboundError> {
     let answer = encode_answer(answer).map_err(ReadFrameError::from)?;
     Ok(stream.write_all(&answer).await?)
 }
 
 /// Serves an accepted connection until it breaks or is replaced.
-async fn receive(shared: Arc<Shared>, stream: TcpStream, hello: Hello, mut stop: watch::Receiver<bool>) {
+async fn receive(shared: Arc<Shared>, stream: PeerStream, hello: Hello, mut stop: watch::Receiver<bool>) {
     let (identity, lane) = (hello.from, hello.lane);
     let (id, mut cancelled) = shared.register(identity, lane);
     let buffer_bytes = if lane == Lane::Control { CONTROL_BUFFER_BYTES } else { DATA_BUFFER_BYTES };
@@ -207,6 +206,7 @@ async fn receive(shared: Arc<Shared>, stream: TcpStream, hello: Hello, mut stop:
     let reader = FrameReader::new(stream, buffer_bytes, limit);
     let mut connection = Connection { shared: &shared, identity, lane, reader, batch: Vec::new() };
     let ended = tokio::select! {
+        biased;
         _ = stop.wait_for(|stop| *stop) => Ok(()),
         _ = cancelled.wait_for(|cancelled| *cancelled) => Ok(()),
         ended = connection.run() => ended,
@@ -226,7 +226,7 @@ struct Connection<'a> {
     shared: &'a Shared,
     identity: Identity,
     lane: Lane,
-    reader: FrameReader<TcpStream>,
+    reader: FrameReader<PeerStream>,
     batch: Vec<Inbound>,
 }
 

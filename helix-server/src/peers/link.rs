@@ -3,18 +3,15 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
 use super::frame::{self, FRAME_HEADER_BYTES, FrameKind};
@@ -25,6 +22,7 @@ use super::queue::{NotSent, Outgoing, SendQueue};
 use super::reader::{FrameReader, ReadFrameError};
 use super::shared::{LaneStatus, PeerStatus, Shared};
 use super::{PeerLimits, PeerState, codec};
+use crate::env::{PeerStream, watch};
 use crate::ids::NodeId;
 
 /// How long a node may take to accept a connection, and again to answer the hello.
@@ -202,7 +200,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, lane: Lane, mut st
     let lane_link = link.lane(lane);
     let mut renewals = lane_link.renewals.subscribe();
     let mut backoff = Backoff::default();
-    let mut dice = SmallRng::from_os_rng();
+    let mut dice = SmallRng::seed_from_u64(shared.env.random_u64());
     let mut complaint = Complaint::default();
     let mut told = None;
     let mut tell = |state: PeerState| {
@@ -221,6 +219,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, lane: Lane, mut st
             connect(&shared, &link, lane).await
         };
         let attempt = tokio::select! {
+            biased;
             _ = stop.wait_for(|stop| *stop) => return,
             _ = renewals.changed() => continue,
             attempt = attempt => attempt,
@@ -235,6 +234,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, lane: Lane, mut st
                 tracing::info!(node = %link.node, ?lane, incarnation = %identity.incarnation, "connected");
                 tell(PeerState::Connected(identity));
                 let ended = tokio::select! {
+                    biased;
                     _ = stop.wait_for(|stop| *stop) => None,
                     _ = renewals.changed() => Some("it is made anew".to_owned()),
                     error = serve(&shared, &link, lane, stream, &identity) => Some(error.to_string()),
@@ -260,6 +260,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, lane: Lane, mut st
             }
         };
         tokio::select! {
+            biased;
             _ = stop.wait_for(|stop| *stop) => return,
             _ = renewals.changed() => {}
             () = tokio::time::sleep(wait) => {}
@@ -267,8 +268,8 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, lane: Lane, mut st
     }
 }
 
-async fn connect(shared: &Shared, link: &Link, lane: Lane) -> Result<(TcpStream, Identity), ConnectError> {
-    let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(&link.address)).await {
+async fn connect(shared: &Shared, link: &Link, lane: Lane) -> Result<(PeerStream, Identity), ConnectError> {
+    let stream = match timeout(CONNECT_TIMEOUT, shared.env.outside().dial(&link.address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Err(ConnectError::Refused);
@@ -276,8 +277,6 @@ async fn connect(shared: &Shared, link: &Link, lane: Lane) -> Result<(TcpStream,
         Ok(Err(error)) => return Err(ConnectError::Unreachable(error)),
         Err(_) => return Err(ConnectError::Timeout),
     };
-    // Buffers are left to the system: Linux sizes them by the round trip that it sees, a fixed size would stop that.
-    stream.set_nodelay(true).map_err(ConnectError::Unreachable)?;
     timeout(CONNECT_TIMEOUT, say_hello(shared, link, lane, stream))
         .await
         .map_err(|_| ConnectError::Timeout)?
@@ -287,8 +286,8 @@ async fn say_hello(
     shared: &Shared,
     link: &Link,
     lane: Lane,
-    mut stream: TcpStream,
-) -> Result<(TcpStream, Identity), ConnectError> {
+    mut stream: PeerStream,
+) -> Result<(PeerStream, Identity), ConnectError> {
     let me = shared.me();
     let hello = encode_hello(&Hello { lane, from: me, to: link.node }).map_err(ReadFrameError::from)?;
     stream.write_all(&hello).await.map_err(ReadFrameError::from)?;
@@ -325,10 +324,10 @@ async fn serve(
     shared: &Shared,
     link: &Link,
     lane: Lane,
-    mut stream: TcpStream,
+    stream: PeerStream,
     identity: &Identity,
 ) -> io::Error {
-    let (mut read, mut write) = stream.split();
+    let (mut read, mut write) = tokio::io::split(stream);
     let lane_link = link.lane(lane);
     let mut scratch = BytesMut::new();
     let sending = async {
@@ -345,13 +344,14 @@ async fn serve(
         }
     };
     tokio::select! {
+        biased;
         error = sending => error,
         error = closed(&mut read) => error,
     }
 }
 
 /// Waits for the other side to close. It never sends anything here.
-async fn closed(read: &mut ReadHalf<'_>) -> io::Error {
+async fn closed(read: &mut (impl AsyncRead + Unpin)) -> io::Error {
     match read.read(&mut [0]).await {
         Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the other side"),
         Ok(_) => {

@@ -27,7 +27,6 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::entry::Command;
+use crate::env::{Env, PeerListener};
 use crate::ids::NodeId;
 use board::DigestBoard;
 use control::ControlMessage;
@@ -136,8 +136,10 @@ pub struct HeartbeatTiming {
 pub struct PeersOptions {
     /// This node.
     pub me: Identity,
-    /// Where other nodes connect; bound already, so that a port that is taken is an error of the start.
-    pub listener: TcpListener,
+    /// The world that it runs in.
+    pub env: Env,
+    /// Where other nodes connect.
+    pub listener: Box<dyn PeerListener>,
     /// `--peers`; this node may be among them.
     pub peers: Vec<(NodeId, String)>,
     /// Limits.
@@ -153,9 +155,6 @@ pub struct PeersOptions {
 /// Why the connections to other nodes could not be set up.
 #[derive(Debug, Error)]
 pub enum StartPeersError {
-    /// The listener does not work.
-    #[error("can't listen for other nodes: {0}; check --peer-listen")]
-    Listen(#[source] std::io::Error),
     /// The system has no room.
     #[error("can't start the thread of the control connections: {0}")]
     Thread(#[source] std::io::Error),

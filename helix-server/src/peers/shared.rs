@@ -1,13 +1,13 @@
 //! What all tasks of the connections share: who this node is, whom it knows, and where to send.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::heartbeats::HeartbeatService;
 use super::hello::{Hello, Identity, Lane, Refusal, admit};
@@ -15,6 +15,7 @@ use super::inbound::Complaints;
 use super::link::Link;
 use super::{PeerEvents, PeerLimits};
 use crate::durable::founded::FoundedCluster;
+use crate::env::{Env, watch};
 use crate::ids::{Incarnation, NodeId, ReplicaId};
 
 /// State of one lane towards a node.
@@ -55,6 +56,7 @@ struct Accepted {
 }
 
 pub(super) struct Shared {
+    pub(super) env: Env,
     pub(super) limits: PeerLimits,
     pub(super) events: Arc<dyn PeerEvents>,
     pub(super) heartbeats: HeartbeatService,
@@ -65,18 +67,19 @@ pub(super) struct Shared {
     pub(super) misdirected: AtomicU64,
     pub(super) complaints: Complaints,
     me: ArcSwap<Identity>,
-    links: HashMap<NodeId, Arc<Link>>,
+    links: BTreeMap<NodeId, Arc<Link>>,
     /// Where each disk is reached.
-    routes: ArcSwap<HashMap<ReplicaId, Arc<Link>>>,
+    routes: ArcSwap<BTreeMap<ReplicaId, Arc<Link>>>,
     /// The newest incarnation seen of each disk.
-    incarnations: Mutex<HashMap<ReplicaId, Incarnation>>,
-    accepted: Mutex<HashMap<(NodeId, Lane), Accepted>>,
+    incarnations: Mutex<BTreeMap<ReplicaId, Incarnation>>,
+    accepted: Mutex<BTreeMap<(NodeId, Lane), Accepted>>,
     accepted_count: AtomicU64,
     started: Instant,
 }
 
 impl Shared {
     pub(super) fn new(
+        env: Env,
         me: Identity,
         peers: &[(NodeId, String)],
         limits: PeerLimits,
@@ -88,6 +91,7 @@ impl Shared {
             .map(|(node, address)| (*node, Arc::new(Link::new(*node, address.clone(), &limits))))
             .collect();
         Self {
+            env,
             limits,
             events,
             heartbeats,
@@ -153,7 +157,7 @@ impl Shared {
     fn learn_route(&self, node: NodeId, replica: ReplicaId) {
         let Some(link) = self.links.get(&node) else { return };
         self.routes.rcu(|routes| {
-            let mut routes = HashMap::clone(routes);
+            let mut routes = BTreeMap::clone(routes);
             // A node has one disk: the one that it showed last.
             routes.retain(|_, known| known.node != node);
             routes.insert(replica, Arc::clone(link));

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::durable::founded::{FoundedCluster, Founding, FoundingMember};
 use crate::entry::EntryTag;
+use crate::env::{Env, tcp_listener};
 use crate::founding::FoundingStatus;
 use crate::ids::{ClusterId, Incarnation};
 
@@ -97,7 +98,8 @@ impl Net {
         });
         let options = PeersOptions {
             me,
-            listener,
+            env: Env::real(),
+            listener: tcp_listener(listener).unwrap(),
             peers: self.addresses.clone(),
             limits: self.limits,
             heartbeats: HeartbeatTiming {

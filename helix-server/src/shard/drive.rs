@@ -10,7 +10,6 @@ use helix_wal::{ReadLimit, Record, RecordKind, Wal};
 use super::owner::Owner;
 use super::replica::{Machine, Replica};
 use super::{ShardMessage, Shards};
-use crate::api::now_ms;
 use crate::controller::commands::METADATA_GROUP;
 use crate::entry::{self, Command, EntryTag, OffsetTrack};
 use crate::ops::fatal::Fatal;
@@ -185,7 +184,7 @@ impl Owner {
     /// The commit path: every committed entry of every group passes here, once, in order.
     fn apply_all(&mut self, group: GroupId, entries: Vec<Entry<Command>>) {
         let Some(replica) = self.replicas.get_mut(&group) else { return };
-        let now_ms = now_ms();
+        let now_ms = self.context.env.unix_ms();
         let mut published = None;
         let mut new_log_start = None;
         for entry in entries {
@@ -246,7 +245,7 @@ impl Owner {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
         let CommittedRange { from, through } = range;
         let limit = ReadLimit { max_bytes: COMMITTED_READ_BYTES, max_records: MAX_RECORDS_PER_READ };
-        tokio::task::spawn_blocking(move || {
+        self.context.env.spawn_blocking(move || {
             let entries = read_entries(&wal, group, from, through, limit);
             shards.send(group, ShardMessage::CommittedRead { group, range, entries });
         });
@@ -281,7 +280,7 @@ impl Owner {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
         let ReadRequest { to, from, through, max_bytes } = request;
         let limit = ReadLimit { max_bytes: max_bytes as u64, max_records: MAX_RECORDS_PER_READ };
-        tokio::task::spawn_blocking(move || {
+        self.context.env.spawn_blocking(move || {
             // An answer without entries makes the core ask again later, or send a "start here".
             let entries = read_entries(&wal, group, from, through, limit).unwrap_or_else(|reason| {
                 tracing::warn!(%group, %to, reason, "entries for a follower cannot be read");
@@ -323,7 +322,7 @@ impl Owner {
         let next_offset = start.payload.base_offset;
         let bytes = start.payload.payload.to_bytes();
         let restored = match &mut replica.machine {
-            Machine::Partition(partition) => PartitionCheckpoint::decode(&bytes, now_ms())
+            Machine::Partition(partition) => PartitionCheckpoint::decode(&bytes, self.context.env.unix_ms())
                 .map(|checkpoint| {
                     partition.install(checkpoint, start.index, start.term, next_offset.0 as i64);
                 })

@@ -1,16 +1,16 @@
 //! The loop of a shard: take messages, let batches become entries, do what the groups ask for.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use helix_raft::{Durability, GroupId, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term};
 use helix_wal::{Payload, RecoveredGroup, SpaceClass, Wal};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::error;
 
 use super::replica::{Machine, PendingCommand, Replica};
@@ -26,6 +26,7 @@ use crate::controller::image::ClusterImage;
 use crate::durable::vote_writer::VoteWriter;
 use crate::durable::votes::LoadedVotes;
 use crate::entry::{Command, EntryTag};
+use crate::env::{Env, watch};
 use crate::ops::fatal::Fatal;
 use crate::ops::metrics::Metrics;
 use crate::peers::board::ShardDigests;
@@ -40,6 +41,7 @@ const MESSAGES_PER_ROUND: usize = 256;
 pub(crate) struct ShardContext {
     /// This node's replica id.
     pub(crate) me: ReplicaId,
+    pub(crate) env: Env,
     pub(crate) config: Arc<BrokerConfig>,
     /// How safely data entries must be stored before they count.
     pub(crate) required: Durability,
@@ -64,7 +66,7 @@ pub(crate) struct ShardContext {
 pub(crate) struct Owner {
     pub(super) context: ShardContext,
     pub(super) raft: MultiRaft<Command>,
-    pub(super) replicas: HashMap<GroupId, Replica>,
+    pub(super) replicas: BTreeMap<GroupId, Replica>,
     /// What the WAL held at start of groups that the metadata has not asked for yet.
     pub(super) recovered: HashMap<GroupId, RecoveredGroup>,
     /// Partitions with batches that are not yet in an entry.
@@ -88,7 +90,7 @@ impl Owner {
         Self {
             context,
             raft,
-            replicas: HashMap::new(),
+            replicas: BTreeMap::new(),
             recovered,
             gathering: BTreeSet::new(),
             tails: VecDeque::new(),
@@ -113,7 +115,7 @@ impl Owner {
             }
             let lingering = async {
                 match linger_ends {
-                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    Some(due) => tokio::time::sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };

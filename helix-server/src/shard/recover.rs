@@ -9,7 +9,6 @@ use tracing::{debug, warn};
 use super::drive::{MAX_RECORDS_PER_READ, read_entries};
 use super::owner::{Owner, ShardContext};
 use super::replica::{Machine, MetadataReplica, Replica};
-use crate::api::now_ms;
 use crate::broker::batcher::BatcherLimits;
 use crate::controller::commands::METADATA_GROUP;
 use crate::controller::machine::MetadataMachine;
@@ -69,7 +68,7 @@ impl Owner {
     fn open_partition(&mut self, wanted: WantedPartition) -> Result<(), String> {
         let group = wanted.group;
         let recovered = self.recovered.remove(&group);
-        let (resume, checkpoint) = resume_partition(recovered.as_ref())?;
+        let (resume, checkpoint) = resume_partition(recovered.as_ref(), self.context.env.unix_ms())?;
         let limits = BatcherLimits {
             linger: self.context.config.batch_linger(),
             max_bytes: self.context.config.batch_max_bytes,
@@ -201,14 +200,17 @@ fn resume_metadata(recovered: Option<&RecoveredGroup>) -> Resume {
     }
 }
 
-fn resume_partition(recovered: Option<&RecoveredGroup>) -> Result<(Resume, PartitionCheckpoint), String> {
+fn resume_partition(
+    recovered: Option<&RecoveredGroup>,
+    now_ms: i64,
+) -> Result<(Resume, PartitionCheckpoint), String> {
     let Some(recovered) = recovered else {
         let resume = Resume { applied: Index::ZERO, next_offset: helix_wal::Offset(0), state: None };
         return Ok((resume, PartitionCheckpoint::default()));
     };
     let bounds = recovered.bounds;
     let mut checkpoint = match &recovered.checkpoint {
-        Some(stored) => PartitionCheckpoint::decode(&stored.record.payload.to_bytes(), now_ms())
+        Some(stored) => PartitionCheckpoint::decode(&stored.record.payload.to_bytes(), now_ms)
             .map_err(|error| error.to_string())?,
         None => PartitionCheckpoint::default(),
     };

@@ -9,7 +9,6 @@ use super::ShardMessage;
 use super::drive::start_record;
 use super::owner::{Owner, TICK};
 use super::replica::Replica;
-use crate::api::now_ms;
 use crate::entry::{Command, EntryTag, NO_TIMESTAMP};
 use crate::partition::Partition;
 
@@ -95,7 +94,7 @@ impl Owner {
 
     /// As leader: moves log starts past what is too old or too much, and forgets idle producers.
     fn retire_old_data(&mut self) {
-        let now_ms = now_ms();
+        let now_ms = self.context.env.unix_ms();
         let groups: Vec<GroupId> =
             self.replicas.iter().filter(|(_, r)| r.announced.is_some()).map(|(group, _)| *group).collect();
         for group in groups {
@@ -122,7 +121,7 @@ impl Owner {
         // Looking through footers is IO: it happens on a blocking thread, and its outcome comes back as a message.
         let Some(view) = self.context.partitions.get(group) else { return };
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
-        tokio::task::spawn_blocking(move || {
+        self.context.env.spawn_blocking(move || {
             let limits = crate::broker::retention::Limits { retention_ms, retention_bytes, now_ms };
             match crate::broker::retention::log_start(&wal, &view, limits) {
                 Ok(Some(log_start)) => shards.send(group, ShardMessage::Retire { group, log_start }),
@@ -151,7 +150,7 @@ impl Owner {
     /// At the latest it is the one behind `applied`, where `next_offset` follows: what comes later may yet be replaced.
     pub(super) fn move_log_start(&self, group: GroupId, log_start: i64, applied: Index, next_offset: Offset) {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
-        tokio::task::spawn_blocking(move || {
+        self.context.env.spawn_blocking(move || {
             match crate::broker::retention::first_kept(&wal, group, log_start) {
                 Ok(Some(found)) => {
                     let (index, base_offset) = found.min((applied.next(), next_offset));

@@ -12,6 +12,7 @@ use super::*;
 use crate::durable::start::Surroundings;
 use crate::durable::state::WriteMode;
 use crate::durable::state_file::start;
+use crate::env::{Env, tcp_listener};
 use crate::ids::ReplicaId;
 use crate::peers::{HeartbeatTiming, Inbound, PeerEvents, PeerLimits, Peers, PeersOptions};
 
@@ -59,7 +60,8 @@ fn node(disk: &FaultyDisk, number: i32, listener: TcpListener, listed: &[(NodeId
     };
     let options = PeersOptions {
         me,
-        listener,
+        env: Env::real(),
+        listener: tcp_listener(listener).unwrap(),
         peers: listed.to_vec(),
         limits: PeerLimits::default(),
         heartbeats: HeartbeatTiming { interval: Duration::from_millis(50), timeout: Duration::from_secs(60) },
@@ -71,7 +73,7 @@ fn node(disk: &FaultyDisk, number: i32, listener: TcpListener, listed: &[(NodeId
 }
 
 async fn found(mut node: Node, listed: &[NodeId]) -> (Node, FoundedCluster) {
-    let record = run(&node.peers, listed, &mut node.state, &mut node.events).await.unwrap();
+    let record = run(&Env::real(), &node.peers, listed, &mut node.state, &mut node.events).await.unwrap();
     assert_eq!(node.state.state().founding, Founding::Founded(record.clone()));
     node.peers.join(&record);
     (node, record)
