@@ -8,6 +8,7 @@
 //! paused) and [`Env::unix_ms`]; `select!` is `biased`, and [`watch`] stands in for tokio's, which wakes in random order.
 
 mod doors;
+mod observe;
 mod real;
 mod stepped;
 mod transport;
@@ -21,10 +22,12 @@ use std::thread::JoinHandle as ThreadHandle;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use helix_raft::GroupId;
 use helix_wal::disk::Disk;
 use helix_wal::{OpenError, Recovered, Wal, WalOptions};
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinHandle};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::config::{HostPort, ServerConfig};
@@ -35,6 +38,7 @@ use crate::durable::votes::VoteStore;
 use crate::ids::ClusterId;
 
 pub use doors::{Doors, OpenDoorsError};
+pub use observe::{Event, Observer};
 pub use real::RealOutside;
 pub use transport::{PeerConnection, PeerListener, PeerStream, tcp_listener};
 
@@ -100,6 +104,7 @@ pub trait Stepper: Send + Sync + 'static {
 pub struct Env {
     outside: Arc<dyn Outside>,
     stepper: Option<Arc<dyn Stepper>>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl std::fmt::Debug for Env {
@@ -112,13 +117,17 @@ impl Env {
     /// The operating system.
     #[must_use]
     pub fn real() -> Self {
-        Self { outside: Arc::new(RealOutside), stepper: None }
+        Self { outside: Arc::new(RealOutside), stepper: None, observer: None }
     }
 
     /// A simulated world.
     #[must_use]
-    pub fn simulated(outside: Arc<dyn Outside>, stepper: Arc<dyn Stepper>) -> Self {
-        Self { outside, stepper: Some(stepper) }
+    pub fn simulated(
+        outside: Arc<dyn Outside>,
+        stepper: Arc<dyn Stepper>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self { outside, stepper: Some(stepper), observer: Some(observer) }
     }
 
     pub(crate) fn outside(&self) -> &dyn Outside {
@@ -146,6 +155,13 @@ impl Env {
         ClusterId::random(|| self.random_uuid())
     }
 
+    /// Shows something to whoever looks on.
+    pub(crate) fn show(&self, group: GroupId, event: &Event<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.observe(group, event);
+        }
+    }
+
     /// Runs a task on the current runtime.
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
@@ -159,10 +175,10 @@ impl Env {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        let handle = runtime.spawn(task);
-        if let Some(stepper) = &self.stepper {
-            stepper.adopt(handle.abort_handle());
-        }
+        let Some(stepper) = &self.stepper else { return runtime.spawn(task) };
+        // The span says whose task it is: there, the nodes share one thread.
+        let handle = runtime.spawn(task.in_current_span());
+        stepper.adopt(handle.abort_handle());
         handle
     }
 

@@ -2,6 +2,7 @@
 
 mod complaints;
 pub(crate) mod connection;
+pub mod direct;
 pub mod frame;
 pub mod guard;
 pub(crate) mod listener;

@@ -12,6 +12,7 @@ use super::replica::{Machine, Replica};
 use super::{ShardMessage, Shards};
 use crate::controller::commands::METADATA_GROUP;
 use crate::entry::{self, Command, EntryTag, OffsetTrack};
+use crate::env::Event;
 use crate::ops::fatal::Fatal;
 use crate::partition::checkpoint::PartitionCheckpoint;
 
@@ -95,9 +96,13 @@ impl Owner {
         if ready.unclean_recovery {
             tracing::warn!(%group, "unclean recovery: too few replicas were sound after machine crashes, the one with the longest log leads");
             self.context.metrics.unclean_recovery();
+            self.context.env.show(group, &Event::UncleanRecovery);
         }
-        if ready.sound && self.context.sound.send(group).is_err() {
-            tracing::debug!(%group, "the node stops; the group is marked sound at its next start");
+        if ready.sound {
+            self.context.env.show(group, &Event::Sound);
+            if self.context.sound.send(group).is_err() {
+                tracing::debug!(%group, "the node stops; the group is marked sound at its next start");
+            }
         }
         if let Some(position) = ready.diverged {
             let reason = format!(
@@ -130,6 +135,7 @@ impl Owner {
         outgoing: &mut Outgoing,
     ) {
         let (Some(replica), Some(last)) = (self.replicas.get_mut(&group), entries.last()) else { return };
+        self.context.env.show(group, &Event::Appended(entries));
         let mut records = Vec::with_capacity(entries.len());
         for entry in entries {
             let base_offset = match replica.track.append(entry) {
@@ -189,6 +195,7 @@ impl Owner {
         let mut new_log_start = None;
         for entry in entries {
             let (index, term) = (entry.index, entry.term);
+            self.context.env.show(group, &Event::Applied { index, term, body: &entry.body });
             replica.track.commit(index);
             replica.applied_term = term;
             match (&mut replica.machine, &entry.body) {
@@ -339,6 +346,7 @@ impl Owner {
         replica.track = OffsetTrack::new(start.index, next_offset);
         replica.applied_term = start.term;
         replica.checkpointed = start.index;
+        self.context.env.show(group, &Event::Installed { index: start.index, term: start.term });
         self.raft.start_installed(group, start.index, start.term);
     }
 

@@ -7,6 +7,7 @@ use tracing::{debug, info};
 use super::owner::{Owner, TICK};
 use super::replica::{Machine, Replica};
 use crate::broker::leaders::LeaderInfo;
+use crate::env::Event;
 use crate::peers::control::ControlMessage;
 
 /// News of so many groups fit well into one control message.
@@ -16,6 +17,7 @@ impl Owner {
     /// A replica's role changed: what it served as leader ends at once.
     pub(super) fn on_role_changed(&mut self, group: GroupId, change: RoleChange) {
         debug!(%group, role = ?change.role, term = %change.term, leader = ?change.leader, "role changed");
+        self.context.env.show(group, &Event::Role { role: change.role, term: change.term });
         if change.role == Role::Candidate {
             self.context.metrics.election_started();
         }
@@ -40,6 +42,7 @@ impl Owner {
             self.context.metrics.leadership_won();
         }
         replica.announced = Some(status.term);
+        self.context.env.show(group, &Event::Serving { term: status.term });
         if let Machine::Partition(partition) = &mut replica.machine {
             partition.view().set_contact(status.quorum_contact, in_sync.len() as u32);
             partition.start_serving(status.term);

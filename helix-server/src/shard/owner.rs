@@ -26,7 +26,7 @@ use crate::controller::image::ClusterImage;
 use crate::durable::vote_writer::VoteWriter;
 use crate::durable::votes::LoadedVotes;
 use crate::entry::{Command, EntryTag};
-use crate::env::{Env, watch};
+use crate::env::{Env, Event, watch};
 use crate::ops::fatal::Fatal;
 use crate::ops::metrics::Metrics;
 use crate::peers::board::ShardDigests;
@@ -186,7 +186,10 @@ impl Owner {
                 self.guarded(group, |owner| owner.on_start_found(group, index, base_offset));
             }
             ShardMessage::LogStartRecorded { group, index, term } => {
-                self.guarded(group, |owner| owner.raft.log_start_moved(group, index, term));
+                self.guarded(group, |owner| {
+                    owner.context.env.show(group, &Event::LogStartMoved { index });
+                    owner.raft.log_start_moved(group, index, term);
+                });
             }
             ShardMessage::Sealed { groups } => self.checkpoint_groups(&groups),
             ShardMessage::HandOver { done } => self.hand_over(done),
@@ -302,6 +305,7 @@ impl Owner {
     fn on_stored(&mut self, positions: Vec<(GroupId, Index, Term)>, durability: Durability) {
         for (group, index, term) in positions {
             self.guarded(group, |owner| {
+                owner.context.env.show(group, &Event::Stored { index, term, durability });
                 owner.raft.appended(group, index, term, durability);
                 if let Some(partition) = owner.replicas.get_mut(&group).and_then(Replica::partition) {
                     partition.stored(index, term);
@@ -321,6 +325,7 @@ impl Owner {
 
     /// Takes a group out of service on this node. Its other replicas go on without this one.
     pub(super) fn fail_group(&mut self, group: GroupId, reason: &str) {
+        self.context.env.show(group, &Event::Failed(reason));
         error!(%group, reason, "this replica is out of service until the node restarts");
         self.raft.remove_group(group);
         self.gathering.remove(&group);

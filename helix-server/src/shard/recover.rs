@@ -15,6 +15,7 @@ use crate::controller::machine::MetadataMachine;
 use crate::controller::reconcile::WantedPartition;
 use crate::durable::votes::VoteFound;
 use crate::entry::{Command, OffsetTrack};
+use crate::env::Event;
 use crate::partition::Partition;
 use crate::partition::checkpoint::PartitionCheckpoint;
 
@@ -111,6 +112,9 @@ impl Owner {
             options.terms = self.terms(group, &options, held)?;
         }
         let applied = resume.applied;
+        let last = (options.last_index, options.last_term);
+        let (start, recovering) = (options.start_index, options.recovering);
+        self.context.env.show(group, &Event::Opened { start, last, applied, recovering });
         self.raft.add_group(group, options).map_err(|error| error.to_string())?;
         let replica =
             Replica { track, machine, checkpointed: applied, applied_term: Term::ZERO, announced: None };

@@ -10,6 +10,7 @@ use super::drive::start_record;
 use super::owner::{Owner, TICK};
 use super::replica::Replica;
 use crate::entry::{Command, EntryTag, NO_TIMESTAMP};
+use crate::env::Event;
 use crate::partition::Partition;
 
 /// Ticks between two looks at who is in sync.
@@ -62,6 +63,7 @@ impl Owner {
 
     /// A committed command deleted the group's topic: its data goes.
     pub(super) fn delete_group(&mut self, group: GroupId) {
+        self.context.env.show(group, &Event::Deleted);
         self.raft.remove_group(group);
         self.gathering.remove(&group);
         if let Some(mut replica) = self.replicas.remove(&group) {

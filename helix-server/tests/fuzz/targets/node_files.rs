@@ -152,7 +152,8 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let published = Arc::new(ArcSwap::from_pointee(ClusterImage::empty()));
-        let machine = MetadataMachine::new(Arc::clone(&published), helix_server::env::watch::Sender::new(Index(0)));
+        let machine =
+            MetadataMachine::new(Arc::clone(&published), helix_server::env::watch::Sender::new(Index(0)));
         Self { machine, published }
     }
 }
