@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use helix_raft::{Liveness, Message, ReplicaId};
+use helix_raft::{Incarnation, Liveness, Message, ReplicaId};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 use tracing::trace;
 
-use crate::durable::founded::FoundedCluster;
 use crate::entry::Command;
 use crate::env::watch;
 use crate::ids::NodeId;
@@ -19,33 +18,40 @@ use crate::peers::control::ControlMessage;
 /// The way to the other nodes. A single node has none, and nothing is ever sent.
 #[derive(Clone)]
 pub(crate) struct ClusterLink {
-    me: ReplicaId,
-    founded: Arc<FoundedCluster>,
     peers: Option<Arc<PeersHandle>>,
 }
 
 impl std::fmt::Debug for ClusterLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterLink")
-            .field("me", &self.me)
-            .field("founded", &self.founded)
-            .finish_non_exhaustive()
+        f.debug_struct("ClusterLink").field("single", &self.peers.is_none()).finish_non_exhaustive()
     }
 }
 
 impl ClusterLink {
-    pub(crate) fn new(me: ReplicaId, founded: Arc<FoundedCluster>, peers: Option<Arc<PeersHandle>>) -> Self {
-        Self { me, founded, peers }
+    pub(crate) fn new(peers: Option<Arc<PeersHandle>>) -> Self {
+        Self { peers }
     }
 
-    /// The other members' replica ids.
-    pub(crate) fn others(&self) -> impl Iterator<Item = ReplicaId> {
-        self.founded.members.iter().map(|member| member.replica).filter(|replica| *replica != self.me)
+    /// The disks of the other nodes, as they showed themselves last.
+    pub(crate) fn others(&self) -> Vec<ReplicaId> {
+        self.peers.as_ref().map_or_else(Vec::new, |peers| peers.replicas())
     }
 
-    /// The node with this disk.
+    /// The other node that has this disk.
     pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
-        self.founded.members.iter().find(|member| member.replica == replica).map(|member| member.node)
+        self.peers.as_ref()?.node_of(replica)
+    }
+
+    /// The disk that another node showed last.
+    pub(crate) fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
+        self.peers.as_ref()?.replica_on(node)
+    }
+
+    /// Processes of this disk that started earlier are not listened to.
+    pub(crate) fn note_incarnation(&self, replica: ReplicaId, incarnation: Incarnation) {
+        if let Some(peers) = &self.peers {
+            peers.note_incarnation(replica, incarnation);
+        }
     }
 
     /// Sends a Raft message. What cannot be sent is dropped and counted; the core sends again.
@@ -66,8 +72,9 @@ impl ClusterLink {
 
     /// Sends a control message to all other nodes.
     pub(crate) fn broadcast(&self, message: &ControlMessage) {
-        for member in self.founded.members.iter().filter(|member| member.replica != self.me) {
-            self.send_control(member.node, message);
+        let nodes = self.peers.as_ref().map_or_else(Vec::new, |peers| peers.nodes());
+        for node in nodes {
+            self.send_control(node, message);
         }
     }
 

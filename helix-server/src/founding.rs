@@ -1,7 +1,8 @@
 //! Founding a cluster: how nodes that know nothing but their `--peers` agree on a cluster, once.
 //!
 //! A cluster is founded only when every node of `--peers` answers and all of them are blank: a node that lost its disk
-//! looks like a blank one, and two of them must never outvote the third, which still has the data.
+//! looks like a blank one, and two of them must never outvote the third, which still has the data. A blank node that hears of a
+//! cluster in which it had another disk joins that one, as a new replica that has to be filled.
 //!
 //! Every node tells all others its [`FoundingStatus`]. When the node with the lowest id has heard that all are blank, it
 //! draws up a record: a random cluster id, and each node with the identity of its disk. It accepts the record by
@@ -49,10 +50,10 @@ pub enum Obstacle {
         /// The list here.
         ours: Vec<NodeId>,
     },
-    /// This disk is new, the node is not.
+    /// This disk is new, the node is not, and whether the cluster exists is not known.
     #[error(
-        "node {node} belongs to cluster {cluster}, in which this node had another disk: this disk was replaced. \
-         Replacing a disk is not supported yet: put the old data directory back"
+        "cluster {cluster} was about to be founded, as node {node} knows, when this node had another disk: put its old \
+         data directory back, or start all nodes with blank data directories (nothing is stored yet)"
     )]
     DiskReplaced {
         /// The other node.
@@ -181,9 +182,14 @@ impl FoundingMachine {
                 complete.then(|| Founding::Founded(record.clone()))
             }
             Founding::Blank => {
-                // All records are the same and name this disk, or there would be an obstacle.
+                // All records are the same and name this node, or there would be an obstacle.
                 if let Some(record) = self.heard.values().find_map(|heard| heard.status.founding.record()) {
-                    return Some(Founding::Accepted(record.clone()));
+                    let record = record.clone();
+                    return Some(if record.has_replica(self.me.replica) {
+                        Founding::Accepted(record)
+                    } else {
+                        Founding::Founded(record)
+                    });
                 }
                 let lowest = self.peers.first() == Some(&self.me.node);
                 (lowest && self.waiting_for().is_empty()).then(|| Founding::Accepted(self.draw_up(draw_id())))
@@ -242,7 +248,7 @@ impl FoundingMachine {
                 (Some(ours), Some(theirs)) if ours != theirs => {
                     Some(Obstacle::OtherCluster { node, theirs: theirs.cluster, ours: ours.cluster })
                 }
-                (None, Some(theirs)) => self.exclusion(node, theirs),
+                (None, Some(_)) => self.exclusion(node, &heard.status.founding),
                 (Some(ours), None)
                     if self.founding.record().is_some() && !ours.has_replica(heard.replica) =>
                 {
@@ -256,11 +262,15 @@ impl FoundingMachine {
         obstacles
     }
 
-    /// What keeps this blank node out of a cluster that another node belongs to.
-    fn exclusion(&self, node: NodeId, record: &FoundedCluster) -> Option<Obstacle> {
+    /// What keeps this blank node out of a cluster that another node belongs to. Once a cluster exists a new disk can join it; while
+    /// it is being founded nothing can be lost, and a record without this disk never comes to anything.
+    fn exclusion(&self, node: NodeId, theirs: &Founding) -> Option<Obstacle> {
+        let record = theirs.record()?;
         let cluster = record.cluster;
+        let exists = self.heard.values().any(|heard| heard.status.founding.founded() == Some(record));
         match record.replica_of(self.me.node) {
             Some(replica) if replica == self.me.replica => None,
+            Some(_) if exists => None,
             Some(_) => Some(Obstacle::DiskReplaced { node, cluster }),
             None => Some(Obstacle::NotAMember { node, cluster }),
         }

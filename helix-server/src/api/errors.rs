@@ -68,7 +68,7 @@ fn command_code(error: &CommandError) -> ResponseError {
         | CommandError::TooManyPartitions { .. } => ResponseError::InvalidPartitions,
         CommandError::InvalidReplicationFactor { .. } => ResponseError::InvalidReplicationFactor,
         CommandError::InvalidAssignment { .. } => ResponseError::InvalidReplicaAssignment,
-        CommandError::StaleIncarnation { .. } | CommandError::ReplicaChanged { .. } => {
+        CommandError::StaleIncarnation { .. } | CommandError::DiskRetired { .. } => {
             ResponseError::StaleBrokerEpoch
         }
     }

@@ -15,7 +15,8 @@ use crate::ids::NodeId;
 /// A change of the cluster's metadata, replicated through group 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MetadataCommand {
-    /// A node came up: its identity, incarnation and addresses.
+    /// A node came up: its identity, incarnation and addresses. If it has another disk than before, that one takes the place of
+    /// the old one in every partition, and the old one never comes back.
     RegisterBroker(BrokerRegistration),
     /// Create a topic with all its partitions.
     CreateTopic(NewTopic),
@@ -149,7 +150,8 @@ pub enum CommandError {
     },
     /// A node registered with an incarnation lower than the recorded one.
     #[error(
-        "node {node} registered with incarnation {got}, but {known} is recorded: its data directory was restored from an older copy"
+        "node {node} registered with incarnation {got}, but {known} is recorded: its data directory was restored from an older \
+         copy, and what it has promised since is not in there; start the node with an empty data directory, it is filled from the others"
     )]
     StaleIncarnation {
         /// The node.
@@ -159,17 +161,16 @@ pub enum CommandError {
         /// Incarnation offered.
         got: Incarnation,
     },
-    /// The node id is registered with another disk.
+    /// The disk was replaced by another one, which has taken its place since.
     #[error(
-        "node {node} is registered with replica id {known}, but its data directory says {got}: its disk was replaced, which this version cannot repair"
+        "this data directory (replica {replica}) of node {node} was replaced by another one, which has taken its place in the cluster: \
+         start the node with that one, or with an empty one"
     )]
-    ReplicaChanged {
+    DiskRetired {
         /// The node.
         node: NodeId,
-        /// Replica id on record.
-        known: ReplicaId,
-        /// Replica id offered.
-        got: ReplicaId,
+        /// The disk's replica id.
+        replica: ReplicaId,
     },
 }
 

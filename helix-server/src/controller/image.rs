@@ -3,7 +3,7 @@
 //! [`ClusterImage::apply`] is the only mutator. It is deterministic: the same commands in the same order give the
 //! same image on every node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use helix_raft::{GroupId, ReplicaId};
@@ -35,8 +35,23 @@ pub struct ReplicaPlace {
 pub struct PartitionImage {
     /// The consensus group; never used again after the topic is deleted.
     pub group: GroupId,
-    /// Desired replicas, preferred leader first.
+    /// Desired replicas, preferred leader first. The actual ones are the group's own affair: its leader follows.
     pub replicas: Vec<ReplicaPlace>,
+    /// The replicas that the group began with. Only they begin with an empty log as its voters; whoever comes later is told by the
+    /// group itself.
+    pub founders: Vec<ReplicaId>,
+}
+
+impl PartitionImage {
+    /// Whether a disk is to hold a replica.
+    pub fn has_replica(&self, replica: ReplicaId) -> bool {
+        self.replicas.iter().any(|place| place.replica == replica)
+    }
+
+    /// The disks that are to hold replicas, that of the preferred leader first.
+    pub fn desired(&self) -> Vec<ReplicaId> {
+        self.replicas.iter().map(|place| place.replica).collect()
+    }
 }
 
 /// One topic.
@@ -59,6 +74,8 @@ pub struct ClusterImage {
     topics: BTreeMap<Uuid, Arc<TopicImage>>,
     next_group: u64,
     next_producer_id: i64,
+    /// Disks that were replaced. They may hold votes and records of a past that the cluster has left behind.
+    retired: BTreeSet<ReplicaId>,
     #[serde(skip)]
     names: HashMap<String, Uuid>,
 }
@@ -139,24 +156,38 @@ impl ClusterImage {
     }
 
     fn register(&mut self, registration: BrokerRegistration) -> CommandResult {
-        if let Some(known) = self.brokers.get(&registration.node) {
-            if known.replica != registration.replica {
-                return Err(CommandError::ReplicaChanged {
-                    node: registration.node,
-                    known: known.replica,
-                    got: registration.replica,
-                });
+        let (node, replica) = (registration.node, registration.replica);
+        if self.retired.contains(&replica) {
+            return Err(CommandError::DiskRetired { node, replica });
+        }
+        match self.brokers.get(&node) {
+            Some(known) if known.replica != replica => {
+                let old = known.replica;
+                self.replace_disk(old, replica);
             }
-            if known.incarnation > registration.incarnation {
-                return Err(CommandError::StaleIncarnation {
-                    node: registration.node,
-                    known: known.incarnation,
-                    got: registration.incarnation,
-                });
+            Some(known) if known.incarnation > registration.incarnation => {
+                let (known, got) = (known.incarnation, registration.incarnation);
+                return Err(CommandError::StaleIncarnation { node, known, got });
             }
+            _ => {}
         }
         self.brokers.insert(registration.node, registration);
         Ok(CommandOutcome::Done)
+    }
+
+    /// A node has lost its disk: the new one is to take the place of the old one everywhere.
+    fn replace_disk(&mut self, old: ReplicaId, new: ReplicaId) {
+        self.retired.insert(old);
+        for topic in self.topics.values_mut() {
+            let places = |topic: &TopicImage| topic.partitions.iter().any(|one| one.has_replica(old));
+            if places(topic) {
+                let partitions = &mut Arc::make_mut(topic).partitions;
+                let places = partitions.iter_mut().flat_map(|one| &mut one.replicas);
+                for place in places.filter(|place| place.replica == old) {
+                    place.replica = new;
+                }
+            }
+        }
     }
 
     fn create_topic(&mut self, topic: NewTopic) -> CommandResult {
@@ -266,11 +297,10 @@ impl ClusterImage {
             .map(|nodes| {
                 let group = GroupId(self.next_group);
                 self.next_group += 1;
-                let replicas = nodes
-                    .iter()
-                    .map(|node| ReplicaPlace { node: *node, replica: self.brokers[node].replica })
-                    .collect();
-                PartitionImage { group, replicas }
+                let place = |node: &NodeId| ReplicaPlace { node: *node, replica: self.brokers[node].replica };
+                let replicas: Vec<ReplicaPlace> = nodes.iter().map(place).collect();
+                let founders = replicas.iter().map(|place| place.replica).collect();
+                PartitionImage { group, replicas, founders }
             })
             .collect()
     }
@@ -359,6 +389,35 @@ mod tests {
         let second = image.topic_named("a").unwrap();
         let highest = first.partitions.iter().map(|p| p.group).max().unwrap();
         assert!(second.partitions.iter().all(|p| p.group > highest));
+    }
+
+    fn with_disk(node: i32, replica: u64, incarnation: u64) -> MetadataCommand {
+        match broker(node, incarnation) {
+            MetadataCommand::RegisterBroker(known) => {
+                MetadataCommand::RegisterBroker(BrokerRegistration { replica: ReplicaId(replica), ..known })
+            }
+            other => other,
+        }
+    }
+
+    #[test]
+    fn a_new_disk_takes_the_place_of_the_old_one_for_good() {
+        let mut image = cluster();
+        image.apply(topic("a", 3, 3)).unwrap();
+        image.apply(with_disk(3, 301, 1)).unwrap();
+        let partitions = |image: &ClusterImage| image.topic_named("a").unwrap().partitions.clone();
+        for partition in partitions(&image) {
+            assert!(partition.has_replica(ReplicaId(301)) && !partition.has_replica(ReplicaId(300)));
+            assert!(partition.founders.contains(&ReplicaId(300)), "it is history");
+            let places = partition.replicas.iter().filter(|place| place.node == NodeId(3));
+            assert_eq!(places.count(), 1);
+        }
+        let before = image.clone();
+        let late = image.apply(with_disk(3, 300, 99));
+        assert_eq!(late, Err(CommandError::DiskRetired { node: NodeId(3), replica: ReplicaId(300) }));
+        assert_eq!(image, before);
+        image.apply(topic("b", 1, 3)).unwrap();
+        assert!(image.topic_named("b").unwrap().partitions[0].founders.contains(&ReplicaId(301)));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Makes the replicas of this node match the image: creates those it should have, deletes those of deleted topics.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use helix_raft::{GroupId, Index, Membership, ReplicaId};
+use helix_raft::{GroupId, Index, ReplicaId};
 use tracing::{debug, info};
 
+use super::commands::METADATA_GROUP;
 use super::image::ClusterImage;
+use crate::cluster::ClusterLink;
 use crate::config::BrokerConfig;
 use crate::config::topic::TopicConfig;
+use crate::durable::founded::{FoundedCluster, FoundingMember};
 use crate::env::watch;
 use crate::shard::Shards;
 
@@ -18,8 +21,10 @@ use crate::shard::Shards;
 pub struct WantedPartition {
     /// Its group.
     pub group: GroupId,
-    /// Its replicas as of the topic's creation.
-    pub membership: Membership,
+    /// The replicas that the group began with.
+    pub founders: Vec<ReplicaId>,
+    /// The replicas that it is to have now.
+    pub replicas: Vec<ReplicaId>,
     /// The topic's configuration over the broker's.
     pub config: Arc<TopicConfig>,
 }
@@ -28,79 +33,116 @@ pub struct WantedPartition {
 #[derive(Debug, Default)]
 struct Difference {
     create: Vec<WantedPartition>,
+    /// Groups that are to have other replicas than the node was told.
+    desire: Vec<(GroupId, Vec<ReplicaId>)>,
     delete: Vec<GroupId>,
+}
+
+/// What the node's replicas are held against, and where what differs is sent.
+pub(crate) struct Reconciler {
+    pub(crate) me: ReplicaId,
+    pub(crate) founded: Arc<FoundedCluster>,
+    pub(crate) image: Arc<ArcSwap<ClusterImage>>,
+    pub(crate) shards: Shards,
+    pub(crate) cluster: ClusterLink,
+    pub(crate) config: Arc<BrokerConfig>,
+}
+
+/// What the node has.
+struct Present {
+    /// Groups that were asked for, with the replicas that they are to have.
+    created: BTreeMap<GroupId, Vec<ReplicaId>>,
+    /// What the WAL holds counts as present until the image says that it was deleted.
+    stored: BTreeSet<GroupId>,
 }
 
 /// Follows the image until its publisher is gone.
 pub(crate) async fn run(
-    me: ReplicaId,
-    image: Arc<ArcSwap<ClusterImage>>,
+    reconciler: Reconciler,
     mut applied: watch::Receiver<Index>,
-    shards: Shards,
-    config: Arc<BrokerConfig>,
-    stored: Vec<GroupId>,
+    stored: impl IntoIterator<Item = GroupId>,
 ) {
-    // What the WAL holds counts as present until the image says that it was deleted.
-    let mut created: HashSet<GroupId> = HashSet::new();
-    let mut stored: HashSet<GroupId> = stored.into_iter().filter(|group| group.0 != 0).collect();
+    let stored = stored.into_iter().filter(|group| *group != METADATA_GROUP).collect();
+    let founders = reconciler.founded.members.iter().map(|member| member.replica).collect();
+    let mut present = Present { created: [(METADATA_GROUP, founders)].into(), stored };
     loop {
         applied.mark_unchanged();
-        let now = image.load_full();
-        let difference = compare(me, &now, &created, &stored, &config);
-        if !difference.create.is_empty() || !difference.delete.is_empty() {
-            debug!(
-                create = difference.create.len(),
-                delete = difference.delete.len(),
-                "replicas follow the metadata"
-            );
+        let image = reconciler.image.load_full();
+        for broker in image.brokers() {
+            reconciler.cluster.note_incarnation(broker.replica, broker.incarnation);
         }
-        for wanted in difference.create {
-            created.insert(wanted.group);
-            shards.create_partition(wanted);
-        }
-        for group in difference.delete {
-            info!(%group, "deleting the data of a deleted topic's partition");
-            created.remove(&group);
-            stored.remove(&group);
-            shards.delete_group(group);
-        }
+        let difference = reconciler.compare(&image, &present);
+        reconciler.follow(difference, &mut present);
         if applied.changed().await.is_err() {
             return;
         }
     }
 }
 
-fn compare(
-    me: ReplicaId,
-    image: &ClusterImage,
-    created: &HashSet<GroupId>,
-    stored: &HashSet<GroupId>,
-    config: &BrokerConfig,
-) -> Difference {
-    let mut difference = Difference::default();
-    let mut known = HashSet::new();
-    for topic in image.topics() {
-        let mut resolved: Option<Arc<TopicConfig>> = None;
-        for partition in &topic.partitions {
-            known.insert(partition.group);
-            let mine = partition.replicas.iter().any(|place| place.replica == me);
-            if !mine || created.contains(&partition.group) {
-                continue;
-            }
-            let config =
-                resolved.get_or_insert_with(|| Arc::new(TopicConfig::resolve(&topic.configs, config)));
-            difference.create.push(WantedPartition {
-                group: partition.group,
-                membership: Membership::of_voters(partition.replicas.iter().map(|p| p.replica).collect()),
-                config: Arc::clone(config),
-            });
+impl Reconciler {
+    fn follow(&self, difference: Difference, present: &mut Present) {
+        let Difference { create, desire, delete } = difference;
+        if !create.is_empty() || !desire.is_empty() || !delete.is_empty() {
+            let (create, desire, delete) = (create.len(), desire.len(), delete.len());
+            debug!(create, desire, delete, "replicas follow the metadata");
+        }
+        for wanted in create {
+            present.created.insert(wanted.group, wanted.replicas.clone());
+            self.shards.create_partition(wanted);
+        }
+        for (group, replicas) in desire {
+            present.created.insert(group, replicas.clone());
+            self.shards.desire(group, replicas);
+        }
+        for group in delete {
+            info!(%group, "deleting the data of a deleted topic's partition");
+            present.created.remove(&group);
+            present.stored.remove(&group);
+            self.shards.delete_group(group);
         }
     }
-    difference.delete = created
-        .union(stored)
-        .filter(|group| !known.contains(group) && image.was_allocated(**group))
-        .copied()
-        .collect();
-    difference.delete.sort_unstable();
-    difference
+
+    fn compare(&self, image: &ClusterImage, present: &Present) -> Difference {
+        let mut difference = Difference::default();
+        let mut known = BTreeSet::from([METADATA_GROUP]);
+        let mut desire = |group: GroupId, replicas: Vec<ReplicaId>| {
+            if present.created.get(&group).is_some_and(|told| *told != replicas) {
+                difference.desire.push((group, replicas));
+            }
+        };
+        desire(METADATA_GROUP, metadata_replicas(&self.founded, image));
+        for topic in image.topics() {
+            let mut resolved: Option<Arc<TopicConfig>> = None;
+            for partition in &topic.partitions {
+                known.insert(partition.group);
+                if !partition.has_replica(self.me) {
+                    continue;
+                }
+                if present.created.contains_key(&partition.group) {
+                    desire(partition.group, partition.desired());
+                    continue;
+                }
+                let config = resolved
+                    .get_or_insert_with(|| Arc::new(TopicConfig::resolve(&topic.configs, &self.config)));
+                difference.create.push(WantedPartition {
+                    group: partition.group,
+                    founders: partition.founders.clone(),
+                    replicas: partition.desired(),
+                    config: Arc::clone(config),
+                });
+            }
+        }
+        let here: BTreeSet<GroupId> = present.created.keys().chain(&present.stored).copied().collect();
+        difference.delete =
+            here.into_iter().filter(|group| !known.contains(group) && image.was_allocated(*group)).collect();
+        difference
+    }
+}
+
+/// Who is to hold the metadata: the founding nodes, with the disks that they have now.
+fn metadata_replicas(founded: &FoundedCluster, image: &ClusterImage) -> Vec<ReplicaId> {
+    let disk = |member: &FoundingMember| {
+        image.broker(member.node).map_or(member.replica, |registered| registered.replica)
+    };
+    founded.members.iter().map(disk).collect()
 }

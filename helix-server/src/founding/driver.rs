@@ -91,7 +91,15 @@ fn store(state: &mut StateFile, step: &Founding) -> Result<(), WriteStateError> 
         }
         Founding::Founded(record) => {
             state.complete_founding(record)?;
-            tracing::info!(cluster = %record.cluster, "cluster {} is founded", record.cluster);
+            if record.has_replica(state.state().replica) {
+                tracing::info!(cluster = %record.cluster, "cluster {} is founded", record.cluster);
+            } else {
+                tracing::warn!(
+                    cluster = %record.cluster, replica = %state.state().replica,
+                    "this node had another disk in cluster {}: it joins with a new one, which is filled from the other nodes",
+                    record.cluster
+                );
+            }
             Ok(())
         }
     }

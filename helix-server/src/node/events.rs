@@ -66,8 +66,15 @@ impl PeerEvents for NodeEvents {
     }
 
     fn peer_state(&self, node: NodeId, state: PeerState) {
-        if let Some(replica) = self.running.get().and_then(|running| running.founded.replica_of(node)) {
-            self.liveness.set_connected(replica, matches!(state, PeerState::Connected(_)));
+        if let Some(running) = self.running.get() {
+            match &state {
+                PeerState::Connected(identity) => self.liveness.set_connected(identity.replica, true),
+                _ => {
+                    if let Some(replica) = running.cluster.replica_on(node) {
+                        self.liveness.set_connected(replica, false);
+                    }
+                }
+            }
         }
         if let (PeerState::Connected(_), Some(running)) = (&state, self.running.get()) {
             // A node that has just (re)connected has missed the news: it gets everything that is led here.

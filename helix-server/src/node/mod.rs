@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use helix_raft::{Durability, GroupId, Index, Membership, MultiRaft, MultiRaftConfig};
+use helix_raft::{Durability, GroupId, Index, MultiRaft, MultiRaftConfig};
 use helix_wal::RecoveredGroup;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -30,7 +30,8 @@ use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::config::{ServerConfig, WriteDurability};
 use crate::controller::commands::{BrokerRegistration, METADATA_GROUP, MetadataCommand};
 use crate::controller::image::ClusterImage;
-use crate::controller::{Controller, SubmitError, reconcile};
+use crate::controller::reconcile::{self, Reconciler};
+use crate::controller::{Controller, SubmitError};
 use crate::durable::founded::{FoundedCluster, FoundingMember};
 use crate::durable::state::NodeState;
 use crate::durable::state_file::{StateFile, WriteStateError};
@@ -400,7 +401,7 @@ fn start_engine(
     let state = started.state.state();
     let me = identity(state, Some(founded.cluster));
     let recovering = Arc::new(state.recovering.clone());
-    let cluster = ClusterLink::new(me.replica, Arc::clone(founded), peers);
+    let cluster = ClusterLink::new(peers);
     let (applied, applied_watch) = watch::channel(Index::ZERO);
     let controller = Controller::new(
         parts.env.clone(),
@@ -414,7 +415,7 @@ fn start_engine(
     let stored: Vec<GroupId> = started.recovered.keys().copied().collect();
     let (sound, sound_groups) = mpsc::unbounded_channel();
     let mut recovered = split(started.recovered, &parts.shards);
-    let members = Membership::of_voters(founded.members.iter().map(|member| member.replica).collect());
+    let founders: Vec<_> = founded.members.iter().map(|member| member.replica).collect();
     let mut shards = Vec::with_capacity(mailboxes.len());
     for (number, mailbox) in mailboxes.into_iter().enumerate() {
         let context = ShardContext {
@@ -442,7 +443,7 @@ fn start_engine(
         let metadata = groups.remove(&METADATA_GROUP);
         let mut owner = Owner::new(context, raft, groups);
         if number == parts.shards.shard_of(METADATA_GROUP) {
-            owner.open_metadata(members.clone(), metadata.as_ref()).map_err(NodeError::Metadata)?;
+            owner.open_metadata(founders.clone(), metadata.as_ref()).map_err(NodeError::Metadata)?;
         }
         shards.push(parts.env.spawn(owner.run(mailbox)));
     }
@@ -455,14 +456,15 @@ fn start_engine(
     if events.running.set(running).is_err() {
         error!("the node was started twice");
     }
-    let reconciler = parts.env.spawn(reconcile::run(
-        me.replica,
-        Arc::clone(&parts.image),
-        applied_watch,
-        parts.shards.clone(),
-        Arc::new(parts.config.broker.clone()),
-        stored,
-    ));
+    let reconciler = Reconciler {
+        me: me.replica,
+        founded: Arc::clone(founded),
+        image: Arc::clone(&parts.image),
+        shards: parts.shards.clone(),
+        cluster: cluster.clone(),
+        config: Arc::new(parts.config.broker.clone()),
+    };
+    let reconciler = parts.env.spawn(reconcile::run(reconciler, applied_watch, stored));
     let sound =
         parts.env.spawn(sound::keep(started.state, sound_groups, parts.env.clone(), parts.fatal.clone()));
     let reclaimer = parts.env.spawn(reclaim::run(

@@ -15,7 +15,7 @@ use super::{PeerEvents, PeersOptions, StartPeersError, inbound, link};
 use crate::durable::founded::FoundedCluster;
 use crate::entry::Command;
 use crate::env::Apart;
-use crate::ids::NodeId;
+use crate::ids::{Incarnation, NodeId, ReplicaId};
 
 /// The connections to the other nodes, while the node runs.
 pub struct PeersHandle {
@@ -83,6 +83,38 @@ impl PeersHandle {
     /// else begin. A node that knows its cluster when it starts calls this right after the start.
     pub fn join(&self, founded: &FoundedCluster) {
         self.shared.join(founded);
+    }
+
+    /// The other nodes, by ascending node id.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.shared.links().map(|link| link.node).collect();
+        nodes.sort_unstable();
+        nodes
+    }
+
+    /// The disks of the other nodes, each as its node showed it last.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<ReplicaId> {
+        self.shared.replicas()
+    }
+
+    /// The node that has this disk.
+    #[must_use]
+    pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.shared.route_to(replica).map(|link| link.node)
+    }
+
+    /// The disk that a node showed last.
+    #[must_use]
+    pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
+        self.shared.replica_on(node)
+    }
+
+    /// The cluster has seen this incarnation of a disk: whatever started earlier on it is turned away, also by a node that has
+    /// not met the disk itself since its own start.
+    pub fn note_incarnation(&self, replica: ReplicaId, incarnation: Incarnation) {
+        self.shared.note_incarnation(replica, incarnation);
     }
 
     /// This node as the others see it.

@@ -129,6 +129,19 @@ impl Shared {
         self.routes.load().get(&replica).cloned()
     }
 
+    /// The known disks of the other nodes, in order.
+    pub(super) fn replicas(&self) -> Vec<ReplicaId> {
+        let mut replicas: Vec<ReplicaId> = self.routes.load().keys().copied().collect();
+        replicas.sort_unstable();
+        replicas
+    }
+
+    pub(super) fn note_incarnation(&self, replica: ReplicaId, incarnation: Incarnation) {
+        let mut incarnations = self.incarnations.lock();
+        let known = incarnations.entry(replica).or_insert(incarnation);
+        *known = (*known).max(incarnation);
+    }
+
     /// The disk of a node, if it is known.
     pub(super) fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
         self.routes.load().iter().find(|(_, link)| link.node == node).map(|(replica, _)| *replica)

@@ -7,6 +7,7 @@ use helix_raft::{
 };
 use helix_wal::{ReadLimit, Record, RecordKind, Wal};
 
+use super::checkpoint::GroupCheckpoint;
 use super::owner::Owner;
 use super::replica::{Machine, Replica};
 use super::{ShardMessage, Shards};
@@ -109,6 +110,9 @@ impl Owner {
                 "the leader's log lacks entries that are committed here, at {position}: an unclean recovery lost them"
             );
             return self.fail_group(group, &reason);
+        }
+        if ready.membership.is_some() {
+            self.unsettled.insert(group);
         }
         if let Some(change) = ready.role_changed {
             self.on_role_changed(group, change);
@@ -301,14 +305,19 @@ impl Owner {
     /// Tells a follower that is behind the log's start where to begin.
     fn provide_start(&mut self, group: GroupId, to: ReplicaId) {
         let Some(replica) = self.replicas.get(&group) else { return };
-        let Some(bounds) = self.context.wal.bounds(helix_wal::GroupId(group.0)) else { return };
-        let Some(membership) = self.raft.membership_at(group, Index(bounds.start_index.0)) else { return };
-        let checkpoint = helix_wal::Payload::from_chunks(vec![replica.checkpoint().into()]);
-        let start = Start {
-            index: Index(bounds.start_index.0),
-            term: Term(bounds.start_term.0),
-            membership,
-            payload: Command::without_offsets(EntryTag::LogStart, bounds.start_offset, checkpoint),
+        let Some(checkpoint) = self.checkpoint_of(group) else { return };
+        let start = match &replica.machine {
+            // Clients may read everything from the start of the log on, so a new replica gets all of it too.
+            Machine::Partition(_) => {
+                let Some(bounds) = self.context.wal.bounds(helix_wal::GroupId(group.0)) else { return };
+                let (index, term) = (Index(bounds.start_index.0), Term(bounds.start_term.0));
+                checkpoint.into_start(index, term, bounds.start_offset)
+            }
+            // Metadata commands must not be applied twice.
+            Machine::Metadata(metadata) => {
+                let Some(term) = self.raft.term_at(group, metadata.applied) else { return };
+                checkpoint.into_start(metadata.applied, term, replica.track.committed_offset())
+            }
         };
         self.raft.start_provided(group, to, start);
     }
@@ -327,7 +336,10 @@ impl Owner {
     pub(super) fn on_start_installed(&mut self, group: GroupId, start: &Start<Command>) {
         let Some(replica) = self.replicas.get_mut(&group) else { return };
         let next_offset = start.payload.base_offset;
-        let bytes = start.payload.payload.to_bytes();
+        let bytes = match GroupCheckpoint::decode(&start.payload.payload.to_bytes()) {
+            Ok(checkpoint) => checkpoint.state,
+            Err(damage) => return self.fail_group(group, &damage.to_string()),
+        };
         let restored = match &mut replica.machine {
             Machine::Partition(partition) => PartitionCheckpoint::decode(&bytes, self.context.env.unix_ms())
                 .map(|checkpoint| {

@@ -43,6 +43,7 @@ impl Owner {
         }
         replica.announced = Some(status.term);
         self.context.env.show(group, &Event::Serving { term: status.term });
+        self.unsettled.insert(group);
         if let Machine::Partition(partition) = &mut replica.machine {
             partition.view().set_contact(status.quorum_contact, in_sync.len() as u32);
             partition.start_serving(status.term);

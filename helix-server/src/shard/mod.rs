@@ -4,8 +4,10 @@
 //! so there is no lock. Mailboxes are unbounded in messages because what can pile up in them is bounded elsewhere, in bytes:
 //! produce requests and peer messages carry permits of their budgets until they are done.
 
+mod checkpoint;
 mod drive;
 mod leadership;
+mod members;
 mod owner;
 mod recover;
 mod replica;
@@ -49,6 +51,8 @@ pub(crate) enum ShardMessage {
     ProposeMetadata { command: Bytes, reply: oneshot::Sender<Proposed> },
     /// A partition replica is to exist.
     CreatePartition(WantedPartition),
+    /// The metadata says who is to hold replicas of a group.
+    Desired { group: GroupId, replicas: Vec<ReplicaId> },
     /// A group was deleted by a committed command.
     DeleteGroup(GroupId),
     /// Records are in the WAL, this durably.
@@ -134,6 +138,10 @@ impl Shards {
 
     pub(crate) fn create_partition(&self, wanted: WantedPartition) {
         self.send(wanted.group, ShardMessage::CreatePartition(wanted));
+    }
+
+    pub(crate) fn desire(&self, group: GroupId, replicas: Vec<ReplicaId>) {
+        self.send(group, ShardMessage::Desired { group, replicas });
     }
 
     pub(crate) fn delete_group(&self, group: GroupId) {

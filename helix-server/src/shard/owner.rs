@@ -76,6 +76,8 @@ pub(crate) struct Owner {
     pub(super) tail_bytes: usize,
     /// Inbound permits of messages whose entries are not stored yet; given to the next WAL append.
     pub(super) permits: Vec<ReceivePermit>,
+    /// Groups whose members may not be those that the metadata wants.
+    pub(super) unsettled: BTreeSet<GroupId>,
     pub(super) handing_over: Option<oneshot::Sender<()>>,
     pub(super) ticks: u64,
 }
@@ -96,6 +98,7 @@ impl Owner {
             tails: VecDeque::new(),
             tail_bytes: 0,
             permits: Vec::new(),
+            unsettled: BTreeSet::new(),
             handing_over: None,
             ticks: 0,
         }
@@ -154,6 +157,7 @@ impl Owner {
                 let group = wanted.group;
                 self.guarded(group, |owner| owner.create_partition(wanted));
             }
+            ShardMessage::Desired { group, replicas } => self.on_desired(group, replicas),
             ShardMessage::DeleteGroup(group) => self.delete_group(group),
             ShardMessage::Stored { positions, durability } => self.on_stored(positions, durability),
             ShardMessage::VotePersisted { group, state } => {

@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
-use helix_raft::{Durability, Entry, GroupId, GroupOptions, HardState, Index, Membership, Term, term_runs};
-use helix_wal::{ReadLimit, RecoveredGroup};
+use helix_raft::{
+    Body, Durability, Entry, GroupId, GroupOptions, HardState, Index, Membership, ReplicaId, Term, term_runs,
+};
+use helix_wal::{ReadLimit, RecoveredGroup, StoredRecord};
 use tracing::{debug, warn};
 
+use super::checkpoint::GroupCheckpoint;
 use super::drive::{MAX_RECORDS_PER_READ, read_entries};
 use super::owner::{Owner, ShardContext};
 use super::replica::{Machine, MetadataReplica, Replica};
@@ -18,6 +21,7 @@ use crate::entry::{Command, OffsetTrack};
 use crate::env::Event;
 use crate::partition::Partition;
 use crate::partition::checkpoint::PartitionCheckpoint;
+use crate::versioned::VersionedError;
 
 /// Newest entries of a recovered group that are kept in memory.
 const RECOVERED_TAIL_BYTES: usize = 1 << 20;
@@ -31,6 +35,52 @@ struct Resume {
     next_offset: helix_wal::Offset,
     /// The checkpoint itself, if there is one.
     state: Option<Vec<u8>>,
+    /// The configuration in the checkpoint.
+    membership: Option<Membership>,
+}
+
+/// Who belongs to a group, according to the metadata.
+struct Members {
+    /// Who began it.
+    founders: Vec<ReplicaId>,
+    /// Who is to hold replicas of it now.
+    desired: Vec<ReplicaId>,
+}
+
+impl Members {
+    /// The configuration with which a replica begins of which nothing is on this disk. Who came later knows nothing of the group: its
+    /// leader tells.
+    fn at_first(&self, me: ReplicaId) -> Membership {
+        if self.founders.contains(&me) {
+            Membership::of_voters(self.founders.clone())
+        } else {
+            Membership::default()
+        }
+    }
+}
+
+/// What lies behind a checkpoint.
+#[derive(Default)]
+struct Behind {
+    /// The newest entries, for memory.
+    tail: VecDeque<Entry<Command>>,
+    tail_bytes: usize,
+    /// The configurations, each at its index.
+    memberships: Vec<(Index, Membership)>,
+}
+
+impl Behind {
+    fn push(&mut self, entry: Entry<Command>) {
+        if let Body::Membership(membership) = &entry.body {
+            self.memberships.push((entry.index, membership.clone()));
+        }
+        self.tail_bytes += entry.len_bytes();
+        self.tail.push_back(entry);
+        while self.tail_bytes > RECOVERED_TAIL_BYTES {
+            let Some(oldest) = self.tail.pop_front() else { break };
+            self.tail_bytes -= oldest.len_bytes();
+        }
+    }
 }
 
 impl Owner {
@@ -40,10 +90,11 @@ impl Owner {
     /// When what the disk holds of it cannot be understood.
     pub(crate) fn open_metadata(
         &mut self,
-        membership: Membership,
+        founders: Vec<ReplicaId>,
         recovered: Option<&RecoveredGroup>,
     ) -> Result<(), String> {
-        let resume = resume_metadata(recovered);
+        let resume = resume_metadata(recovered)?;
+        let members = Members { desired: founders.clone(), founders };
         let mut machine =
             MetadataMachine::new(std::sync::Arc::clone(&self.context.image), self.context.applied.clone());
         if let Some(state) = &resume.state {
@@ -52,7 +103,7 @@ impl Owner {
         let applied = resume.applied;
         let machine =
             Machine::Metadata(Box::new(MetadataReplica { machine, applied, pending: VecDeque::new() }));
-        self.open(METADATA_GROUP, membership, Durability::Synced, recovered, &resume, machine)
+        self.open(METADATA_GROUP, members, Durability::Synced, recovered, &resume, machine)
     }
 
     /// Opens the replica of a partition, with whatever the WAL holds of it.
@@ -79,7 +130,8 @@ impl Owner {
         let view = std::sync::Arc::clone(partition.view());
         let required = self.context.required;
         let machine = Machine::Partition(Box::new(partition));
-        self.open(group, wanted.membership, required, recovered.as_ref(), &resume, machine)?;
+        let members = Members { founders: wanted.founders, desired: wanted.replicas };
+        self.open(group, members, required, recovered.as_ref(), &resume, machine)?;
         self.context.partitions.insert(view);
         Ok(())
     }
@@ -87,12 +139,13 @@ impl Owner {
     fn open(
         &mut self,
         group: GroupId,
-        membership: Membership,
+        members: Members,
         required: Durability,
         recovered: Option<&RecoveredGroup>,
         resume: &Resume,
         machine: Machine,
     ) -> Result<(), String> {
+        let membership = resume.membership.clone().unwrap_or_else(|| members.at_first(self.context.me));
         let mut options = GroupOptions::new(membership, required);
         options.hard_state = hard_state(&self.context, group)?;
         options.recovering = self.context.recovering.contains(group);
@@ -107,7 +160,9 @@ impl Owner {
             options.last_index = Index(bounds.last_index.0);
             options.last_term = Term(bounds.last_term.0);
             options.committed = resume.applied;
-            options.tail = self.scan(group, resume.applied, options.last_index, &mut track)?;
+            let behind = self.scan(group, resume.applied, options.last_index, &mut track)?;
+            options.memberships = behind.memberships;
+            options.tail = behind.tail.into();
             let held = options.tail.first().map_or(options.last_index, |first| first.index.prev());
             options.terms = self.terms(group, &options, held)?;
         }
@@ -116,38 +171,38 @@ impl Owner {
         let (start, recovering) = (options.start_index, options.recovering);
         self.context.env.show(group, &Event::Opened { start, last, applied, recovering });
         self.raft.add_group(group, options).map_err(|error| error.to_string())?;
-        let replica =
-            Replica { track, machine, checkpointed: applied, applied_term: Term::ZERO, announced: None };
+        let replica = Replica {
+            track,
+            machine,
+            checkpointed: applied,
+            applied_term: Term::ZERO,
+            announced: None,
+            desired: members.desired,
+        };
         self.replicas.insert(group, replica);
         debug!(%group, %applied, "replica opened");
         Ok(())
     }
 
-    /// Looks through the entries behind the checkpoint: where their offsets lie, and the newest of them for memory.
+    /// Looks through the entries behind the checkpoint.
     fn scan(
         &self,
         group: GroupId,
         applied: Index,
         last: Index,
         track: &mut OffsetTrack,
-    ) -> Result<Vec<Entry<Command>>, String> {
-        let mut tail: VecDeque<Entry<Command>> = VecDeque::new();
-        let mut bytes = 0;
+    ) -> Result<Behind, String> {
+        let mut behind = Behind::default();
         let mut from = applied.next();
         while from <= last {
             let limit = ReadLimit { max_bytes: SCAN_BYTES, max_records: MAX_RECORDS_PER_READ };
             for entry in read_entries(&self.context.wal, group, from, last, limit)? {
                 track.append(&entry).map_err(|error| error.to_string())?;
                 from = entry.index.next();
-                bytes += entry.len_bytes();
-                tail.push_back(entry);
-                while bytes > RECOVERED_TAIL_BYTES {
-                    let Some(oldest) = tail.pop_front() else { break };
-                    bytes -= oldest.len_bytes();
-                }
+                behind.push(entry);
             }
         }
-        Ok(tail.into())
+        Ok(behind)
     }
 
     /// The terms of the entries that are not in memory.
@@ -192,16 +247,25 @@ fn hard_state(context: &ShardContext, group: GroupId) -> Result<HardState, Strin
     }
 }
 
-fn resume_metadata(recovered: Option<&RecoveredGroup>) -> Resume {
-    let Some(recovered) = recovered else {
-        return Resume { applied: Index::ZERO, next_offset: helix_wal::Offset(0), state: None };
+/// The newest checkpoint that the WAL has of a group.
+fn newest_checkpoint(recovered: &RecoveredGroup) -> Result<Option<(Index, GroupCheckpoint)>, String> {
+    let decode = |stored: &StoredRecord| {
+        let checkpoint = GroupCheckpoint::decode(&stored.record.payload.to_bytes())?;
+        Ok((Index(stored.record.index.0), checkpoint))
     };
-    let checkpoint = recovered.checkpoint.as_ref();
-    Resume {
-        applied: checkpoint.map_or(Index(recovered.bounds.start_index.0), |c| Index(c.record.index.0)),
-        next_offset: helix_wal::Offset(0),
-        state: checkpoint.map(|c| c.record.payload.to_bytes().to_vec()),
-    }
+    recovered.checkpoint.as_ref().map(decode).transpose().map_err(|damage: VersionedError| damage.to_string())
+}
+
+fn resume_metadata(recovered: Option<&RecoveredGroup>) -> Result<Resume, String> {
+    let next_offset = helix_wal::Offset(0);
+    let begin = |applied| Resume { applied, next_offset, state: None, membership: None };
+    let Some(recovered) = recovered else { return Ok(begin(Index::ZERO)) };
+    Ok(match newest_checkpoint(recovered)? {
+        None => begin(Index(recovered.bounds.start_index.0)),
+        Some((applied, GroupCheckpoint { membership, state })) => {
+            Resume { applied, next_offset, state: Some(state), membership: Some(membership) }
+        }
+    })
 }
 
 fn resume_partition(
@@ -209,14 +273,18 @@ fn resume_partition(
     now_ms: i64,
 ) -> Result<(Resume, PartitionCheckpoint), String> {
     let Some(recovered) = recovered else {
-        let resume = Resume { applied: Index::ZERO, next_offset: helix_wal::Offset(0), state: None };
+        let next_offset = helix_wal::Offset(0);
+        let resume = Resume { applied: Index::ZERO, next_offset, state: None, membership: None };
         return Ok((resume, PartitionCheckpoint::default()));
     };
     let bounds = recovered.bounds;
-    let mut checkpoint = match &recovered.checkpoint {
-        Some(stored) => PartitionCheckpoint::decode(&stored.record.payload.to_bytes(), now_ms)
-            .map_err(|error| error.to_string())?,
-        None => PartitionCheckpoint::default(),
+    let (mut checkpoint, membership) = match newest_checkpoint(recovered)? {
+        Some((_, GroupCheckpoint { membership, state })) => {
+            let checkpoint =
+                PartitionCheckpoint::decode(&state, now_ms).map_err(|error| error.to_string())?;
+            (checkpoint, Some(membership))
+        }
+        None => (PartitionCheckpoint::default(), None),
     };
     // A checkpoint that came with a "start here" may be of a later index than this log reaches yet: then applying begins
     // where the log begins, and goes over what the checkpoint knows already.
@@ -230,6 +298,7 @@ fn resume_partition(
         applied: checkpoint.applied,
         next_offset: helix_wal::Offset(checkpoint.next_offset as u64),
         state: None,
+        membership,
     };
     Ok((resume, checkpoint))
 }

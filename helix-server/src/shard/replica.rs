@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use helix_raft::{Index, Term};
+use helix_raft::{Index, ReplicaId, Term};
 use tokio::sync::oneshot;
 
 use crate::controller::Proposed;
@@ -23,6 +23,8 @@ pub(super) struct Replica {
     pub(super) applied_term: Term,
     /// What this shard last told the cluster about leading this group.
     pub(super) announced: Option<Term>,
+    /// Who is to hold replicas of this group, as the metadata says.
+    pub(super) desired: Vec<ReplicaId>,
 }
 
 /// The state machines that a group can have.
@@ -74,7 +76,7 @@ impl Replica {
     }
 
     /// The state as of the last applied entry.
-    pub(super) fn checkpoint(&self) -> Vec<u8> {
+    pub(super) fn state(&self) -> Vec<u8> {
         match &self.machine {
             Machine::Partition(partition) => partition.checkpoint(),
             Machine::Metadata(metadata) => metadata.machine.checkpoint(),

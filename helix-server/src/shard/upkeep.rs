@@ -1,15 +1,17 @@
 //! What a shard does from time to time: checkpoints, retention, idle producers, and the end.
 
-use helix_raft::{GroupId, Index, Start};
+use helix_raft::{GroupId, Index};
 use helix_wal::{Durability, Offset, Payload, Record, RecordKind};
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
 use super::ShardMessage;
+use super::checkpoint::GroupCheckpoint;
 use super::drive::start_record;
+use super::members::RECONCILE_TICKS;
 use super::owner::{Owner, TICK};
 use super::replica::Replica;
-use crate::entry::{Command, EntryTag, NO_TIMESTAMP};
+use crate::entry::{Command, NO_TIMESTAMP};
 use crate::env::Event;
 use crate::partition::Partition;
 
@@ -32,6 +34,9 @@ impl Owner {
         if self.ticks.is_multiple_of(ANNOUNCE_TICKS) {
             self.announce_all();
         }
+        if self.ticks.is_multiple_of(RECONCILE_TICKS) {
+            self.reconcile_members();
+        }
         self.continue_hand_over();
     }
 
@@ -39,11 +44,12 @@ impl Owner {
     pub(super) fn checkpoint_groups(&mut self, groups: &[GroupId]) {
         let mut records = Vec::new();
         for group in groups {
-            if let Some(replica) = self.replicas.get_mut(group)
-                && replica.applied() > replica.checkpointed
-            {
+            let news =
+                self.replicas.get(group).is_some_and(|replica| replica.applied() > replica.checkpointed);
+            let Some(checkpoint) = news.then(|| self.checkpoint_of(*group)).flatten() else { continue };
+            if let Some(replica) = self.replicas.get_mut(group) {
                 replica.checkpointed = replica.applied();
-                records.push(checkpoint_record(*group, replica));
+                records.push(checkpoint_record(*group, replica, &checkpoint));
             }
         }
         if records.is_empty() {
@@ -172,15 +178,13 @@ impl Owner {
         let (Some(term), Some(status)) = (self.raft.term_at(group, index), self.raft.status(group)) else {
             return;
         };
-        let Some(membership) = self.raft.membership_at(group, index) else { return };
+        let Some(checkpoint) = self.checkpoint_of(group) else { return };
         let Some(replica) = self.replicas.get_mut(&group) else { return };
         if index <= status.start_index || index > replica.applied() {
             return;
         }
-        let checkpoint = Payload::from_chunks(vec![replica.checkpoint().into()]);
         replica.checkpointed = replica.applied();
-        let payload = Command::without_offsets(EntryTag::LogStart, base_offset, checkpoint);
-        let start = Start { index, term, membership, payload };
+        let start = checkpoint.into_start(index, term, base_offset);
         info!(%group, %index, "old data retired");
         let shards = self.context.shards.clone();
         self.context.wal.append(vec![start_record(group, &start)], Durability::PageCache, move |result| {
@@ -209,7 +213,7 @@ impl Owner {
     }
 }
 
-fn checkpoint_record(group: GroupId, replica: &Replica) -> Record {
+fn checkpoint_record(group: GroupId, replica: &Replica, checkpoint: &GroupCheckpoint) -> Record {
     Record {
         group: helix_wal::GroupId(group.0),
         kind: RecordKind::Checkpoint,
@@ -219,6 +223,6 @@ fn checkpoint_record(group: GroupId, replica: &Replica) -> Record {
         base_offset: replica.track.committed_offset(),
         offset_count: 0,
         max_timestamp_ms: NO_TIMESTAMP,
-        payload: Payload::from_chunks(vec![replica.checkpoint().into()]),
+        payload: Payload::from_chunks(vec![checkpoint.encode().into()]),
     }
 }
