@@ -199,6 +199,13 @@ impl Cluster {
         self.end(id, |process| process.kill())
     }
 
+    /// Takes a node's disk away: kills it and empties its data directory. It comes back blank.
+    pub fn lose_disk(&mut self, id: u32) -> Result<(), ClusterError> {
+        self.kill(id)?;
+        let data = self.node(id).directory.join("data");
+        fs::remove_dir_all(&data).map_err(|source| io_error("emptying", &data, source))
+    }
+
     /// kill -9 of several nodes at once: all are signalled before any is waited for.
     pub fn kill_all(&mut self, ids: &[u32]) -> Result<(), ClusterError> {
         for id in ids {
@@ -282,6 +289,18 @@ impl Cluster {
             Some(error) => Err(error),
             None => ready.map_err(|source| self.timed_out(source)),
         }
+    }
+
+    /// Waits until every group has the members that it should have: lost disks are replaced, everywhere.
+    pub fn await_members(&mut self) -> Result<(), ClusterError> {
+        let settled = wait::until("every group to have its members", DEADLINE, || {
+            let samples = self.metrics().map_err(|error| error.to_string())?;
+            match samples.value("helix_groups_changing") {
+                Some(0.0) => Ok(()),
+                changing => Err(format!("so many are changing: {changing:?}")),
+            }
+        });
+        settled.map_err(|source| self.timed_out(source))
     }
 
     /// The end of every node's log.

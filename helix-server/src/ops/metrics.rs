@@ -72,6 +72,7 @@ struct NodeMetrics {
     elections_started: Counter,
     leaders: Gauge,
     leaderships_won: Counter,
+    groups_changing: Gauge,
     unclean_recoveries: Counter,
     panics_caught: Counter,
 }
@@ -217,6 +218,11 @@ impl Metrics {
         self.node.leaders.dec();
     }
 
+    /// So many groups that this node leads have not the members that they should have; there were `before` at the last look.
+    pub fn groups_changing(&self, before: usize, now: usize) {
+        self.node.groups_changing.inc_by(now as i64 - before as i64);
+    }
+
     /// A group went on although not every acknowledged record could be shown to be there.
     pub fn unclean_recovery(&self) {
         self.node.unclean_recoveries.inc();
@@ -279,6 +285,8 @@ impl NodeMetrics {
         let node = Self::default();
         registry.register("connections", "Open client connections", node.connections.clone());
         registry.register("leaders", "Groups that this node leads", node.leaders.clone());
+        let help = "Groups led by this node whose members are not yet those that the metadata wants";
+        registry.register("groups_changing", help, node.groups_changing.clone());
         let counters: [(&str, &str, &Counter); 9] = [
             ("connections_opened", "Client connections accepted", &node.connections_opened),
             (

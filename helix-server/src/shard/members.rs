@@ -81,6 +81,8 @@ impl Owner {
                 }
             });
         }
+        self.context.metrics.groups_changing(self.changing, self.unsettled.len());
+        self.changing = self.unsettled.len();
     }
 
     /// Returns whether the group is to be looked at again.

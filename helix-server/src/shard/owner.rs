@@ -78,6 +78,8 @@ pub(crate) struct Owner {
     pub(super) permits: Vec<ReceivePermit>,
     /// Groups whose members may not be those that the metadata wants.
     pub(super) unsettled: BTreeSet<GroupId>,
+    /// How many of them the metrics show.
+    pub(super) changing: usize,
     pub(super) handing_over: Option<oneshot::Sender<()>>,
     pub(super) ticks: u64,
 }
@@ -99,6 +101,7 @@ impl Owner {
             tail_bytes: 0,
             permits: Vec::new(),
             unsettled: BTreeSet::new(),
+            changing: 0,
             handing_over: None,
             ticks: 0,
         }
