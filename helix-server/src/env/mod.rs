@@ -1,11 +1,11 @@
 //! Everything outside the node that it depends on: clocks, entropy, disks, the network, threads. One value, [`Env`], is handed
 //! to whoever needs any of it; nobody else asks the system.
 //!
-//! [`Env::real`] is what runs in production: [`real`] asks the operating system, blocking work and the writers of WAL and votes
+//! [`Env::real`] is what runs in production: `real` asks the operating system, blocking work and the writers of WAL and votes
 //! run on threads. A simulator passes its own [`Outside`] and a [`Stepper`]: then everything is a task of the one thread that
 //! polls it, and all that happens is decided by the simulator. So that it can repeat what happened, nothing in the node may
-//! depend on the order of a hash map, on chance other than [`Env::random_u64`], or on time other than tokio's (which can be
-//! paused) and [`Env::unix_ms`]; `select!` is `biased`, and [`watch`] stands in for tokio's, which wakes in random order.
+//! depend on the order of a hash map, on chance other than `Env::random_u64`, or on time other than tokio's (which can be
+//! paused) and `Env::unix_ms`; `select!` is `biased`, and [`watch`] stands in for tokio's, which wakes in random order.
 
 mod doors;
 mod observe;
