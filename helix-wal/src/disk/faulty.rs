@@ -100,6 +100,17 @@ impl FaultyDisk {
         state.stop_after = Some(state.operations + count);
     }
 
+    /// Takes [`FaultyDisk::stop_after`] back, unless its limit has been hit.
+    pub fn run_on(&self) {
+        self.state.lock().stop_after = None;
+    }
+
+    /// Bytes of all files together.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().used_bytes()
+    }
+
     /// Whether the limit of [`FaultyDisk::stop_after`] has been hit.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
@@ -336,8 +347,7 @@ impl DiskFile for FaultyFile {
                 file.dirty_pages.clear();
                 return Err(io::Error::other("injected failure of a sync"));
             }
-            file.durable.clone_from(&file.cached);
-            file.dirty_pages.clear();
+            file.sync();
             Ok(())
         })
     }
@@ -368,6 +378,16 @@ impl DiskFile for FaultyFile {
 }
 
 impl Inode {
+    /// Only what is dirty is written: a page whose sync failed is not, and stays as it was on the disk.
+    fn sync(&mut self) {
+        self.durable.resize(self.cached.len(), 0);
+        for page in std::mem::take(&mut self.dirty_pages) {
+            let from = (page * PAGE_BYTES).min(self.cached.len());
+            let to = (from + PAGE_BYTES).min(self.cached.len());
+            self.durable[from..to].copy_from_slice(&self.cached[from..to]);
+        }
+    }
+
     fn touch(&mut self, from: usize, to: usize) {
         if from < to {
             self.dirty_pages.extend(from / PAGE_BYTES..=(to - 1) / PAGE_BYTES);

@@ -1,0 +1,90 @@
+//! Whoever creates topics, writes a little to them, and deletes them again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use helix_server::env::watch;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::{
+    ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+};
+use rand::Rng;
+
+use super::call::{Nodes, topic_name};
+use super::ledger::{Ledger, Partition};
+use super::producer::{Habits, Lane};
+
+const CREATE_VERSION: i16 = 6;
+const DELETE_VERSION: i16 = 6;
+
+/// Creates a topic; returns once it is certain that it exists.
+pub(crate) async fn create(nodes: &Nodes, topic: &str, partitions: i32) {
+    let creatable = CreatableTopic::default()
+        .with_name(topic_name(topic))
+        .with_num_partitions(partitions)
+        .with_replication_factor(3);
+    let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(5000);
+    loop {
+        if let Some(connection) = nodes.connect_to_any() {
+            let answer: Option<CreateTopicsResponse> =
+                connection.ask(ApiKey::CreateTopics, CREATE_VERSION, &request).await;
+            let code = answer.and_then(|answer| Some(answer.topics.first()?.error_code));
+            tracing::debug!(topic, ?code, "created");
+            match code.map(ResponseError::try_from_code) {
+                Some(None | Some(ResponseError::TopicAlreadyExists)) => return,
+                _ => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn delete(nodes: &Nodes, topic: &str) {
+    let state = DeleteTopicState::default().with_name(Some(topic_name(topic)));
+    let request = DeleteTopicsRequest::default().with_topics(vec![state]).with_timeout_ms(5000);
+    loop {
+        if let Some(connection) = nodes.connect_to_any() {
+            let answer: Option<DeleteTopicsResponse> =
+                connection.ask(ApiKey::DeleteTopics, DELETE_VERSION, &request).await;
+            let code = answer.and_then(|answer| Some(answer.responses.first()?.error_code));
+            tracing::debug!(topic, ?code, "deleted");
+            match code.map(ResponseError::try_from_code) {
+                Some(None | Some(ResponseError::UnknownTopicOrPartition)) => return,
+                _ => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Lets topics come and go until told to stop.
+pub(crate) async fn come_and_go(nodes: Nodes, ledger: Arc<Ledger>, first_lane: u32, stop: watch::Receiver<bool>) {
+    let mut round = 0;
+    while !stop.get() {
+        let topic = format!("passing-{round}");
+        let (partitions, pause_ms) =
+            nodes.random(|random| (random.random_range(1..=2), random.random_range(0..3000)));
+        create(&nodes, &topic, partitions).await;
+        let habits = Habits { idempotent: true, in_flight: 2, pause_ms: 50, message_bytes: 200 };
+        let lane = Lane::new(
+            nodes.clone(),
+            Arc::clone(&ledger),
+            Partition { topic: topic.clone(), number: partitions - 1 },
+            habits,
+            first_lane + round,
+        );
+        let (enough, told) = watch::channel(false);
+        let writing = lane.run(told);
+        let ending = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            enough.send_replace(true);
+        };
+        futures_util::future::join(writing, ending).await;
+        ledger.forget(&topic);
+        delete(&nodes, &topic).await;
+        round += 1;
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    }
+}

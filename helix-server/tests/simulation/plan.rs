@@ -1,0 +1,68 @@
+//! What a seed makes of a simulation.
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::clients::producer::Habits;
+use crate::network::Weather;
+use crate::witness::Promises;
+
+/// Everything that is drawn before the simulation begins.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    pub(crate) synced: bool,
+    /// Machines lose their power whatever that costs.
+    pub(crate) harsh: bool,
+    pub(crate) partitions: i32,
+    pub(crate) producers: Vec<Habits>,
+    pub(crate) weather: Weather,
+    /// Mean pause between two faults, in ms.
+    pub(crate) pause_ms: u64,
+    pub(crate) topics_come_and_go: bool,
+    /// The schedule goes on until so much has happened.
+    pub(crate) steps: u64,
+    pub(crate) random: SmallRng,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64, steps: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let synced = random.random_bool(0.5);
+        let harsh = random.random_bool(if synced { 0.5 } else { 0.3 });
+        let producers = (0..random.random_range(1..=3)).map(|_| habits(&mut random)).collect();
+        Self {
+            seed,
+            nodes: if random.random_bool(0.25) { 5 } else { 3 },
+            synced,
+            harsh,
+            partitions: random.random_range(1..=3),
+            producers,
+            weather: weather(&mut random),
+            pause_ms: random.random_range(50..1500),
+            topics_come_and_go: random.random_bool(0.4),
+            steps,
+            random,
+        }
+    }
+
+    pub(crate) fn promises(&self) -> Promises {
+        Promises { synced: self.synced, founders: self.nodes, may_lose: self.harsh && !self.synced }
+    }
+}
+
+fn habits(random: &mut SmallRng) -> Habits {
+    Habits {
+        idempotent: random.random_bool(0.7),
+        in_flight: random.random_range(1..=5),
+        pause_ms: random.random_range(5..200),
+        message_bytes: [20, 200, 20_000][random.random_range(0..3)],
+    }
+}
+
+pub(crate) fn weather(random: &mut SmallRng) -> Weather {
+    let mut rarely = |most: u32| if random.random_bool(0.4) { random.random_range(0..=most) } else { 0 };
+    let (lost, repeated, overtaken) = (rarely(500), rarely(500), rarely(500));
+    Weather { delay_ms: [1, 3, 20][random.random_range(0..3)], lost, repeated, overtaken }
+}

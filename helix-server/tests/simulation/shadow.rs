@@ -1,0 +1,251 @@
+//! The log of one replica as it was said to be stored, and what a crash may leave of it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use helix_raft::{Body, Durability, Index, Term};
+use helix_server::entry::Command;
+use helix_wal::disk::Crash;
+
+/// What an entry says, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Digest {
+    hash: u32,
+    kind: u8,
+    base_offset: u64,
+    records: u32,
+}
+
+impl Digest {
+    pub(crate) fn of(body: &Body<Command>) -> Self {
+        match body {
+            Body::NoOp => Self { hash: 0, kind: 0, base_offset: 0, records: 0 },
+            Body::Membership(membership) => {
+                let hash = crc32fast::hash(format!("{membership:?}").as_bytes());
+                Self { hash, kind: 3, base_offset: 0, records: 0 }
+            }
+            Body::Data(command) => {
+                let mut hasher = crc32fast::Hasher::new();
+                for chunk in command.payload.chunks() {
+                    hasher.update(chunk);
+                }
+                Self {
+                    hash: hasher.finalize(),
+                    kind: command.tag.as_u8(),
+                    base_offset: command.base_offset.get(),
+                    records: command.offset_count,
+                }
+            }
+        }
+    }
+
+    /// The offset of its first record, if it has any.
+    pub(crate) fn base_offset(&self) -> Option<u64> {
+        (self.records > 0).then_some(self.base_offset)
+    }
+}
+
+/// An entry in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Logged {
+    pub(crate) term: Term,
+    pub(crate) digest: Digest,
+}
+
+type Entries = BTreeMap<Index, Logged>;
+
+/// Something that was handed to the WAL.
+#[derive(Debug)]
+enum Write {
+    /// These entries, in place of everything from the first of them on.
+    Entries(Vec<(Index, Logged)>),
+    /// The log begins behind this position.
+    Start(Index, Term),
+}
+
+impl Write {
+    fn end(&self) -> (Index, Term) {
+        match self {
+            Self::Entries(entries) => {
+                let (index, logged) = entries.last().expect("nobody appends nothing");
+                (*index, logged.term)
+            }
+            Self::Start(index, term) => (*index, *term),
+        }
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+struct Log {
+    start: (Index, Term),
+    entries: Entries,
+}
+
+impl Log {
+    fn end(&self) -> (Index, Term) {
+        self.entries.last_key_value().map_or(self.start, |(index, logged)| (*index, logged.term))
+    }
+
+    fn put(&mut self, index: Index, logged: Logged) {
+        self.entries.split_off(&index);
+        self.entries.insert(index, logged);
+    }
+
+    fn take(&mut self, write: &Write) {
+        match write {
+            Write::Entries(entries) => entries.iter().for_each(|(index, logged)| self.put(*index, *logged)),
+            Write::Start(index, term) => *self = Self { start: (*index, *term), entries: Entries::new() },
+        }
+    }
+}
+
+/// A log: what is synced of it, and what was written since.
+#[derive(Debug, Default)]
+pub(crate) struct Shadow {
+    synced: Log,
+    /// Since then, oldest first.
+    unsynced: VecDeque<Write>,
+    /// The first so many of these are in the page cache.
+    cached: usize,
+    /// Everything that was ever handed out.
+    newest: Log,
+    /// Its file was damaged.
+    doubtful: bool,
+}
+
+impl Shadow {
+    /// From here on nothing is known of what it holds.
+    pub(crate) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    pub(crate) fn holds(&self, index: Index, logged: Logged) -> bool {
+        // What lies before the start was committed, and is the same everywhere.
+        self.doubtful
+            || index <= self.newest.start.0
+            || self.newest.entries.get(&index).is_some_and(|held| *held == logged)
+    }
+
+    pub(crate) fn append(&mut self, entries: Vec<(Index, Logged)>) {
+        self.write(Write::Entries(entries));
+    }
+
+    /// "Start here" is written and synced before anything else.
+    pub(crate) fn install(&mut self, index: Index, term: Term) {
+        self.write(Write::Start(index, term));
+        self.stored(index, term, Durability::Synced);
+        self.doubtful = false;
+    }
+
+    fn write(&mut self, write: Write) {
+        self.newest.take(&write);
+        self.unsynced.push_back(write);
+    }
+
+    /// What lies there is no longer needed. It may still be there.
+    pub(crate) fn forget_through(&mut self, index: Index) {
+        self.newest.entries = self.newest.entries.split_off(&index.next());
+    }
+
+    /// The log is stored through here. Returns what that is news of.
+    pub(crate) fn stored(
+        &mut self,
+        index: Index,
+        term: Term,
+        durability: Durability,
+    ) -> Vec<(Index, Logged)> {
+        let searched = match durability {
+            Durability::PageCache => self.cached,
+            Durability::Synced => 0,
+        };
+        let found = self.unsynced.iter().skip(searched).position(|write| write.end() == (index, term));
+        let Some(found) = found.map(|found| searched + found + 1) else { return Vec::new() };
+        let news = self.unsynced.iter().take(found).skip(searched);
+        let news = news.flat_map(|write| match write {
+            Write::Entries(entries) => entries.clone(),
+            Write::Start(..) => Vec::new(),
+        });
+        let news = news.collect();
+        match durability {
+            Durability::PageCache => self.cached = found,
+            Durability::Synced => {
+                self.cached = self.cached.saturating_sub(found);
+                for write in self.unsynced.drain(..found) {
+                    self.synced.take(&write);
+                }
+            }
+        }
+        news
+    }
+
+    /// All that is stored, by how durably.
+    pub(crate) fn held(&self) -> [(Durability, Vec<(Index, Logged)>); 2] {
+        let mut cached = self.synced.clone();
+        self.unsynced.iter().take(self.cached).for_each(|write| cached.take(write));
+        let list = |log: &Log| log.entries.iter().map(|(index, logged)| (*index, *logged)).collect();
+        [(Durability::Synced, list(&self.synced)), (Durability::PageCache, list(&cached))]
+    }
+
+    /// The log was opened again and ends here.
+    ///
+    /// A crash of the process leaves everything that was stored, and any beginning of what was on its way. One of the machine
+    /// leaves what was synced, and any beginning of the rest.
+    pub(crate) fn reopen(&mut self, end: (Index, Term), crash: Crash) -> Result<(), String> {
+        let certain = match crash {
+            Crash::Process => self.cached,
+            Crash::Machine => 0,
+        };
+        let mut log = self.synced.clone();
+        let mut kept = VecDeque::new();
+        let mut writes = std::mem::take(&mut self.unsynced);
+        for write in writes.drain(..certain) {
+            log.take(&write);
+            kept.push_back(write);
+        }
+        let claimed = log.end();
+        let mut found = log.end() == end;
+        'search: for write in writes {
+            if found {
+                break;
+            }
+            match write {
+                Write::Start(..) => {
+                    log.take(&write);
+                    kept.push_back(write);
+                    found = log.end() == end;
+                }
+                Write::Entries(entries) => {
+                    let mut part = Vec::new();
+                    for (index, logged) in entries {
+                        log.put(index, logged);
+                        part.push((index, logged));
+                        if log.end() == end {
+                            kept.push_back(Write::Entries(part));
+                            found = true;
+                            break 'search;
+                        }
+                    }
+                    kept.push_back(Write::Entries(part));
+                }
+            }
+        }
+        if !found && !self.doubtful {
+            return Err(format!("stored through {claimed:?} for certain, and handed out through {:?}", log.end()));
+        }
+        if self.doubtful {
+            return Ok(());
+        }
+        self.newest = log;
+        match crash {
+            Crash::Process => {
+                self.cached = kept.len();
+                self.unsynced = kept;
+            }
+            // What is still there is on the disk.
+            Crash::Machine => {
+                self.cached = 0;
+                self.synced = self.newest.clone();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! A whole simulation: machines, network, clients, and the course of events from the founding of the cluster to the last judgement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use helix_raft::ReplicaId;
+use helix_server::cli::{self, Command};
+use helix_server::config::ServerConfig;
+use helix_server::controller::commands::METADATA_GROUP;
+use helix_server::env::watch;
+use rand::RngCore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::clients::admin;
+use crate::clients::call::Nodes;
+use crate::clients::ledger::{Ledger, Partition};
+use crate::clients::producer::Lane;
+use crate::clients::reader::Reader;
+use crate::faults::Faults;
+use crate::machine::Machine;
+use crate::network::{Network, Place};
+use crate::plan::Plan;
+use crate::witness::{Seen, Witness};
+
+/// The topic that is there all the time.
+const TOPIC: &str = "main";
+/// With all faults healed everything has to be well again after this time.
+const HEALING: Duration = Duration::from_secs(120);
+/// Lanes of topics that come and go are numbered from here on.
+const PASSING_LANES: u32 = 1000;
+
+/// Everything there is.
+pub(crate) struct World {
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) network: Network,
+    pub(crate) witness: Arc<Witness>,
+    pub(crate) nodes: Nodes,
+}
+
+/// How a schedule went.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Option<String>,
+    pub(crate) steps: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) simulated: Duration,
+    pub(crate) seen: Seen,
+    /// A number that two runs of one seed share.
+    pub(crate) fingerprint: u64,
+}
+
+impl World {
+    fn new(plan: &mut Plan) -> Self {
+        let mut seed = || plan.random.next_u64();
+        let network = Network::new(seed(), plan.nodes);
+        network.set_weather(plan.weather);
+        let witness = Witness::new(Plan::promises(plan));
+        let mut seed = || plan.random.next_u64();
+        let machines: Vec<Machine> = (0..plan.nodes)
+            .map(|place| {
+                let config = config(place, plan.nodes, plan.synced);
+                Machine::new(seed(), network.clone(), config, Arc::clone(&witness))
+            })
+            .collect();
+        let nodes = Nodes::new(seed(), machines.iter().map(Machine::door).collect());
+        Self { machines, network, witness, nodes }
+    }
+
+    pub(crate) fn steps(&self) -> u64 {
+        let disks: u64 = self.machines.iter().map(Machine::steps).sum();
+        self.network.delivered() + disks + self.witness.events() + self.nodes.calls()
+    }
+
+    /// Whether every node belongs to the cluster.
+    pub(crate) fn is_founded(&self) -> bool {
+        let founded = |machine: &Machine| machine.state().is_some_and(|state| state.founding.founded().is_some());
+        self.machines.iter().all(founded)
+    }
+
+    /// Whether a disk that was lost is a member of nothing any more.
+    pub(crate) fn is_replaced(&self, replica: ReplicaId) -> bool {
+        let Some(broker) = self.nodes.brokers().into_iter().next() else { return false };
+        let image = broker.image();
+        let left = |topic: &str| {
+            let Some(topic) = image.topic_named(topic) else { return true };
+            topic.partitions.iter().all(|partition| {
+                !self.witness.is_member(partition.group, replica, &partition.founders)
+            })
+        };
+        !self.witness.is_member(METADATA_GROUP, replica, &[replica])
+            && image.topics().all(|topic| left(&topic.name))
+    }
+
+    /// Tells clients what unclean recoveries have cost.
+    fn pass_losses_on(&self, ledger: &Ledger) {
+        for loss in self.witness.take_losses() {
+            for broker in self.nodes.brokers() {
+                let image = broker.image();
+                for topic in image.topics() {
+                    let number = topic.partitions.iter().position(|partition| partition.group == loss.group);
+                    if let Some(number) = number {
+                        let partition = Partition { topic: topic.name.clone(), number: number as i32 };
+                        ledger.lose(&partition, loss.from_offset as i64);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A node's configuration: as in production, with files and memory small enough that everything that depends on them happens.
+fn config(place: Place, nodes: usize, synced: bool) -> ServerConfig {
+    let peers: Vec<String> =
+        (0..nodes).map(|other| format!("{}@{}", other + 1, Network::address(other))).collect();
+    let (id, peers) = ((place + 1).to_string(), peers.join(","));
+    let listen = format!("node{place}:9092");
+    let mut words = vec![
+        "helix-server", "--node-id", &id, "--peers", &peers, "--listen", &listen, "--write-durability",
+        if synced { "fsync" } else { "replication-only" },
+    ];
+    for setting in [
+        "helix.shards=2",
+        "helix.wal.segment.bytes=1048576",
+        "helix.tail.max.bytes=1048576",
+        "helix.disk.reserve.bytes=1048576",
+        "helix.commit.timeout.ms=8000",
+        "default.replication.factor=3",
+        "helix.batch.max.bytes=65536",
+        "message.max.bytes=100000",
+    ] {
+        words.extend(["--set", setting]);
+    }
+    match cli::parse(words.into_iter().map(Into::into)) {
+        Ok(Command::Run(config)) => *config,
+        other => panic!("the configuration of a simulated node is refused: {other:?}"),
+    }
+}
+
+/// Runs one schedule, from the founding of a cluster to the end.
+pub(crate) async fn run(mut plan: Plan) -> Outcome {
+    let begun = Instant::now();
+    let mut world = World::new(&mut plan);
+    let ledger = Ledger::new(Arc::clone(&world.witness));
+    for machine in &mut world.machines {
+        machine.start();
+    }
+    let mut faults = Faults::new(&plan);
+    let verdict = course(&mut world, &mut faults, &plan, &ledger).await;
+    if let Err(text) = verdict {
+        world.witness.accuse(text);
+    }
+    Outcome {
+        verdict: world.witness.verdict(),
+        steps: world.steps(),
+        acknowledged: ledger.count(),
+        simulated: begun.elapsed(),
+        seen: world.witness.seen(),
+        fingerprint: world.witness.fingerprint(),
+    }
+}
+
+async fn course(
+    world: &mut World,
+    faults: &mut Faults,
+    plan: &Plan,
+    ledger: &Arc<Ledger>,
+) -> Result<(), String> {
+    found(world, plan).await?;
+    let mut clients = Clients::start(world, plan, ledger);
+    while world.steps() < plan.steps && world.witness.verdict().is_none() {
+        faults.next(world).await;
+        world.pass_losses_on(ledger);
+    }
+    faults.heal(world).await;
+    clients.stop.send_replace(true);
+    settle(world, faults, ledger, &mut clients).await?;
+    ledger.judge();
+    Ok(())
+}
+
+/// Waits until the cluster is founded and has its topic. Nothing goes wrong before that but what the weather does.
+async fn found(world: &World, plan: &Plan) -> Result<(), String> {
+    let founding = admin::create(&world.nodes, TOPIC, plan.partitions);
+    tokio::time::timeout(HEALING, founding).await.map_err(|_| "the cluster is not founded in time".to_owned())
+}
+
+struct Clients {
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    readers: Vec<(Partition, watch::Receiver<i64>)>,
+    /// Dropped with the simulation.
+    _reading: JoinSet<()>,
+}
+
+impl Clients {
+    fn start(world: &World, plan: &Plan, ledger: &Arc<Ledger>) -> Self {
+        let stop = watch::Sender::new(false);
+        let (mut tasks, mut reading) = (JoinSet::new(), JoinSet::new());
+        let mut readers = Vec::new();
+        let mut lane = 0;
+        for number in 0..plan.partitions {
+            let partition = Partition { topic: TOPIC.to_owned(), number };
+            for habits in &plan.producers {
+                let (nodes, ledger) = (world.nodes.clone(), Arc::clone(ledger));
+                let producer = Lane::new(nodes, ledger, partition.clone(), *habits, lane);
+                tasks.spawn(producer.run(stop.subscribe()));
+                lane += 1;
+            }
+            let reader = Reader::new(world.nodes.clone(), Arc::clone(ledger), partition.clone());
+            readers.push((partition, reader.position()));
+            reading.spawn(reader.run());
+        }
+        if plan.topics_come_and_go {
+            let (nodes, ledger) = (world.nodes.clone(), Arc::clone(ledger));
+            tasks.spawn(admin::come_and_go(nodes, ledger, PASSING_LANES, stop.subscribe()));
+        }
+        Self { tasks, stop, readers, _reading: reading }
+    }
+
+    /// Who has not come to an end yet.
+    fn unfinished(&mut self, ledger: &Ledger) -> Result<(), String> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            ended.map_err(|error| format!("a client ended badly: {error}"))?;
+        }
+        if !self.tasks.is_empty() {
+            return Err(format!("{} producers wait for answers", self.tasks.len()));
+        }
+        for (partition, position) in &self.readers {
+            let (position, end) = (position.get(), ledger.end(partition));
+            if position < end {
+                return Err(format!("{partition:?} is read to {position} of {end}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until everything that was sent is acknowledged, everything acknowledged is read, all replicas agree, and lost disks are
+/// replaced.
+async fn settle(
+    world: &mut World,
+    faults: &mut Faults,
+    ledger: &Arc<Ledger>,
+    clients: &mut Clients,
+) -> Result<(), String> {
+    let deadline = Instant::now() + HEALING;
+    loop {
+        faults.reap(world).await;
+        for machine in &mut world.machines {
+            machine.start();
+        }
+        world.pass_losses_on(ledger);
+        if world.witness.verdict().is_some() {
+            return Ok(());
+        }
+        let waits_for = clients
+            .unfinished(ledger)
+            .and_then(|()| world.witness.agreement())
+            .and_then(|()| faults.is_whole(world));
+        match waits_for {
+            Ok(()) => return Ok(()),
+            Err(reason) if Instant::now() >= deadline => {
+                return Err(format!("{HEALING:?} after all faults were healed: {reason}"));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
