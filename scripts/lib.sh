@@ -58,6 +58,13 @@ build_server() {
     [ -x "$server" ] || fail "there is no $server"
 }
 
+# Sets simulator to the program that runs simulated schedules.
+build_simulator() {
+    simulator=$(cd "$root" && cargo test --locked --profile simulate --package helix-server --test simulate --no-run \
+        --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*simulate-[^"]*\)".*/\1/p')
+    [ -x "$simulator" ] || fail "the simulator was not built"
+}
+
 # Sets workload to the load generator, built if needed.
 build_workload() {
     if [ -n "${HELIX_WORKLOAD_BIN:-}" ]; then

@@ -154,18 +154,22 @@ impl Heartbeats {
             if now_ms >= peer.next_due_ms {
                 peer.next_due_ms = now_ms + self.options.interval_ms;
                 peer.sequence += 1;
-                let heartbeat = Heartbeat {
-                    incarnation: self.options.incarnation,
-                    to_incarnation: peer.incarnation,
-                    sequence: peer.sequence,
-                    sent_ms: now_ms,
-                    digests: led_digests(digests, *replica),
-                };
-                due.push((*replica, heartbeat));
+                due.push((*replica, heartbeat(&self.options, peer, now_ms, led_digests(digests, *replica))));
             }
             tell_liveness(&self.options, &mut self.events, *replica, peer, now_ms);
         }
         due
+    }
+
+    /// A heartbeat out of turn, whose answer shows that the process of `replica` is there now; `None` for a stranger. It repeats the
+    /// number of the last one and brings no digests, so that it is compared with nothing.
+    pub fn ask(&mut self, now_ms: u64, replica: ReplicaId) -> Option<Heartbeat> {
+        self.peers.get(&replica).map(|peer| heartbeat(&self.options, peer, now_ms, Vec::new()))
+    }
+
+    /// When that heartbeat was sent whose answer is the newest, if there was one since `replica` was last known to be gone.
+    pub fn answered_ms(&self, replica: ReplicaId) -> Option<u64> {
+        self.peers.get(&replica)?.answered_ms
     }
 
     /// A heartbeat arrived. Returns the answer, unless it is from or for a process that is gone or from a stranger, and
@@ -257,6 +261,16 @@ impl Heartbeats {
     }
 }
 
+fn heartbeat(options: &HeartbeatOptions, peer: &Peer, sent_ms: u64, digests: Vec<(u8, u64)>) -> Heartbeat {
+    Heartbeat {
+        incarnation: options.incarnation,
+        to_incarnation: peer.incarnation,
+        sequence: peer.sequence,
+        sent_ms,
+        digests,
+    }
+}
+
 fn tell_liveness(
     options: &HeartbeatOptions,
     events: &mut Vec<HeartbeatEvent>,
@@ -316,6 +330,24 @@ mod tests {
         fn followed_digest(&self, _: ReplicaId, bucket: Bucket) -> u64 {
             if bucket == Bucket(3) { self.followed } else { 0 }
         }
+    }
+
+    #[test]
+    fn who_is_asked_out_of_turn_answers_and_wakes_nobody() {
+        let mut one = heartbeats(ONE, 5, TWO, 0);
+        let mut two = heartbeats(TWO, 7, ONE, 0);
+        let leads = Fixed { led: 1, followed: 0 };
+        let (_, usual) = one.tick(0, &leads).remove(0);
+        let (answer, woken) = two.on_heartbeat(1, ONE, &usual, &Fixed::default());
+        assert!(woken.is_empty(), "a digest that differs once may be news on its way");
+        one.on_answer(2, TWO, &answer.unwrap());
+        assert_eq!(one.answered_ms(TWO), Some(0));
+        let asked = one.ask(50, TWO).unwrap();
+        let (answer, woken) = two.on_heartbeat(51, ONE, &asked, &Fixed::default());
+        assert!(woken.is_empty(), "it differs for the second time, and nobody compares");
+        one.on_answer(52, TWO, &answer.unwrap());
+        assert_eq!(one.answered_ms(TWO), Some(50));
+        assert!(one.ask(60, ReplicaId(9)).is_none());
     }
 
     const ONE: ReplicaId = ReplicaId(1);

@@ -54,6 +54,13 @@ impl ClusterLink {
         }
     }
 
+    /// Returns when the process that has this disk has shown that it is there now; never, if it is gone.
+    pub(crate) async fn sign_of_life(&self, replica: ReplicaId) {
+        if let Some(peers) = &self.peers {
+            peers.sign_of_life(replica).await;
+        }
+    }
+
     /// Sends a Raft message. What cannot be sent is dropped and counted; the core sends again.
     pub(crate) fn send_raft(&self, message: Message<Command>) {
         if let Some(peers) = &self.peers {

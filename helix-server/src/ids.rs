@@ -10,6 +10,9 @@ use uuid::Uuid;
 pub use helix_raft::{GroupId, Incarnation, Index, ReplicaId, Term};
 pub use helix_wal::Offset;
 
+/// The metadata group's own id.
+pub const METADATA_GROUP: GroupId = GroupId(0);
+
 /// The number of a node: what `--node-id` says and what Kafka clients see as the broker id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::classify::{Classified, SegmentEvidence, classify};
-use crate::disk::{Disk, DiskLock, is_out_of_space};
+use crate::disk::{Disk, DiskFile, DiskLock, is_out_of_space};
 use crate::error::OpenError;
 use crate::footer::{DamageOf, Directory, EntryMeta, RunSummary, load_entries};
 use crate::index::{Contents, Index, SealedContents, SegmentEntry, StateRef};
@@ -18,9 +18,14 @@ use crate::record::StoredRecord;
 use crate::recovered::{Damage, DamageScope, DamagedRange, Recovered, RecoveredGroup};
 use crate::resolve::{Evidence, Resolved, SegmentView, resolve};
 use crate::scan::{Scan, read_header, scan};
-use crate::segment::{FORMAT_VERSION, FileName, HeaderFound, LOCK_NAME, Segment, SegmentHeader};
+use crate::segment::{
+    FORMAT_VERSION, FileName, HeaderFound, LOCK_NAME, SEGMENT_HEADER_BYTES, Segment, SegmentHeader,
+};
 use crate::shared::{Foundation, SpareFile};
 use crate::types::{Index as EntryIndex, Lsn, SegmentId};
+
+/// What is read and written at a time where bytes are written again.
+const REWRITE_BYTES: usize = 1 << 20;
 
 /// Opens what is in `disk`.
 pub(crate) fn recover(disk: &dyn Disk, options: &WalOptions) -> Result<(Foundation, Recovered), OpenError> {
@@ -29,6 +34,9 @@ pub(crate) fn recover(disk: &dyn Disk, options: &WalOptions) -> Result<(Foundati
     let mut loaded = files.load(disk, options.trust_unsynced)?;
     let synced_lsn = loaded.values().map(Loaded::claimed_lsn).max().unwrap_or_default();
     let mut recovered = Recovered::default();
+    if options.trust_unsynced {
+        write_unsynced_again(&loaded, synced_lsn)?;
+    }
     let unknown_damage = classify_all(&mut loaded, synced_lsn, options.trust_unsynced, &mut recovered);
     let evidence = Evidence { synced_lsn, trust_unsynced: options.trust_unsynced, unknown_damage };
     let max_lsn = loaded.values().map(Loaded::max_lsn).max().unwrap_or_default();
@@ -190,6 +198,38 @@ impl Loaded {
             _ => None,
         }
     }
+}
+
+/// Makes everything that may not be durable dirty again.
+///
+/// The last process may have ended because a sync had failed. Then the system has given up pages that still look fine in its cache, takes
+/// them for written, and would answer the next sync with a success that means nothing.
+fn write_unsynced_again(loaded: &BTreeMap<SegmentId, Loaded>, synced_lsn: Lsn) -> Result<(), OpenError> {
+    for (id, one) in loaded {
+        let LoadedContents::Scanned(scan) = &one.contents else { continue };
+        let Some(first) = scan.frames().find(|frame| frame.header.lsn > synced_lsn) else { continue };
+        let writing = |error| failed(format!("writing segment {id} again"), error);
+        let file = &*one.segment.file;
+        // The header may be as new as the first frame.
+        write_again(file, 0, SEGMENT_HEADER_BYTES).map_err(writing)?;
+        write_again(file, first.position, scan.end).map_err(writing)?;
+    }
+    Ok(())
+}
+
+fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; REWRITE_BYTES];
+    let mut position = from;
+    while position < to {
+        let wanted = usize::try_from(to - position).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
+        let count = file.read_at(&mut buffer[..wanted], position)?;
+        if count == 0 {
+            break;
+        }
+        file.write_at(&buffer[..count], position)?;
+        position += count as u64;
+    }
+    Ok(())
 }
 
 /// Decides about everything that does not match its checksum. Returns the earliest LSN after which records of unknown groups

@@ -21,7 +21,7 @@ use kafka_protocol::ResponseError;
 use tokio::time::Instant;
 
 use crate::api::CurrentLeader;
-use crate::cluster::NodeLiveness;
+use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::config::BrokerConfig;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::{Controller, commands::METADATA_GROUP};
@@ -68,6 +68,7 @@ pub(crate) struct BrokerParts {
     pub(crate) leaders: Arc<LeaderTable>,
     pub(crate) partitions: Arc<PartitionTable>,
     pub(crate) liveness: Arc<NodeLiveness>,
+    pub(crate) cluster: ClusterLink,
     pub(crate) shards: Shards,
     pub(crate) controller: Controller,
     pub(crate) producer_ids: ProducerIds,

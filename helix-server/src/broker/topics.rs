@@ -1,16 +1,17 @@
 //! Creating topics, and waiting until they can be written to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use helix_raft::ReplicaId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
-use crate::controller::image::TopicImage;
+use crate::controller::image::{PartitionImage, TopicImage};
 
 /// How long an automatic creation may take before the client is told to ask again.
 const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,7 +19,9 @@ const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For how long after the loss of a node, or the start of this one, requests for metadata may wait for new leaders.
 const FAILOVER_WINDOW: Duration = Duration::from_secs(2);
-/// How long one such request waits.
+/// How long a request for metadata waits for a sign of the leaders that it would name.
+const SIGN_WAIT: Duration = Duration::from_millis(100);
+/// How long a request for metadata waits for new leaders.
 const FAILOVER_WAIT: Duration = Duration::from_millis(500);
 
 impl Broker {
@@ -55,6 +58,7 @@ impl Broker {
     /// Waits a moment for new leaders of these partitions, if a node was lost, or this one started, just now. Clients ask for metadata the very moment
     /// their connection breaks: told of a leader that is gone, or of none, they would come back only much later.
     pub(crate) async fn wait_for_failover(&self, topics: &[Arc<TopicImage>]) {
+        self.hear_of_leaders(topics).await;
         // A node that has just started has yet to hear who leads.
         let unsettled = || {
             let lost = self.liveness().latest_loss();
@@ -73,6 +77,39 @@ impl Broker {
                 changed = nodes.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep_until(deadline) => return,
             }
+        }
+    }
+
+    /// Waits a moment for a sign of every other node that leads any of these partitions. A client whose connection to a leader has just broken may
+    /// ask before the same has reached this node: the sign has to be newer than the question.
+    async fn hear_of_leaders(&self, topics: &[Arc<TopicImage>]) {
+        let leads = |partition: &PartitionImage| self.leaders().get(partition.group)?.leader;
+        let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+        let leaders: BTreeSet<ReplicaId> = partitions.filter_map(leads).collect();
+        let image = self.image();
+        let others = leaders.into_iter().filter(|replica| {
+            image.broker_of_replica(*replica).is_some_and(|broker| broker.node != self.parts.node)
+        });
+        let signs = others.map(|replica| self.hear_of(replica));
+        if tokio::time::timeout(SIGN_WAIT, futures_util::future::join_all(signs)).await.is_err() {
+            tracing::debug!("a leader gave no sign of life in time");
+        }
+    }
+
+    /// Returns when a node has shown that it is there, or is known to be gone.
+    async fn hear_of(&self, replica: ReplicaId) {
+        let mut nodes = self.liveness().watch();
+        let gone = async {
+            while self.liveness().is_alive(replica) {
+                if nodes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = gone => {}
+            () = self.parts.cluster.sign_of_life(replica) => {}
         }
     }
 

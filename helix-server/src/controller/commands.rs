@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use helix_raft::{GroupId, Incarnation, ReplicaId};
+use helix_raft::{Incarnation, ReplicaId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
@@ -181,5 +181,4 @@ pub type CommandResult = Result<CommandOutcome, CommandError>;
 /// not take the cluster down.
 pub const MAX_TOPIC_PARTITIONS: i32 = 10_000;
 
-/// The metadata group's own id.
-pub const METADATA_GROUP: GroupId = GroupId(0);
+pub use crate::ids::METADATA_GROUP;

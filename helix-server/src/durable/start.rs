@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::founded::Founding;
 use super::recovering::Recovering;
 use super::state::{BootId, NodeState, WriteMode};
-use crate::ids::{Incarnation, NodeId, ReplicaId};
+use crate::ids::{Incarnation, METADATA_GROUP, NodeId, ReplicaId};
 
 /// What the node knows about itself and its surroundings before it reads its state.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,12 @@ pub fn decide(previous: Option<NodeState>, around: &Surroundings) -> Result<Star
         WriteMode::ReplicationOnly => doubt,
     };
     if suspect.is_some() {
+        // Group 0 acknowledges nothing before it is synced, in both modes: a crash of the machine takes nothing from it that counts.
+        let metadata_is_sound = !state.recovering.contains(METADATA_GROUP);
         state.recovering = Recovering::all();
+        if metadata_is_sound {
+            state.recovering.mark_sound([METADATA_GROUP]);
+        }
     }
     let writes_intact = state.clean || doubt.is_none();
     state.clean = false;
@@ -179,9 +184,10 @@ mod tests {
             assert_eq!(decision.state.incarnation, Incarnation(42), "{case}");
             assert_eq!(decision.state.replica, state.replica, "{case}");
             assert!(!decision.state.clean && !decision.blank, "{case}");
-            let all = decision.state.recovering == Recovering::all();
+            let recovering = &decision.state.recovering;
+            let all = matches!(recovering, Recovering::AllBut(sound) if sound.iter().eq([&METADATA_GROUP]));
             assert_eq!(all, suspect.is_some(), "{case}");
-            assert!(all || decision.state.recovering == state.recovering, "{case}");
+            assert!(all || *recovering == state.recovering, "{case}");
         }
     }
 
@@ -194,6 +200,15 @@ mod tests {
         let again = decide(Some(crashed.state), &around(Some(NEW_BOOT))).unwrap();
         assert_eq!(again.suspect, None);
         assert!(again.state.recovering.contains(GroupId(1)));
+    }
+
+    #[test]
+    fn a_crash_of_the_machine_makes_metadata_suspect_only_if_it_was() {
+        let mut state = example();
+        state.recovering = Recovering::Groups([METADATA_GROUP].into());
+        let crashed = decide(Some(state), &around(Some(NEW_BOOT))).unwrap();
+        assert!(crashed.state.recovering.contains(METADATA_GROUP));
+        assert!(crashed.state.recovering.contains(GroupId(1)));
     }
 
     #[test]

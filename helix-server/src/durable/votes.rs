@@ -152,6 +152,7 @@ impl VoteStore {
             Err(source) => return Err(OpenVotesError::Io { action: "open", source }),
         };
         let read_error = |source| OpenVotesError::Io { action: "read", source };
+        let write_error = |source| OpenVotesError::Io { action: "write", source };
         let length = file.len_bytes().map_err(read_error)?;
         let mut header = vec![0; PAGE_BYTES as usize];
         read_exact(&*file, &mut header, 0).map_err(read_error)?;
@@ -166,7 +167,11 @@ impl VoteStore {
             let position = PAGE_BYTES + u64::from(block) * BLOCK_BYTES;
             read_exact(&*store.file, &mut block_bytes, position).map_err(read_error)?;
             store.load_block(block, &block_bytes, &mut loaded);
+            // The last process may have ended because a sync had failed: then what its cache still shows is not on the disk, and no
+            // later sync would put it there unless it is written again.
+            store.file.write_at(&block_bytes, position).map_err(write_error)?;
         }
+        store.file.sync_data().map_err(write_error)?;
         // Low pairs first, so that the file stays dense.
         store.free.reverse();
         Ok((store, loaded))

@@ -524,6 +524,7 @@ fn broker_parts(
         leaders: Arc::clone(&parts.leaders),
         partitions: Arc::clone(&parts.partitions),
         liveness: Arc::clone(&parts.liveness),
+        cluster: engine.cluster.clone(),
         shards: parts.shards.clone(),
         controller: engine.controller.clone(),
         producer_ids,

@@ -117,6 +117,11 @@ impl PeersHandle {
         self.shared.note_incarnation(replica, incarnation);
     }
 
+    /// Asks the process that has this disk whether it is there, and returns when it has answered: never, if it is gone.
+    pub async fn sign_of_life(&self, replica: ReplicaId) {
+        self.shared.heartbeats.sign_of_life(&self.shared, replica).await;
+    }
+
     /// This node as the others see it.
     #[must_use]
     pub fn me(&self) -> Identity {

@@ -19,6 +19,8 @@ use crate::ids::{NodeId, ReplicaId};
 /// Runs on the thread of the control lane; the lock is for the calls of a start and a founding from elsewhere.
 pub(super) struct HeartbeatService {
     core: Mutex<Heartbeats>,
+    /// Counts the answers.
+    answers: watch::Sender<u64>,
     board: Arc<DigestBoard>,
     timing: HeartbeatTiming,
 }
@@ -35,7 +37,8 @@ impl HeartbeatService {
             interval_ms: ms(timing.interval).max(1),
             timeout_ms: ms(timing.timeout).max(1),
         };
-        Self { core: Mutex::new(Heartbeats::new(options)), board, timing }
+        let core = Mutex::new(Heartbeats::new(options));
+        Self { core, answers: watch::Sender::new(0), board, timing }
     }
 
     pub(super) fn add_peer(&self, now_ms: u64, replica: ReplicaId) {
@@ -87,7 +90,21 @@ impl HeartbeatService {
 
     pub(super) fn on_answer(&self, shared: &Shared, from: &Identity, answer: &HeartbeatAnswer) {
         let wakes = self.core.lock().on_answer(shared.now_ms(), from.replica, answer);
+        self.answers.send_modify(|answers| *answers += 1);
         self.wake(shared, wakes);
+    }
+
+    /// Asks a process whether it is there, and waits for its answer; for ever, if it is not.
+    pub(super) async fn sign_of_life(&self, shared: &Shared, replica: ReplicaId) {
+        let asked_ms = shared.now_ms();
+        let mut answers = self.answers.subscribe();
+        let Some(heartbeat) = self.core.lock().ask(asked_ms, replica) else { return };
+        send(shared, replica, &ControlMessage::Heartbeat(heartbeat));
+        while self.core.lock().answered_ms(replica).is_none_or(|answered_ms| answered_ms < asked_ms) {
+            if answers.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Nobody listens on the node's address: its process is gone, and nobody needs to wait for a timeout.

@@ -207,6 +207,7 @@ impl Owner {
 
     fn step(&mut self, message: Message<Command>) {
         let (group, kind) = (message.group, message.body.name());
+        tracing::trace!(%group, kind, from = %message.from, term = %message.term, "a message from a peer");
         let outcome = self.raft.step(message);
         if outcome != StepOutcome::Handled {
             tracing::trace!(%group, kind, ?outcome, "a message from a peer was dropped");

@@ -7,12 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::plan::Plan;
 use crate::witness::Seen;
 use crate::world::{self, Outcome};
+
+/// How much happens in a schedule unless told otherwise.
+pub(crate) const STEPS: u64 = 10_000;
+
+/// Reads a range of seeds such as `100..200`.
+pub(crate) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let range = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    range.ok_or_else(|| format!("{text} is no range such as 100..200"))
+}
 
 /// What many schedules came to.
 #[derive(Debug, Default)]
@@ -60,18 +67,7 @@ thread_local! {
     /// The first panic on this thread since somebody looked.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
     /// When the schedule that runs on this thread began, by its own clock.
-    static BEGUN: Cell<Option<tokio::time::Instant>> = const { Cell::new(None) };
-}
-
-/// Logs show the time within the schedule.
-pub(crate) struct SimulatedTime;
-
-impl FormatTime for SimulatedTime {
-    fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
-        let begun = BEGUN.get();
-        let now = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
-        write!(out, "{:>9.3}", now.as_secs_f64())
-    }
+    pub(crate) static BEGUN: Cell<Option<tokio::time::Instant>> = const { Cell::new(None) };
 }
 
 /// Panics end a task and nobody hears of it: here each counts as a broken promise.

@@ -126,7 +126,7 @@ impl Faults {
             let machine = &mut world.machines[place];
             machine.set_slow_disk(0);
             machine.mend_disks();
-            if machine.is_stuck() {
+            if machine.is_stuck() || world.witness.has_failed(place) {
                 machine.kill_process();
             }
             machine.power_up();
@@ -248,7 +248,10 @@ impl Faults {
 
     /// Without syncs a minority of machines may lose what they had not synced, at any one time; with syncs, all of them.
     fn may_lose_power(&mut self, world: &World, place: Place) -> bool {
-        self.synced || self.harsh || self.all_sound_but(world, place)
+        self.forget_replaced_disk(world);
+        // What nobody but the others may hold must not become suspect there too: only an operator gets out of that.
+        let whole = self.lost_disk.is_none_or(|lost| lost.place == place);
+        self.synced || (self.harsh && whole) || self.all_sound_but(world, place)
     }
 
     fn all_sound_but(&mut self, world: &World, place: Place) -> bool {

@@ -237,23 +237,28 @@ impl Machine {
         self.bad_disk
     }
 
+    fn note_bad_disk(&mut self) {
+        self.bad_disk = true;
+        self.witness.let_fail(self.place());
+    }
+
     /// Only so many bytes are left for the log.
     pub(crate) fn fill_disk(&mut self, left_bytes: u64) {
-        self.bad_disk = true;
+        self.note_bad_disk();
         let wal = &self.hardware.wal;
         wal.set_capacity_bytes(wal.used_bytes() + left_bytes);
     }
 
     /// Syncs fail: those of the log, and if need be those of the other files too.
     pub(crate) fn fail_syncs(&mut self, everywhere: bool) {
-        self.bad_disk = true;
+        self.note_bad_disk();
         self.hardware.wal.fail_syncs(true);
         self.hardware.root.fail_syncs(everywhere);
     }
 
     /// The disk of the log, or that of the other files, stops within one of its next operations, until the process is killed.
     pub(crate) fn tear_a_write(&mut self, of_the_log: bool, after: u64) {
-        self.bad_disk = true;
+        self.note_bad_disk();
         let disk = if of_the_log { &self.hardware.wal } else { &self.hardware.root };
         disk.stop_after(after);
     }

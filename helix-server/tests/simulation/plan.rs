@@ -10,7 +10,6 @@ use crate::witness::Promises;
 /// Everything that is drawn before the simulation begins.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    pub(crate) seed: u64,
     pub(crate) nodes: usize,
     pub(crate) synced: bool,
     /// Machines lose their power whatever that costs.
@@ -33,7 +32,6 @@ impl Plan {
         let harsh = random.random_bool(if synced { 0.5 } else { 0.3 });
         let producers = (0..random.random_range(1..=3)).map(|_| habits(&mut random)).collect();
         Self {
-            seed,
             nodes: if random.random_bool(0.25) { 5 } else { 3 },
             synced,
             harsh,

@@ -229,7 +229,10 @@ impl Shadow {
             }
         }
         if !found && !self.doubtful {
-            return Err(format!("stored through {claimed:?} for certain, and handed out through {:?}", log.end()));
+            return Err(format!(
+                "stored through {claimed:?} for certain, and handed out through {:?}",
+                log.end()
+            ));
         }
         if self.doubtful {
             return Ok(());

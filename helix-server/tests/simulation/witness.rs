@@ -67,20 +67,16 @@ struct Inner {
     deleted: BTreeSet<GroupId>,
     replicas: BTreeMap<(Place, GroupId), Replica>,
     /// Every entry that was ever appended anywhere.
-    entries: HashMap<(GroupId, Index, Term), Known>,
+    entries: Entries,
     committed: BTreeMap<GroupId, BTreeMap<Index, Logged>>,
     leaders: HashMap<(GroupId, Term), Place>,
     memberships: BTreeMap<GroupId, Membership>,
-    losses: Vec<Loss>,
+    /// From which offset on unclean recoveries have taken records.
+    losses: BTreeMap<GroupId, u64>,
+    /// Nodes whose disks are bad: replicas there may give up.
+    may_fail: BTreeSet<Place>,
+    failed: BTreeSet<Place>,
     seen: Seen,
-}
-
-/// What an unclean recovery has cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Loss {
-    pub(crate) group: GroupId,
-    /// Records from this offset on.
-    pub(crate) from_offset: u64,
 }
 
 /// How often things happened, to show that a schedule was not idle.
@@ -93,13 +89,11 @@ pub(crate) struct Seen {
     pub(crate) unclean: u64,
     pub(crate) installs: u64,
     pub(crate) membership_changes: u64,
-    pub(crate) damaged: u64,
 }
 
 impl std::ops::AddAssign for Seen {
     fn add_assign(&mut self, other: Self) {
-        let Self { elections, commits, recovering, sound, unclean, installs, membership_changes, damaged } =
-            other;
+        let Self { elections, commits, recovering, sound, unclean, installs, membership_changes } = other;
         self.elections += elections;
         self.commits += commits;
         self.recovering += recovering;
@@ -107,7 +101,6 @@ impl std::ops::AddAssign for Seen {
         self.unclean += unclean;
         self.installs += installs;
         self.membership_changes += membership_changes;
-        self.damaged += damaged;
     }
 }
 
@@ -144,7 +137,9 @@ impl Witness {
             committed: BTreeMap::new(),
             leaders: HashMap::new(),
             memberships: BTreeMap::new(),
-            losses: Vec::new(),
+            losses: BTreeMap::new(),
+            may_fail: BTreeSet::new(),
+            failed: BTreeSet::new(),
             seen: Seen::default(),
         };
         Arc::new(Self { inner: Mutex::new(inner) })
@@ -173,14 +168,26 @@ impl Witness {
         self.inner.lock().seen
     }
 
-    /// What unclean recoveries have cost since this was asked last.
-    pub(crate) fn take_losses(&self) -> Vec<Loss> {
-        std::mem::take(&mut self.inner.lock().losses)
+    /// From which offset on unclean recoveries have taken records of a group.
+    pub(crate) fn lost_from(&self, group: GroupId) -> Option<u64> {
+        self.inner.lock().losses.get(&group).copied()
+    }
+
+    /// From here on, until its process starts again, replicas of the node may give up.
+    pub(crate) fn let_fail(&self, place: Place) {
+        self.inner.lock().may_fail.insert(place);
+    }
+
+    /// Whether a replica of the process has given up.
+    pub(crate) fn has_failed(&self, place: Place) -> bool {
+        self.inner.lock().failed.contains(&place)
     }
 
     pub(crate) fn crashed(&self, place: Place, crash: Crash) {
         let mut inner = self.inner.lock();
         inner.processes.remove(&place);
+        inner.may_fail.remove(&place);
+        inner.failed.remove(&place);
         // A crash of the machine and one of the process, without a start between them, are one of the machine.
         for (_, replica) in inner.replicas.iter_mut().filter(|((at, _), _)| *at == place) {
             replica.opened = false;
@@ -192,15 +199,6 @@ impl Witness {
 
     pub(crate) fn disk_lost(&self, place: Place) {
         self.inner.lock().replicas.retain(|(at, _), _| *at != place);
-    }
-
-    /// Bits of a log were flipped: what it comes back with is anybody's guess.
-    pub(crate) fn disk_damaged(&self, place: Place) {
-        let mut inner = self.inner.lock();
-        inner.seen.damaged += 1;
-        for (_, replica) in inner.replicas.iter_mut().filter(|((at, _), _)| *at == place) {
-            replica.log.doubt();
-        }
     }
 
     /// Whether any replica on the node is recovering, as far as it said.
@@ -285,6 +283,9 @@ impl Inner {
             Event::Serving { .. } => {}
             Event::UncleanRecovery => self.on_unclean(place, group),
             Event::Sound => self.on_sound(place, group),
+            Event::Failed(_) if self.may_fail.contains(&place) => {
+                self.failed.insert(place);
+            }
             Event::Failed(reason) => {
                 self.accuse(format!("node {}, group {group}: the replica failed: {reason}", place + 1));
             }
@@ -313,8 +314,16 @@ impl Inner {
         replica.recovering = recovering;
         replica.opened = true;
         let crash = replica.crash.take();
+        if self.deleted.contains(&group) {
+            // What says that it was deleted may have been lost with the crash; then it is deleted again.
+            replica.log.doubt();
+        }
         let reopened = replica.log.reopen(last, crash.unwrap_or(Crash::Process));
         tracing::trace!(node = place + 1, %group, %start, "reopened");
+        if !recovering {
+            // What was on its way when the process died may have arrived; it counts like everything else that is there.
+            mark_held(&mut self.entries, place, group, &replica.log);
+        }
         if let Err(claimed) = reopened {
             self.accuse(format!(
                 "node {}, group {group}: the log came back after {crash:?} with its end at {last:?}; {claimed}",
@@ -354,14 +363,7 @@ impl Inner {
         replica.log.append(logged);
     }
 
-    fn on_stored(
-        &mut self,
-        place: Place,
-        group: GroupId,
-        index: Index,
-        term: Term,
-        durability: Durability,
-    ) {
+    fn on_stored(&mut self, place: Place, group: GroupId, index: Index, term: Term, durability: Durability) {
         let Some(replica) = self.replicas.get_mut(&(place, group)) else { return };
         let stored = replica.log.stored(index, term, durability);
         if !replica.recovering {
@@ -375,22 +377,15 @@ impl Inner {
         self.seen.sound += 1;
         let Some(replica) = self.replicas.get_mut(&(place, group)) else { return };
         replica.recovering = false;
-        for (durability, entries) in replica.log.held() {
-            for (index, logged) in entries {
-                mark_stored(&mut self.entries, place, group, index, logged.term, durability);
-            }
-        }
+        mark_held(&mut self.entries, place, group, &replica.log);
     }
 
     fn on_applied(&mut self, place: Place, group: GroupId, index: Index, term: Term, body: &Body<Command>) {
         let digest = Digest::of(body);
         let Some(replica) = self.replicas.get_mut(&(place, group)) else { return };
         if index != replica.applied.next() {
-            let text = format!(
-                "node {}, group {group}: {index} is applied after {}",
-                place + 1,
-                replica.applied
-            );
+            let text =
+                format!("node {}, group {group}: {index} is applied after {}", place + 1, replica.applied);
             return self.accuse(text);
         }
         replica.applied = index;
@@ -475,8 +470,7 @@ impl Inner {
     fn on_unclean(&mut self, place: Place, group: GroupId) {
         self.seen.unclean += 1;
         if !self.promises.may_lose {
-            let text =
-                format!("node {}, group {group}: an unclean recovery where none is needed", place + 1);
+            let text = format!("node {}, group {group}: an unclean recovery where none is needed", place + 1);
             return self.accuse(text);
         }
         let Some(winner) = self.replicas.get(&(place, group)) else { return };
@@ -503,12 +497,26 @@ impl Inner {
             }
         }
         let from_offset = lost.iter().filter_map(|(_, logged)| logged.digest.base_offset()).min();
-        self.losses.extend(from_offset.map(|from_offset| Loss { group, from_offset }));
+        if let Some(from_offset) = from_offset {
+            let known = self.losses.entry(group).or_insert(from_offset);
+            *known = from_offset.min(*known);
+        }
+    }
+}
+
+type Entries = HashMap<(GroupId, Index, Term), Known>;
+
+/// Notes who has stored everything that a log holds.
+fn mark_held(entries: &mut Entries, place: Place, group: GroupId, log: &Shadow) {
+    for (durability, held) in log.held() {
+        for (index, logged) in held {
+            mark_stored(entries, place, group, index, logged.term, durability);
+        }
     }
 }
 
 fn mark_stored(
-    entries: &mut HashMap<(GroupId, Index, Term), Known>,
+    entries: &mut Entries,
     place: Place,
     group: GroupId,
     index: Index,

@@ -74,7 +74,8 @@ impl World {
 
     /// Whether every node belongs to the cluster.
     pub(crate) fn is_founded(&self) -> bool {
-        let founded = |machine: &Machine| machine.state().is_some_and(|state| state.founding.founded().is_some());
+        let founded =
+            |machine: &Machine| machine.state().is_some_and(|state| state.founding.founded().is_some());
         self.machines.iter().all(founded)
     }
 
@@ -84,28 +85,13 @@ impl World {
         let image = broker.image();
         let left = |topic: &str| {
             let Some(topic) = image.topic_named(topic) else { return true };
-            topic.partitions.iter().all(|partition| {
-                !self.witness.is_member(partition.group, replica, &partition.founders)
-            })
+            topic
+                .partitions
+                .iter()
+                .all(|partition| !self.witness.is_member(partition.group, replica, &partition.founders))
         };
         !self.witness.is_member(METADATA_GROUP, replica, &[replica])
             && image.topics().all(|topic| left(&topic.name))
-    }
-
-    /// Tells clients what unclean recoveries have cost.
-    fn pass_losses_on(&self, ledger: &Ledger) {
-        for loss in self.witness.take_losses() {
-            for broker in self.nodes.brokers() {
-                let image = broker.image();
-                for topic in image.topics() {
-                    let number = topic.partitions.iter().position(|partition| partition.group == loss.group);
-                    if let Some(number) = number {
-                        let partition = Partition { topic: topic.name.clone(), number: number as i32 };
-                        ledger.lose(&partition, loss.from_offset as i64);
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -116,7 +102,14 @@ fn config(place: Place, nodes: usize, synced: bool) -> ServerConfig {
     let (id, peers) = ((place + 1).to_string(), peers.join(","));
     let listen = format!("node{place}:9092");
     let mut words = vec![
-        "helix-server", "--node-id", &id, "--peers", &peers, "--listen", &listen, "--write-durability",
+        "helix-server",
+        "--node-id",
+        &id,
+        "--peers",
+        &peers,
+        "--listen",
+        &listen,
+        "--write-durability",
         if synced { "fsync" } else { "replication-only" },
     ];
     for setting in [
@@ -166,11 +159,10 @@ async fn course(
     plan: &Plan,
     ledger: &Arc<Ledger>,
 ) -> Result<(), String> {
-    found(world, plan).await?;
+    found(world, plan, ledger).await?;
     let mut clients = Clients::start(world, plan, ledger);
     while world.steps() < plan.steps && world.witness.verdict().is_none() {
         faults.next(world).await;
-        world.pass_losses_on(ledger);
     }
     faults.heal(world).await;
     clients.stop.send_replace(true);
@@ -180,8 +172,8 @@ async fn course(
 }
 
 /// Waits until the cluster is founded and has its topic. Nothing goes wrong before that but what the weather does.
-async fn found(world: &World, plan: &Plan) -> Result<(), String> {
-    let founding = admin::create(&world.nodes, TOPIC, plan.partitions);
+async fn found(world: &World, plan: &Plan, ledger: &Ledger) -> Result<(), String> {
+    let founding = admin::create(&world.nodes, ledger, TOPIC, plan.partitions);
     tokio::time::timeout(HEALING, founding).await.map_err(|_| "the cluster is not founded in time".to_owned())
 }
 
@@ -250,7 +242,6 @@ async fn settle(
         for machine in &mut world.machines {
             machine.start();
         }
-        world.pass_losses_on(ledger);
         if world.witness.verdict().is_some() {
             return Ok(());
         }

@@ -20,7 +20,7 @@ const CREATE_VERSION: i16 = 6;
 const DELETE_VERSION: i16 = 6;
 
 /// Creates a topic; returns once it is certain that it exists.
-pub(crate) async fn create(nodes: &Nodes, topic: &str, partitions: i32) {
+pub(crate) async fn create(nodes: &Nodes, ledger: &Ledger, topic: &str, partitions: i32) {
     let creatable = CreatableTopic::default()
         .with_name(topic_name(topic))
         .with_num_partitions(partitions)
@@ -33,11 +33,27 @@ pub(crate) async fn create(nodes: &Nodes, topic: &str, partitions: i32) {
             let code = answer.and_then(|answer| Some(answer.topics.first()?.error_code));
             tracing::debug!(topic, ?code, "created");
             match code.map(ResponseError::try_from_code) {
-                Some(None | Some(ResponseError::TopicAlreadyExists)) => return,
+                Some(None | Some(ResponseError::TopicAlreadyExists)) => {
+                    return tell_groups(nodes, ledger, topic).await;
+                }
                 _ => {}
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The ledger has to know which group is behind which partition.
+async fn tell_groups(nodes: &Nodes, ledger: &Ledger, topic: &str) {
+    loop {
+        let found = nodes.brokers().into_iter().find_map(|broker| broker.image().topic_named(topic).cloned());
+        if let Some(found) = found {
+            for (number, partition) in (0..).zip(&found.partitions) {
+                ledger.is_group(&Partition { topic: topic.to_owned(), number }, partition.group);
+            }
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -60,13 +76,18 @@ async fn delete(nodes: &Nodes, topic: &str) {
 }
 
 /// Lets topics come and go until told to stop.
-pub(crate) async fn come_and_go(nodes: Nodes, ledger: Arc<Ledger>, first_lane: u32, stop: watch::Receiver<bool>) {
+pub(crate) async fn come_and_go(
+    nodes: Nodes,
+    ledger: Arc<Ledger>,
+    first_lane: u32,
+    stop: watch::Receiver<bool>,
+) {
     let mut round = 0;
     while !stop.get() {
         let topic = format!("passing-{round}");
         let (partitions, pause_ms) =
             nodes.random(|random| (random.random_range(1..=2), random.random_range(0..3000)));
-        create(&nodes, &topic, partitions).await;
+        create(&nodes, &ledger, &topic, partitions).await;
         let habits = Habits { idempotent: true, in_flight: 2, pause_ms: 50, message_bytes: 200 };
         let lane = Lane::new(
             nodes.clone(),

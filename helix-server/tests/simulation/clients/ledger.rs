@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use helix_raft::GroupId;
 use parking_lot::Mutex;
 
 use super::message::MessageId;
@@ -27,27 +28,25 @@ struct Place {
 #[derive(Debug, Default)]
 struct Contents {
     places: BTreeMap<i64, Place>,
-    /// From this offset on an unclean recovery has taken records: nothing is asked of these any more.
-    lost_from: Option<i64>,
-}
-
-impl Contents {
-    fn is_lost(&self, offset: i64) -> bool {
-        self.lost_from.is_some_and(|from| offset >= from)
-    }
 }
 
 /// Shared by all clients.
 pub(crate) struct Ledger {
     witness: Arc<Witness>,
     contents: Mutex<BTreeMap<Partition, Contents>>,
+    groups: Mutex<HashMap<Partition, GroupId>>,
     /// Lanes whose messages must be there once and in order.
     strict: Mutex<HashMap<u32, bool>>,
 }
 
 impl Ledger {
     pub(crate) fn new(witness: Arc<Witness>) -> Arc<Self> {
-        Arc::new(Self { witness, contents: Mutex::default(), strict: Mutex::default() })
+        Arc::new(Self {
+            witness,
+            contents: Mutex::default(),
+            groups: Mutex::default(),
+            strict: Mutex::default(),
+        })
     }
 
     pub(crate) fn accuse(&self, text: String) {
@@ -59,11 +58,15 @@ impl Ledger {
         self.strict.lock().insert(lane, strict);
     }
 
-    /// An unclean recovery took the records from this offset on.
-    pub(crate) fn lose(&self, partition: &Partition, from: i64) {
-        let mut all = self.contents.lock();
-        let contents = all.entry(partition.clone()).or_default();
-        contents.lost_from = Some(contents.lost_from.map_or(from, |earlier| earlier.min(from)));
+    /// The group behind a partition.
+    pub(crate) fn is_group(&self, partition: &Partition, group: GroupId) {
+        self.groups.lock().insert(partition.clone(), group);
+    }
+
+    /// The offset from which on unclean recoveries have taken records of the partition: nothing is asked of these any more.
+    fn lost_from(&self, partition: &Partition) -> Option<i64> {
+        let group = *self.groups.lock().get(partition)?;
+        self.witness.lost_from(group).map(|offset| offset as i64)
     }
 
     /// A topic is deleted on purpose.
@@ -73,7 +76,7 @@ impl Ledger {
 
     /// Whether an unclean recovery has taken anything from the partition.
     pub(crate) fn has_lost(&self, partition: &Partition) -> bool {
-        self.contents.lock().get(partition).is_some_and(|contents| contents.lost_from.is_some())
+        self.lost_from(partition).is_some()
     }
 
     /// Messages were acknowledged by a majority.
@@ -95,10 +98,11 @@ impl Ledger {
         mark: impl Fn(&mut Place),
     ) {
         let mut all = self.contents.lock();
+        let lost_from = self.lost_from(partition).unwrap_or(i64::MAX);
         let contents = all.entry(partition.clone()).or_default();
         for ordinal in 0..count {
             let offset = base_offset + i64::from(ordinal);
-            if contents.is_lost(offset) {
+            if offset >= lost_from {
                 continue;
             }
             let message = MessageId { lane: first.lane, number: first.number + u64::from(ordinal) };
@@ -116,8 +120,9 @@ impl Ledger {
     pub(crate) fn end(&self, partition: &Partition) -> i64 {
         let all = self.contents.lock();
         let Some(contents) = all.get(partition) else { return 0 };
-        let acknowledged = |(offset, place): &(&i64, &Place)| place.acknowledged && !contents.is_lost(**offset);
-        contents.places.iter().rev().find(acknowledged).map_or(0, |(offset, _)| offset + 1)
+        let lost_from = self.lost_from(partition).unwrap_or(i64::MAX);
+        let acknowledged = |(_, place): &(&i64, &Place)| place.acknowledged;
+        contents.places.range(..lost_from).rev().find(acknowledged).map_or(0, |(offset, _)| offset + 1)
     }
 
     /// How many messages were acknowledged.
@@ -133,7 +138,8 @@ impl Ledger {
         let strict = self.strict.lock();
         for (partition, contents) in &*all {
             let mut newest: HashMap<u32, u64> = HashMap::new();
-            for (offset, place) in contents.places.iter().filter(|(offset, _)| !contents.is_lost(**offset)) {
+            let lost_from = self.lost_from(partition).unwrap_or(i64::MAX);
+            for (offset, place) in contents.places.range(..lost_from) {
                 if place.acknowledged && !place.read {
                     self.accuse(format!("{partition:?}: offset {offset} was acknowledged and is not there"));
                 }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use helix_server::env::watch;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse};
+use kafka_protocol::messages::{
+    ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse,
+};
 use rand::Rng;
 
 use super::call::{Answer, Connection, Nodes, topic_name};
@@ -57,7 +59,7 @@ pub(crate) struct Lane {
 enum Verdict {
     Acknowledged(i64),
     /// Try again; whether it was stored is not known, or it was not.
-    Again(&'static str),
+    Again,
     /// The producer's own state is of no use any more.
     Fatal(ResponseError),
 }
@@ -153,13 +155,13 @@ impl Lane {
         let mut again = VecDeque::new();
         for (place, answer) in answers.into_iter().enumerate() {
             let Some(batch) = self.unacknowledged.pop_front() else { break };
-            let verdict = answer.map_or(Verdict::Again("no answer"), |answer| verdict(&answer));
+            let verdict = answer.map_or(Verdict::Again, |answer| verdict(&answer));
             tracing::debug!(lane = self.lane, first = ?batch.first, sequence = batch.sequence, ?verdict, "produced");
             match verdict {
                 Verdict::Acknowledged(offset) => {
                     self.ledger.acknowledged(&self.partition, offset, batch.first, batch.count);
                 }
-                Verdict::Again(_) => again.push_back(batch),
+                Verdict::Again => again.push_back(batch),
                 // Behind a batch that has to be repeated, later ones do not follow what is stored.
                 Verdict::Fatal(ResponseError::OutOfOrderSequenceNumber) if !again.is_empty() => {
                     again.push_back(batch);
@@ -191,7 +193,8 @@ impl Lane {
         if self.producer.is_some() {
             return true;
         }
-        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
+        let request =
+            InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
         let Some(connection) = self.nodes.connect_to_any() else { return false };
         let answer: Option<InitProducerIdResponse> =
             connection.ask(ApiKey::InitProducerId, INIT_VERSION, &request).await;
@@ -211,9 +214,8 @@ impl Lane {
         let sequence = if self.habits.idempotent { batch.sequence } else { -1 };
         let records: Bytes =
             message::batch(batch.first, batch.count, batch.message_bytes, producer, sequence);
-        let data = PartitionProduceData::default()
-            .with_index(self.partition.number)
-            .with_records(Some(records));
+        let data =
+            PartitionProduceData::default().with_index(self.partition.number).with_records(Some(records));
         let topic = TopicProduceData::default()
             .with_name(topic_name(&self.partition.topic))
             .with_partition_data(vec![data]);
@@ -221,24 +223,13 @@ impl Lane {
     }
 }
 
-fn error_name(error: ResponseError) -> &'static str {
-    match error {
-        ResponseError::NotLeaderOrFollower => "not leader",
-        ResponseError::NotEnoughReplicas => "not enough replicas",
-        ResponseError::RequestTimedOut => "timed out",
-        ResponseError::UnknownTopicOrPartition => "unknown topic",
-        ResponseError::KafkaStorageError => "storage error",
-        _ => "another error",
-    }
-}
-
 fn verdict(answer: &ProduceResponse) -> Verdict {
     let partition = answer.responses.first().and_then(|topic| topic.partition_responses.first());
-    let Some(partition) = partition else { return Verdict::Again("nothing") };
+    let Some(partition) = partition else { return Verdict::Again };
     match ResponseError::try_from_code(partition.error_code) {
         None => Verdict::Acknowledged(partition.base_offset),
         Some(error) if error.is_retriable() || error == ResponseError::UnknownTopicOrPartition => {
-            Verdict::Again(error_name(error))
+            Verdict::Again
         }
         Some(error) => Verdict::Fatal(error),
     }
