@@ -121,7 +121,10 @@ fn a_full_disk_refuses_and_resumes() {
     assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len() as u64, index - 1);
     assert!(wal.check_space(4096, SpaceClass::Normal).is_err());
 
+    // A leader asks before it appends, and appends nothing while it is refused: asking alone must show that there is space again.
     disk.set_capacity_bytes(used + 100_000);
+    wal.step_until_idle();
+    wal.check_space(4096, SpaceClass::Normal).unwrap();
     append(&wal, vec![entry(GROUP, index, 1000)], Durability::Synced).unwrap();
     wal.check_space(4096, SpaceClass::Normal).unwrap();
     drop(wal);
