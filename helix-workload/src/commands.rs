@@ -60,6 +60,8 @@ fn run_produce(produce: &Produce) -> Outcome {
         profile: profile.clone(),
         idempotent: options.idempotent,
         messages_per_producer: produce.messages,
+        messages_per_second: 0,
+        timeline: false,
         client_settings: options.client_settings.clone(),
     })?;
     load.begin_measuring();
@@ -167,6 +169,7 @@ fn run_verify(command: &Verify) -> Outcome {
         ("misplaced", findings.misplaced),
         ("gaps", findings.gaps),
         ("invented", findings.invented),
+        ("withdrawn", findings.withdrawn),
     ];
     for (name, count) in rows {
         println!("  {name:<15} {count}");

@@ -27,5 +27,6 @@ pub mod progress;
 pub mod reader;
 pub mod report;
 pub mod server_binary;
+pub mod two_loads;
 pub mod verify;
 pub mod wait;
