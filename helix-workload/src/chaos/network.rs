@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -151,7 +152,7 @@ impl Door {
     }
 
     fn target_listens(&self) -> bool {
-        listens(self.target.port())
+        listens(self.target)
     }
 
     /// Whoever dials next must be refused before anybody is told that the target is gone.
@@ -263,20 +264,16 @@ async fn let_out(
     to.shutdown().await
 }
 
-/// Whether somebody on this machine listens on the port. Asked of the system, because a connection made to find out would be
-/// one too many for whoever listens.
-fn listens(port: u16) -> bool {
-    std::fs::read_to_string("/proc/net/tcp").is_ok_and(|table| table_says_listening(&table, port))
-}
-
-fn table_says_listening(table: &str, port: u16) -> bool {
-    const LISTEN: &str = "0A";
-    table.lines().skip(1).any(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let local = fields.next().and_then(|address| address.rsplit_once(':'));
-        let state = fields.nth(1);
-        local.and_then(|(_, hex)| u16::from_str_radix(hex, 16).ok()) == Some(port) && state == Some(LISTEN)
-    })
+/// Whether somebody listens there. A port that is only shared can be bound by whoever shares it too, unless somebody listens. Nothing
+/// is connected to find out, which would be a connection too many for whoever listens; nor is the system's table of sockets
+/// read, which takes tens of milliseconds.
+fn listens(address: SocketAddr) -> bool {
+    let bind = || {
+        let probe = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        probe.set_reuse_address(true)?;
+        probe.bind(&address.into())
+    };
+    bind().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 #[cfg(test)]
@@ -414,14 +411,16 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_table_of_sockets_is_read() {
-        let table = "  sl  local_address rem_address   st tx_queue\n   \
-            0: 0100007F:2382 00000000:0000 0A 00000000:00000000\n   \
-            1: 0100007F:2383 0100007F:A0B0 01 00000000:00000000\n";
-        assert!(table_says_listening(table, 0x2382));
-        assert!(!table_says_listening(table, 0x2383), "a connection is no listener");
-        assert!(!table_says_listening(table, 0xA0B0));
+    fn a_listener_is_told_from_an_open_connection_and_is_not_in_the_way() {
         let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        assert!(listens(listener.local_addr().unwrap().port()));
+        let address = listener.local_addr().unwrap();
+        assert!(listens(address));
+        let near = StdStream::connect(address).unwrap();
+        let far = listener.accept().unwrap();
+        drop(listener);
+        assert!(!listens(address), "a connection is no listener");
+        drop((near, far));
+        assert!(!listens(address), "nor are the remains of one");
+        StdListener::bind(address).unwrap();
     }
 }
