@@ -17,6 +17,8 @@ pub enum Command {
     WalDump {
         /// Where it is stored.
         data_dir: PathBuf,
+        /// As lines of JSON.
+        json: bool,
     },
     /// Check the write-ahead log of a stopped server.
     WalVerify {
@@ -99,7 +101,13 @@ enum Sub {
 #[derive(Debug, Subcommand)]
 enum WalAction {
     /// Print what it holds
-    Dump(WalArgs),
+    Dump {
+        #[command(flatten)]
+        log: WalArgs,
+        /// One JSON object per record, for programs that compare logs
+        #[arg(long)]
+        json: bool,
+    },
     /// Check that it is whole
     Verify(WalArgs),
 }
@@ -118,7 +126,9 @@ struct WalArgs {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliError> {
     let cli = Cli::try_parse_from(args)?;
     Ok(match cli.command {
-        Some(Sub::Wal { action: WalAction::Dump(args) }) => Command::WalDump { data_dir: args.data_dir },
+        Some(Sub::Wal { action: WalAction::Dump { log, json } }) => {
+            Command::WalDump { data_dir: log.data_dir, json }
+        }
         Some(Sub::Wal { action: WalAction::Verify(args) }) => Command::WalVerify { data_dir: args.data_dir },
         None => Command::Run(Box::new(resolve(cli.run.into_given()?)?)),
     })
@@ -191,7 +201,9 @@ mod tests {
     fn the_log_can_be_inspected() {
         let data_dir = PathBuf::from("d");
         let dump = parsed("helix-server wal dump --data-dir d").expect("valid");
-        assert_eq!(dump, Command::WalDump { data_dir: data_dir.clone() });
+        assert_eq!(dump, Command::WalDump { data_dir: data_dir.clone(), json: false });
+        let dump = parsed("helix-server wal dump --data-dir d --json").expect("valid");
+        assert_eq!(dump, Command::WalDump { data_dir: data_dir.clone(), json: true });
         let verify = parsed("helix-server wal verify --data-dir d").expect("valid");
         assert_eq!(verify, Command::WalVerify { data_dir });
     }

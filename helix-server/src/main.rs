@@ -1,6 +1,6 @@
 //! The `helix-server` program.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Run(config)) => run(*config),
-        Ok(Command::WalDump { data_dir }) => look_into(&data_dir, Look::Dump),
+        Ok(Command::WalDump { data_dir, json: false }) => look_into(&data_dir, Look::Dump),
+        Ok(Command::WalDump { data_dir, json: true }) => look_into(&data_dir, Look::DumpJson),
         Ok(Command::WalVerify { data_dir }) => look_into(&data_dir, Look::Verify),
         Err(CliError::Usage(usage)) => usage.exit(),
         Err(CliError::Config(error)) => fail(&error),
@@ -71,6 +72,7 @@ fn stop_on_signal() -> std::io::Result<watch::Receiver<bool>> {
 #[derive(Clone, Copy)]
 enum Look {
     Dump,
+    DumpJson,
     Verify,
 }
 
@@ -79,12 +81,16 @@ fn look_into(data_dir: &Path, look: Look) -> ExitCode {
         Ok(disk) => Arc::new(disk),
         Err(error) => return fail(&error),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let printed = |result: std::io::Result<()>, mut out: BufWriter<StdoutLock<'_>>| match result
+        .and_then(|()| out.flush())
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    };
     match look {
-        Look::Dump => match inspect::dump(&*disk, DumpOptions::default(), &mut out) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        },
+        Look::Dump => printed(inspect::dump(&*disk, DumpOptions::default(), &mut out), out),
+        Look::DumpJson => printed(inspect::dump_json(&*disk, &mut out), out),
         Look::Verify => match inspect::verify(&*disk) {
             Ok(report) => show(&report, &mut out),
             Err(error) => fail(&error),
@@ -106,7 +112,7 @@ fn show(report: &VerifyReport, out: &mut dyn Write) -> ExitCode {
     } else {
         "the write-ahead log is damaged\n"
     };
-    match out.write_all(text.as_bytes()) {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) if problems.is_empty() => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(error) => fail(&error),

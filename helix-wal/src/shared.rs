@@ -402,6 +402,14 @@ impl Shared {
         self.tell_stepper(Part::Housekeeper);
     }
 
+    /// Has the file system asked for its free space, unless somebody is about to.
+    pub(crate) fn refresh_space_soon(&self) {
+        let is_due = self.jobs.lock().pending.iter().any(|job| matches!(job, Job::RefreshSpace));
+        if !is_due {
+            self.push_job(Job::RefreshSpace);
+        }
+    }
+
     pub(crate) fn take_job(&self) -> Option<Job> {
         self.jobs.lock().pending.pop_front()
     }

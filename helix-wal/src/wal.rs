@@ -123,10 +123,15 @@ impl Wal {
         }
     }
 
-    /// Whether `bytes` more can be stored. Cheap; to be asked before an entry leaves the node.
+    /// Whether `bytes` more can be stored. Cheap; to be asked before an entry leaves the node. A refusal has the file system
+    /// asked anew, because whoever is refused appends nothing, and only appending would show that there is space again.
     pub fn check_space(&self, bytes: u64, class: SpaceClass) -> Result<(), OutOfSpace> {
         let options = &self.shared().options;
-        self.shared().space.check(bytes, class, options.segment_bytes, options.reserve_bytes)
+        let outcome = self.shared().space.check(bytes, class, options.segment_bytes, options.reserve_bytes);
+        if outcome.is_err() {
+            self.shared().refresh_space_soon();
+        }
+        outcome
     }
 
     /// The extent of a group's log, as written so far.

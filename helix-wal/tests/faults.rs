@@ -121,7 +121,10 @@ fn a_full_disk_refuses_and_resumes() {
     assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len() as u64, index - 1);
     assert!(wal.check_space(4096, SpaceClass::Normal).is_err());
 
+    // A leader asks before it appends, and appends nothing while it is refused: asking alone must show that there is space again.
     disk.set_capacity_bytes(used + 100_000);
+    wal.step_until_idle();
+    wal.check_space(4096, SpaceClass::Normal).unwrap();
     append(&wal, vec![entry(GROUP, index, 1000)], Durability::Synced).unwrap();
     wal.check_space(4096, SpaceClass::Normal).unwrap();
     drop(wal);
@@ -418,6 +421,15 @@ fn a_dump_shows_what_is_there() {
     let one = dump(inspect::DumpOptions { group: Some(OTHER), summary: false });
     assert_eq!(one.matches("payload 100 bytes").count(), 2);
     assert!(!dump(inspect::DumpOptions { group: None, summary: true }).contains("payload"));
+    let mut json = Vec::new();
+    inspect::dump_json(&disk, &mut json).unwrap();
+    let json = String::from_utf8(json).unwrap();
+    let whole_entry = r#"{"group":2,"kind":"entry","tag":1,"index":1,"term":1,"prev_term":0,"lsn":5,"#;
+    assert!(
+        json.lines().any(|line| line.starts_with(whole_entry) && line.ends_with(r#""whole":true}"#)),
+        "{json}"
+    );
+    assert_eq!(json.lines().count(), 8);
     let report = inspect::verify(&disk).unwrap();
     assert_eq!((report.frames, report.problems.len()), (8, 0));
     assert_eq!(report.notes.len(), 1, "the missing footer: {:?}", report.notes);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use helix_workload::chaos::fault::Fault;
 use helix_workload::client::TopicSpec;
 use helix_workload::profile::{Profile, ProfileError};
 
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Read everything back and hold it against the history of an earlier `produce`
     Verify(Verify),
+    /// Run a cluster of real processes, let faults strike it under load, and check what is left
+    Chaos(Chaos),
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +181,58 @@ pub(crate) struct Verify {
     pub(crate) output: Output,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Chaos {
+    /// No new fault begins after so many minutes
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) minutes: f64,
+    /// Nor after every kind of fault struck so often
+    #[arg(long)]
+    pub(crate) rounds: Option<usize>,
+    /// How many nodes: 3 or 5
+    #[arg(long, default_value_t = 3, value_parser = nodes)]
+    pub(crate) nodes: u32,
+    /// replication-only or fsync
+    #[arg(long, default_value = "replication-only", value_parser = ["replication-only", "fsync"])]
+    pub(crate) write_durability: String,
+    /// Repeats the schedule of an earlier run [default: another one each time]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Which faults may strike [default: all, each kind once in a round]
+    #[arg(long, value_name = "FAULT,...", value_delimiter = ',')]
+    pub(crate) faults: Vec<Fault>,
+    /// Faults last half to one and a half of so many seconds
+    #[arg(long, default_value_t = 8.0)]
+    pub(crate) fault_secs: f64,
+    /// Seconds between a recovery and the next fault
+    #[arg(long, default_value_t = 4.0)]
+    pub(crate) calm_secs: f64,
+    /// Messages per second of all producers together
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(4..1_000_000))]
+    pub(crate) rate: u32,
+    /// Bytes of each message
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(32..900_000))]
+    pub(crate) message_size: u32,
+    /// Logs and data; emptied first, removed at the end unless something was found
+    #[arg(long, default_value = "chaos-data")]
+    pub(crate) dir: PathBuf,
+    /// Write everything that happens to this file, a line of JSON each
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) history: Option<PathBuf>,
+    /// Write a page with throughput, latency and faults over time to this file
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) page: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn nodes(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(nodes @ (3 | 5)) => Ok(nodes),
+        _ => Err("3 or 5 nodes are supported".into()),
+    }
+}
+
 fn name_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -192,6 +247,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn faults_are_chosen_by_name() {
+        let chaos = |faults| Arguments::try_parse_from(["helix-workload", "chaos", "--faults", faults]);
+        let Command::Chaos(chosen) = chaos("disk-full,all-killed").unwrap().command else { panic!("chaos") };
+        assert_eq!(chosen.faults, [Fault::DiskFull, Fault::AllKilled]);
+        assert!(chaos("disk-ful").unwrap_err().to_string().contains("there are leader-killed"));
     }
 
     #[test]

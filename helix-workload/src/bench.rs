@@ -85,6 +85,8 @@ pub fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchE
         profile: options.profile.clone(),
         idempotent: options.idempotent,
         messages_per_producer: None,
+        messages_per_second: 0,
+        timeline: false,
         client_settings: options.client_settings.clone(),
     })?;
     let (outcome, used) = drive(load, options, progress)?;

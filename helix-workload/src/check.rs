@@ -1,4 +1,5 @@
-//! The rules by which what was read back is held against what was acknowledged.
+//! The rules by which what was read back is held against what was acknowledged, and against what consumers were shown
+//! before.
 //!
 //! One [`PartitionCheck`] per partition is fed the records in offset order; all of them share one [`Seen`], a bit per
 //! message that was sent. [`conclude`] then looks for what never appeared. Memory: one bit per message, and the runs
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::history::{AckRun, History};
+use crate::history::{AckRun, History, ReadRun};
 use crate::message::{Contents, Identity, Messages};
 
 /// How many examples of what is wrong are kept.
@@ -37,6 +38,10 @@ pub struct Findings {
     pub gaps: u64,
     /// Messages that nobody sent.
     pub invented: u64,
+    /// Shown to a consumer, and not there in the end: it was let read past the high watermark.
+    pub withdrawn: u64,
+    /// Times that a consumer was shown an offset below the one that was to come next, or told that there is none.
+    pub went_back: u64,
     /// The first few cases, in words.
     pub examples: Vec<String>,
 }
@@ -47,10 +52,11 @@ impl Findings {
         self.holds_what_was_acknowledged() && self.duplicated + self.reordered == 0
     }
 
-    /// Whether nothing acknowledged is lost or changed. Copies and their order are not looked at: a producer that is
-    /// not idempotent may store a message twice when it had to repeat it.
+    /// Whether nothing acknowledged is lost or changed, nor anything that a consumer was shown. Copies and their order
+    /// are not looked at: a producer that is not idempotent may store a message twice when it had to repeat it.
     pub fn holds_what_was_acknowledged(&self) -> bool {
-        self.lost + self.damaged + self.misplaced + self.gaps + self.invented == 0
+        let of_producers = self.lost + self.damaged + self.misplaced + self.gaps + self.invented;
+        of_producers + self.withdrawn + self.went_back == 0
     }
 
     /// Adds what another part of the check found.
@@ -65,11 +71,14 @@ impl Findings {
         self.misplaced += other.misplaced;
         self.gaps += other.gaps;
         self.invented += other.invented;
+        self.withdrawn += other.withdrawn;
+        self.went_back += other.went_back;
         let room = EXAMPLES.saturating_sub(self.examples.len());
         self.examples.extend(other.examples.into_iter().take(room));
     }
 
-    fn example(&mut self, text: impl FnOnce() -> String) {
+    /// Notes a case, in words, unless there are enough of them.
+    pub(crate) fn example(&mut self, text: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES {
             self.examples.push(text());
         }
@@ -107,7 +116,7 @@ impl Seen {
 }
 
 /// What must stand at a range of offsets.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Expected {
     first_offset: u64,
     first_seq: u64,
@@ -122,6 +131,33 @@ impl Expected {
     }
 }
 
+/// What must stand in a partition, looked up in offset order.
+#[derive(Debug)]
+struct Course {
+    /// By first offset.
+    runs: Vec<Expected>,
+    cursor: usize,
+}
+
+impl Course {
+    fn new(runs: Vec<Expected>) -> Self {
+        Self { runs, cursor: 0 }
+    }
+
+    fn at(&mut self, offset: u64) -> Option<Identity> {
+        while self.runs.get(self.cursor).is_some_and(|run| run.first_offset + run.count <= offset) {
+            self.cursor += 1;
+        }
+        self.runs.get(self.cursor).and_then(|run| run.at(offset))
+    }
+
+    /// How many offsets from `end` on it speaks of.
+    fn beyond(&self, end: u64) -> u64 {
+        let above = |run: &Expected| (run.first_offset + run.count).saturating_sub(end.max(run.first_offset));
+        self.runs.iter().map(above).sum()
+    }
+}
+
 /// Checks one partition, record by record in offset order.
 #[derive(Debug)]
 pub struct PartitionCheck<'a> {
@@ -129,8 +165,8 @@ pub struct PartitionCheck<'a> {
     history: &'a History,
     messages: &'a Messages,
     seen: &'a Seen,
-    expected: Vec<Expected>,
-    cursor: usize,
+    acknowledged: Course,
+    shown: Course,
     next_offset: u64,
     last_seq: Vec<Option<u64>>,
     findings: Findings,
@@ -150,8 +186,8 @@ impl<'a> PartitionCheck<'a> {
             history,
             messages,
             seen,
-            expected: expected_in(history, partition),
-            cursor: 0,
+            acknowledged: Course::new(acknowledged_in(history, partition)),
+            shown: Course::new(shown_in(history, partition)),
             next_offset: start_offset,
             last_seq: vec![None; history.producers.len()],
             findings: Findings::default(),
@@ -182,12 +218,19 @@ impl<'a> PartitionCheck<'a> {
                 None
             }
         };
-        self.compare_with_acknowledged(offset, found);
+        self.compare(offset, found);
     }
 
     /// The partition ends before `end_offset`: what was found in it.
     pub fn finish(mut self, end_offset: u64) -> Findings {
         self.note_gap(end_offset);
+        let beyond = self.shown.beyond(end_offset);
+        if beyond > 0 {
+            self.findings.withdrawn += beyond;
+            self.example(end_offset, || {
+                format!("it ends here, and {beyond} records behind it had been shown to a consumer")
+            });
+        }
         self.findings
     }
 
@@ -219,16 +262,14 @@ impl<'a> PartitionCheck<'a> {
         }
     }
 
-    fn compare_with_acknowledged(&mut self, offset: u64, found: Option<Identity>) {
-        while self.expected.get(self.cursor).is_some_and(|run| run.first_offset + run.count <= offset) {
-            self.cursor += 1;
-        }
-        let expected = self.expected.get(self.cursor).and_then(|run| run.at(offset));
-        if let Some(expected) = expected
-            && found != Some(expected)
-        {
+    fn compare(&mut self, offset: u64, found: Option<Identity>) {
+        if let Some(expected) = self.acknowledged.at(offset).filter(|expected| found != Some(*expected)) {
             self.findings.misplaced += 1;
             self.example(offset, || format!("{expected:?} was acknowledged here, found {found:?}"));
+        }
+        if let Some(shown) = self.shown.at(offset).filter(|shown| found != Some(*shown)) {
+            self.findings.withdrawn += 1;
+            self.example(offset, || format!("a consumer was shown {shown:?} here, found {found:?}"));
         }
     }
 
@@ -239,7 +280,7 @@ impl<'a> PartitionCheck<'a> {
 }
 
 /// What the acknowledgements say about one partition, in offset order.
-fn expected_in(history: &History, partition: i32) -> Vec<Expected> {
+fn acknowledged_in(history: &History, partition: i32) -> Vec<Expected> {
     let mut expected = Vec::new();
     for (producer, one) in (0..).zip(&history.producers) {
         for run in one.acks.partitions.get(&partition).into_iter().flatten() {
@@ -250,6 +291,20 @@ fn expected_in(history: &History, partition: i32) -> Vec<Expected> {
     }
     expected.sort_by_key(|run| run.first_offset);
     expected
+}
+
+/// What consumers were shown of one partition, in offset order.
+fn shown_in(history: &History, partition: i32) -> Vec<Expected> {
+    let expected = |run: &ReadRun| Expected {
+        first_offset: run.first_offset,
+        first_seq: run.first_seq,
+        count: run.count,
+        producer: run.producer,
+    };
+    let mut shown: Vec<Expected> =
+        history.reads.partitions.get(&partition).into_iter().flatten().map(expected).collect();
+    shown.sort_by_key(|run| run.first_offset);
+    shown
 }
 
 /// After all partitions have been read: what is missing, and the totals. Two acknowledgements for one offset are found
@@ -287,7 +342,7 @@ fn note_shared_offsets(history: &History, all: &mut Findings) {
     partitions.sort_unstable();
     partitions.dedup();
     for partition in partitions {
-        for pair in expected_in(history, partition).windows(2) {
+        for pair in acknowledged_in(history, partition).windows(2) {
             let shared = (pair[0].first_offset + pair[0].count).saturating_sub(pair[1].first_offset);
             if shared > 0 {
                 all.misplaced += shared;
@@ -307,7 +362,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::history::{AckLog, ProducerHistory};
+    use crate::history::{AckLog, ProducerHistory, ReadLog};
     use crate::message::RunId;
 
     const RUN: RunId = RunId(42);
@@ -332,12 +387,15 @@ mod tests {
                 message_size: 64,
                 idempotent: true,
                 producers: vec![ProducerHistory::default(); producers],
+                reads: ReadLog::default(),
             };
             let start: Vec<u64> = (0..partitions as u64).map(|p| p * 10).collect();
             for (producer, partition) in choices {
                 let one = &mut history.producers[*producer];
                 let offset = start[*partition] + stored[*partition].len() as u64;
                 one.acks.acknowledge(*partition as i32, one.sent, Some(offset));
+                let id = Identity { producer: *producer as u32, seq: one.sent };
+                history.reads.read(*partition as i32, offset, id);
                 stored[*partition].push(bytes(&messages, *producer as u32, one.sent));
                 one.sent += 1;
             }
@@ -437,7 +495,7 @@ mod tests {
         let mut world = World::simple();
         world.partitions[0].swap(0, 1); // of two producers: order within each is kept
         let findings = world.check();
-        assert_eq!((findings.reordered, findings.misplaced), (0, 2), "{findings:?}");
+        assert_eq!((findings.reordered, findings.misplaced, findings.withdrawn), (0, 2, 2), "{findings:?}");
         assert!(!findings.is_clean());
     }
 
@@ -475,6 +533,19 @@ mod tests {
         world.history.producers[0].acks = AckLog::default();
         world.history.producers[0].acks.acknowledge(0, 0, Some(1));
         assert!(world.check().misplaced > 0);
+    }
+
+    #[test]
+    fn what_a_consumer_was_shown_and_is_not_there_in_the_end_is_found() {
+        let mut world = World::simple();
+        let replaced = Identity { producer: 1, seq: 19 };
+        world.history.reads.partitions.insert(0, Vec::new());
+        world.history.reads.read(0, 6, replaced);
+        world.history.reads.read(0, 20, replaced);
+        world.history.reads.read(0, 22, replaced);
+        let findings = world.check();
+        assert_eq!((findings.withdrawn, findings.lost, findings.misplaced), (3, 0, 0), "{findings:?}");
+        assert!(!findings.holds_what_was_acknowledged());
     }
 
     #[test]

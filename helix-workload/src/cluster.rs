@@ -1,5 +1,7 @@
 //! Real `helix-server` processes on loopback: started, stopped, killed and restarted.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -87,10 +90,19 @@ struct Node {
     id: u32,
     ports: Ports,
     directory: PathBuf,
+    data: PathBuf,
+    /// Where it finds other nodes, where that is not their own address.
+    routes: BTreeMap<u32, String>,
+    environment: Vec<(OsString, OsString)>,
     process: Option<Child>,
 }
 
 impl Node {
+    fn new(id: u32, ports: Ports, directory: PathBuf) -> Self {
+        let data = directory.join("data");
+        Self { id, ports, directory, data, routes: BTreeMap::new(), environment: Vec::new(), process: None }
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.join("log")
     }
@@ -107,33 +119,75 @@ impl Node {
     }
 }
 
-/// A running cluster. Dropping it kills what still runs; its data is removed unless the thread is panicking.
+/// A running cluster. Dropping it kills what still runs; its data is removed unless the thread is panicking or it is to be kept.
 #[derive(Debug)]
 pub struct Cluster {
     options: ClusterOptions,
     nodes: Vec<Node>,
+    kept: bool,
 }
 
 impl Cluster {
     /// Starts all nodes and waits until the cluster is ready.
     pub fn start(options: ClusterOptions) -> Result<Self, ClusterError> {
+        let mut cluster = Self::prepare(options)?;
+        cluster.run_all()?;
+        Ok(cluster)
+    }
+
+    /// Makes directories and chooses ports; nothing runs yet.
+    pub fn prepare(options: ClusterOptions) -> Result<Self, ClusterError> {
         if options.directory.exists() {
             fs::remove_dir_all(&options.directory)
                 .map_err(|source| io_error("emptying", &options.directory, source))?;
         }
-        let ports = free_ports(options.nodes)?;
+        let ports = free_ports(options.nodes as usize * 3)?;
         let mut nodes = Vec::new();
-        for (id, ports) in (1..).zip(ports) {
+        for (id, ports) in (1..).zip(ports.chunks_exact(3)) {
             let directory = options.directory.join(id.to_string());
             fs::create_dir_all(&directory).map_err(|source| io_error("creating", &directory, source))?;
-            nodes.push(Node { id, ports, directory, process: None });
+            let ports = Ports { kafka: ports[0], peers: ports[1], http: ports[2] };
+            nodes.push(Node::new(id, ports, directory));
         }
-        let mut cluster = Self { options, nodes };
-        for id in cluster.ids() {
-            cluster.run(id)?;
+        Ok(Self { options, nodes, kept: false })
+    }
+
+    /// Starts every node that does not run and waits until the cluster is ready.
+    pub fn run_all(&mut self) -> Result<(), ClusterError> {
+        for id in self.ids() {
+            self.run(id)?;
         }
-        cluster.await_ready()?;
-        Ok(cluster)
+        self.await_ready()
+    }
+
+    /// Where `from` finds `to` when it is started next, instead of at its own address.
+    pub fn route(&mut self, from: u32, to: u32, address: String) {
+        self.node_mut(from).routes.insert(to, address);
+    }
+
+    /// What a node's environment holds, besides this process's, when it is started next.
+    pub fn set_environment(&mut self, id: u32, name: impl Into<OsString>, value: impl Into<OsString>) {
+        self.node_mut(id).environment.push((name.into(), value.into()));
+    }
+
+    /// Where a node keeps its data when it is started next.
+    pub fn place_data(&mut self, id: u32, directory: PathBuf) {
+        self.node_mut(id).data = directory;
+    }
+
+    /// Where a node keeps its data.
+    pub fn data_directory(&self, id: u32) -> &Path {
+        &self.node(id).data
+    }
+
+    /// Where a node's logs and, unless placed elsewhere, its data are.
+    pub fn node_directory(&self, id: u32) -> &Path {
+        &self.node(id).directory
+    }
+
+    /// Logs and data are not removed when the cluster is dropped.
+    pub fn keep(&mut self) {
+        self.kept = true;
     }
 
     /// All node ids.
@@ -202,8 +256,8 @@ impl Cluster {
     /// Takes a node's disk away: kills it and empties its data directory. It comes back blank.
     pub fn lose_disk(&mut self, id: u32) -> Result<(), ClusterError> {
         self.kill(id)?;
-        let data = self.node(id).directory.join("data");
-        fs::remove_dir_all(&data).map_err(|source| io_error("emptying", &data, source))
+        let data = self.data_directory(id);
+        fs::remove_dir_all(data).map_err(|source| io_error("emptying", data, source))
     }
 
     /// kill -9 of several nodes at once: all are signalled before any is waited for.
@@ -221,6 +275,11 @@ impl Cluster {
     /// SIGTERM, and waits until the process has ended by itself.
     pub fn stop(&mut self, id: u32) -> Result<(), ClusterError> {
         self.signal(id, Signal::TERM)?;
+        self.await_end(id)
+    }
+
+    /// Waits until a node that was started has ended by itself.
+    pub fn await_end(&mut self, id: u32) -> Result<(), ClusterError> {
         let node = self.node_mut(id);
         let Some(process) = &mut node.process else { return Ok(()) };
         let ended = wait::until(format!("node {id} to stop"), DEADLINE, || match process.try_wait() {
@@ -232,6 +291,17 @@ impl Cluster {
             node.process = None;
         }
         ended.map_err(|source| self.timed_out(source))
+    }
+
+    /// Whether a node was started and has not been stopped since.
+    pub fn runs(&self, id: u32) -> bool {
+        self.node(id).process.is_some()
+    }
+
+    /// All that a node has logged.
+    pub fn log(&self, id: u32) -> String {
+        let log = fs::read(self.node(id).log()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// SIGSTOP: the node keeps its connections but does nothing.
@@ -346,16 +416,19 @@ impl Cluster {
         command
             .args(["--node-id", &id.to_string()])
             .arg("--data-dir")
-            .arg(node.directory.join("data"))
+            .arg(&node.data)
             .args(["--listen", &kafka, "--advertise", &kafka])
             .args(["--http-listen", &node.http()])
+            .envs(node.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_too);
         if self.nodes.len() > 1 {
+            let way_to =
+                |other: u32| node.routes.get(&other).cloned().unwrap_or_else(|| self.peer_address(other));
             let peers: Vec<String> =
-                self.nodes.iter().map(|node| format!("{}@127.0.0.1:{}", node.id, node.ports.peers)).collect();
-            command.args(["--peer-listen", &format!("127.0.0.1:{}", node.ports.peers)]);
+                self.ids().into_iter().map(|other| format!("{other}@{}", way_to(other))).collect();
+            command.args(["--peer-listen", &self.peer_address(id)]);
             command.args(["--peers", &peers.join(",")]);
         }
         if let Some(durability) = &self.options.write_durability {
@@ -379,7 +452,7 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             eprintln!("{}", self.log_tails());
             eprintln!("logs and data are kept in {:?}", self.options.directory);
-        } else {
+        } else if !self.kept {
             let _ = fs::remove_dir_all(&self.options.directory);
         }
     }
@@ -398,28 +471,31 @@ fn open_log(path: &Path) -> Result<File, ClusterError> {
         .map_err(|source| io_error("opening", path, source))
 }
 
+static GIVEN_PORTS: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 /// Ports that nobody listens on, below the range from which the system takes ports for outgoing connections: a client
-/// that keeps trying to reach a killed node must not be given that node's own port.
-fn free_ports(nodes: u32) -> Result<Vec<Ports>, ClusterError> {
+/// that keeps trying to reach a killed node must not be given that node's own port. No port is given away twice by one
+/// process: whoever it was given to may not listen yet.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, ClusterError> {
     let highest = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
         .and_then(|range| range.split_ascii_whitespace().next()?.parse::<u16>().ok())
         .filter(|lowest_outgoing| *lowest_outgoing > 11_000)
         .unwrap_or(32_768);
     let mut random = SmallRng::from_os_rng();
-    let mut held = Vec::new();
+    let mut given = GIVEN_PORTS.lock();
     let mut take = || {
         for _ in 0..1_000 {
             let port = random.random_range(10_000..highest);
-            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-                held.push(listener);
+            if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                given.insert(port);
                 return Ok(port);
             }
         }
         let source = io::ErrorKind::AddrInUse.into();
         Err(ClusterError::Io { doing: format!("looking for free ports below {highest}"), source })
     };
-    (0..nodes).map(|_| Ok(Ports { kafka: take()?, peers: take()?, http: take()? })).collect()
+    (0..count).map(|_| take()).collect()
 }
 
 #[cfg(test)]
@@ -428,11 +504,10 @@ mod tests {
 
     #[test]
     fn ports_are_distinct() {
-        let ports = free_ports(3).unwrap();
-        let mut all: Vec<u16> = ports.iter().flat_map(|one| [one.kafka, one.peers, one.http]).collect();
-        all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), 9);
+        let mut ports = [free_ports(9).unwrap(), free_ports(9).unwrap()].concat();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 18);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use helix_workload::bench::{self, BenchOptions};
+use helix_workload::chaos::fault::Fault;
+use helix_workload::chaos::{self, ChaosOptions, page};
 use helix_workload::client::ClusterClient;
 use helix_workload::engine::{Load, LoadOptions};
 use helix_workload::history::History;
@@ -13,10 +15,13 @@ use helix_workload::profile::Profile;
 use helix_workload::progress::Progress;
 use helix_workload::reader::{self, ReadCounters, ReadError};
 use helix_workload::report::Verification;
+use helix_workload::server_binary::server_binary;
 use helix_workload::verify;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
-use crate::arguments::{Bench, Command, Consume, LoadShape, Produce, Target, TopicShape, Verify};
+use crate::arguments::{Bench, Chaos, Command, Consume, LoadShape, Produce, Target, TopicShape, Verify};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -30,6 +35,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Consume(consume) => run_consume(&consume),
         Command::Bench(bench) => run_bench(&bench),
         Command::Verify(verify) => run_verify(&verify),
+        Command::Chaos(chaos) => run_chaos(chaos),
     }
 }
 
@@ -60,6 +66,8 @@ fn run_produce(produce: &Produce) -> Outcome {
         profile: profile.clone(),
         idempotent: options.idempotent,
         messages_per_producer: produce.messages,
+        messages_per_second: 0,
+        timeline: false,
         client_settings: options.client_settings.clone(),
     })?;
     load.begin_measuring();
@@ -167,6 +175,7 @@ fn run_verify(command: &Verify) -> Outcome {
         ("misplaced", findings.misplaced),
         ("gaps", findings.gaps),
         ("invented", findings.invented),
+        ("withdrawn", findings.withdrawn),
     ];
     for (name, count) in rows {
         println!("  {name:<15} {count}");
@@ -181,6 +190,47 @@ fn run_verify(command: &Verify) -> Outcome {
     };
     save_json(command.output.json.as_deref(), &verification)?;
     if findings.is_clean() { Ok(()) } else { Err("what was read differs from what was acknowledged".into()) }
+}
+
+fn run_chaos(command: Chaos) -> Outcome {
+    let progress = Progress::detect();
+    let seconds = |name: &str, value: f64| {
+        Duration::try_from_secs_f64(value).map_err(|error| format!("{name} {value}: {error}"))
+    };
+    let options = ChaosOptions {
+        binary: server_binary()?,
+        directory: command.dir,
+        nodes: command.nodes,
+        write_durability: command.write_durability,
+        duration: seconds("--minutes", command.minutes * 60.0)?,
+        rounds: command.rounds,
+        seed: command.seed.unwrap_or_else(|| SmallRng::from_os_rng().random()),
+        faults: if command.faults.is_empty() { Fault::ALL.to_vec() } else { command.faults },
+        fault: seconds("--fault-secs", command.fault_secs)?,
+        calm: seconds("--calm-secs", command.calm_secs)?,
+        messages_per_second: command.rate,
+        message_size: command.message_size as usize,
+        history: command.history,
+    };
+    progress.note(&format!(
+        "{} nodes of {} in {}, {}, seed {}",
+        options.nodes,
+        options.binary.display(),
+        options.directory.display(),
+        options.write_durability,
+        options.seed
+    ));
+    let report = chaos::run(&options, progress)?;
+    print!("{report}");
+    if let Some(path) = &command.page {
+        std::fs::write(path, page::render(&report)?)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    save_json(command.output.json.as_deref(), &report)?;
+    match report.violations.len() {
+        0 => Ok(()),
+        count => Err(format!("{count} violations; they stand above").into()),
+    }
 }
 
 fn save_json(path: Option<&Path>, outcome: &impl Serialize) -> Outcome {

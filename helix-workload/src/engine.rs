@@ -11,9 +11,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::error::KafkaError;
 
-use crate::history::History;
+use crate::history::{History, ReadLog};
 use crate::message::{Messages, RunId};
-use crate::producer::{Counters, LoadProducer, ProducerOutcome};
+use crate::producer::{Counters, LatencyProbe, LoadProducer, ProducerOutcome};
 use crate::profile::Profile;
 
 /// What load to apply to what.
@@ -31,6 +31,10 @@ pub struct LoadOptions {
     pub idempotent: bool,
     /// Ends each producer after so many messages.
     pub messages_per_producer: Option<u64>,
+    /// Holds each producer to so many messages per second; 0 is as many as its window allows.
+    pub messages_per_second: u32,
+    /// Keeps track of latest latencies and of partitions that fall silent.
+    pub timeline: bool,
     /// Further librdkafka settings.
     pub client_settings: Vec<(String, String)>,
 }
@@ -51,6 +55,31 @@ const NEVER: u64 = u64::MAX;
 /// election takes.
 const IN_TRANSIT_NS: u64 = 200_000_000;
 
+/// How long a partition acknowledged nothing.
+#[derive(Debug)]
+struct Silence {
+    last_ns: AtomicU64,
+    longest_ns: AtomicU64,
+}
+
+impl Silence {
+    fn broken(&self, now_ns: u64) {
+        let last_ns = self.last_ns.swap(now_ns, Ordering::Relaxed);
+        self.longest_ns.fetch_max(now_ns.saturating_sub(last_ns), Ordering::Relaxed);
+    }
+
+    fn begin_anew(&self, now_ns: u64) {
+        self.last_ns.store(now_ns, Ordering::Relaxed);
+        self.longest_ns.store(0, Ordering::Relaxed);
+    }
+
+    /// The one that goes on counts.
+    fn longest_ns(&self, now_ns: u64) -> u64 {
+        let ongoing_ns = now_ns.saturating_sub(self.last_ns.load(Ordering::Relaxed));
+        self.longest_ns.load(Ordering::Relaxed).max(ongoing_ns)
+    }
+}
+
 /// What the producers and the owner of the load share.
 pub(crate) struct Shared {
     epoch: Instant,
@@ -60,17 +89,21 @@ pub(crate) struct Shared {
     fault_ns: AtomicU64,
     /// By partition: when it first acknowledged a message that only a new leader can have acknowledged.
     recovered_ns: Vec<AtomicU64>,
+    /// By partition; empty unless the load keeps track of it.
+    silences: Vec<Silence>,
     client_errors: Mutex<Vec<String>>,
 }
 
 impl Shared {
-    fn new(partitions: u32) -> Self {
+    fn new(partitions: u32, timeline: bool) -> Self {
+        let silence = || Silence { last_ns: AtomicU64::new(0), longest_ns: AtomicU64::new(0) };
         Self {
             epoch: Instant::now(),
             phase: AtomicU8::new(Phase::WarmUp as u8),
             stop_deadline_ns: AtomicU64::new(NEVER),
             fault_ns: AtomicU64::new(NEVER),
             recovered_ns: (0..partitions).map(|_| AtomicU64::new(NEVER)).collect(),
+            silences: (0..if timeline { partitions } else { 0 }).map(|_| silence()).collect(),
             client_errors: Mutex::new(Vec::new()),
         }
     }
@@ -91,7 +124,14 @@ impl Shared {
         self.now_ns() >= self.stop_deadline_ns.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn note_recovery(&self, partition: i32, sent_ns: u64, now_ns: u64) {
+    pub(crate) fn note_acknowledgement(&self, partition: i32, sent_ns: u64, now_ns: u64) {
+        if let Some(silence) = usize::try_from(partition).ok().and_then(|index| self.silences.get(index)) {
+            silence.broken(now_ns);
+        }
+        self.note_recovery(partition, sent_ns, now_ns);
+    }
+
+    fn note_recovery(&self, partition: i32, sent_ns: u64, now_ns: u64) {
         let fault_ns = self.fault_ns.load(Ordering::Relaxed);
         if sent_ns <= fault_ns && now_ns <= fault_ns.saturating_add(IN_TRANSIT_NS) {
             return;
@@ -160,6 +200,7 @@ pub struct Load {
     messages: Arc<Messages>,
     shared: Arc<Shared>,
     counters: Vec<Arc<Counters>>,
+    probes: Vec<LatencyProbe>,
     threads: Vec<JoinHandle<ProducerOutcome>>,
     measured_from: Option<Instant>,
     measured: Duration,
@@ -170,8 +211,8 @@ impl Load {
     pub fn start(options: LoadOptions) -> Result<Self, StartError> {
         let run = RunId(SmallRng::from_os_rng().random());
         let messages = Arc::new(Messages::new(run, options.profile.producer.message_size));
-        let shared = Arc::new(Shared::new(options.partitions));
-        let mut producers = Vec::new();
+        let shared = Arc::new(Shared::new(options.partitions, options.timeline));
+        let mut producers: Vec<LoadProducer> = Vec::new();
         let mut counters = Vec::new();
         for number in 0..options.profile.producer.threads {
             let own = Arc::new(Counters::default());
@@ -179,12 +220,14 @@ impl Load {
             let (messages, shared) = (Arc::clone(&messages), Arc::clone(&shared));
             producers.push(LoadProducer::new(number, &options, messages, shared, own)?);
         }
+        let probes = producers.iter().map(LoadProducer::latency_probe).collect();
         let threads = producers.into_iter().map(|one| std::thread::spawn(move || one.run())).collect();
         Ok(Self {
             options,
             messages,
             shared,
             counters,
+            probes,
             threads,
             measured_from: None,
             measured: Duration::ZERO,
@@ -199,6 +242,32 @@ impl Load {
             progress.failed += counters.failed.load(Ordering::Relaxed);
         }
         progress
+    }
+
+    /// The messages of this load.
+    pub fn messages(&self) -> &Arc<Messages> {
+        &self.messages
+    }
+
+    /// Adds the latencies of what was acknowledged since the last call, in microseconds, if the load keeps track of them.
+    pub fn take_latencies(&self, sum: &mut Histogram<u64>) {
+        for probe in &self.probes {
+            probe.take_into(sum);
+        }
+    }
+
+    /// From now on silences of partitions are measured anew.
+    pub fn mark_silence(&self) {
+        let now_ns = self.shared.now_ns();
+        for silence in &self.shared.silences {
+            silence.begin_anew(now_ns);
+        }
+    }
+
+    /// The longest time that a partition acknowledged nothing, if the load keeps track of it.
+    pub fn longest_silence(&self, partition: i32) -> Option<Duration> {
+        let silence = self.shared.silences.get(usize::try_from(partition).ok()?)?;
+        Some(Duration::from_nanos(silence.longest_ns(self.shared.now_ns())))
     }
 
     /// From now on messages are measured.
@@ -281,6 +350,7 @@ impl Load {
                 message_size: self.messages.size(),
                 idempotent: self.options.idempotent,
                 producers: Vec::new(),
+                reads: ReadLog::default(),
             },
             measured_messages: 0,
             measured: self.measured,
@@ -306,5 +376,22 @@ impl LoadOutcome {
         self.errors.extend(one.errors);
         self.latency_us.add(&one.latency_us).expect("this histogram resizes itself, so that any other fits");
         self.history.producers.push(one.history);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_silence_counts_also_while_it_goes_on() {
+        let shared = Shared::new(2, true);
+        for now_ns in [10, 30, 35] {
+            shared.note_acknowledgement(1, 0, now_ns);
+        }
+        let longest = |now_ns| shared.silences[1].longest_ns(now_ns);
+        assert_eq!((longest(35), longest(40), longest(95)), (20, 20, 60));
+        shared.silences[1].begin_anew(100);
+        assert_eq!((longest(100), longest(103)), (0, 3));
     }
 }

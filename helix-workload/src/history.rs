@@ -1,14 +1,15 @@
-//! What a run of the load knows about its messages: how many it sent, and what the cluster acknowledged.
+//! What a run of the load knows about its messages: how many it sent, what the cluster acknowledged, and what it showed to
+//! consumers meanwhile.
 //!
-//! Acknowledgements are kept as runs (the next sequence number at the next offset of the same partition extends the
-//! run), so that memory and file size follow the number of batches and not the number of messages.
+//! Acknowledgements and reads are kept as runs (the next sequence number at the next offset of the same partition extends
+//! the run), so that memory and file size follow the number of batches and not the number of messages.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::RunId;
+use crate::message::{Identity, RunId};
 
 /// Acknowledged messages that follow each other both in what the producer sent and in the partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,47 @@ impl AckLog {
     }
 }
 
+/// Messages of one producer that a consumer was shown one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRun {
+    /// Who sent them.
+    pub producer: u32,
+    /// The first message's sequence number.
+    pub first_seq: u64,
+    /// The first message's offset.
+    pub first_offset: u64,
+    /// Messages in this run.
+    pub count: u64,
+}
+
+/// What consumers were shown while the load ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadLog {
+    /// By partition, in the order in which it was read.
+    pub partitions: BTreeMap<i32, Vec<ReadRun>>,
+}
+
+impl ReadLog {
+    /// Notes that a consumer was shown a message at `offset` of `partition`.
+    pub fn read(&mut self, partition: i32, offset: u64, id: Identity) {
+        let runs = self.partitions.entry(partition).or_default();
+        if let Some(last) = runs.last_mut()
+            && last.producer == id.producer
+            && last.first_seq + last.count == id.seq
+            && last.first_offset + last.count == offset
+        {
+            last.count += 1;
+            return;
+        }
+        runs.push(ReadRun { producer: id.producer, first_seq: id.seq, first_offset: offset, count: 1 });
+    }
+
+    /// Messages read.
+    pub fn count(&self) -> u64 {
+        self.partitions.values().flatten().map(|run| run.count).sum()
+    }
+}
+
 /// Everything that is known about what one producer did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducerHistory {
@@ -72,6 +114,9 @@ pub struct History {
     pub idempotent: bool,
     /// By producer number.
     pub producers: Vec<ProducerHistory>,
+    /// What consumers were shown, if there were any.
+    #[serde(default)]
+    pub reads: ReadLog,
 }
 
 /// Why a history can't be kept or used.
@@ -157,15 +202,35 @@ mod tests {
     }
 
     #[test]
+    fn reads_are_kept_as_runs_of_one_producer() {
+        let mut reads = ReadLog::default();
+        for (offset, producer, seq) in
+            [(5, 0, 10), (6, 0, 11), (7, 1, 12), (8, 1, 13), (10, 1, 14), (11, 1, 16)]
+        {
+            reads.read(2, offset, Identity { producer, seq });
+        }
+        let run =
+            |producer, first_seq, first_offset, count| ReadRun { producer, first_seq, first_offset, count };
+        assert_eq!(
+            reads.partitions[&2],
+            [run(0, 10, 5, 2), run(1, 12, 7, 2), run(1, 14, 10, 1), run(1, 16, 11, 1)]
+        );
+        assert_eq!(reads.count(), 6);
+    }
+
+    #[test]
     fn a_history_survives_its_file() {
         let mut acks = AckLog::default();
         acks.acknowledge(3, 0, Some(9));
+        let mut reads = ReadLog::default();
+        reads.read(3, 9, Identity { producer: 0, seq: 0 });
         let history = History {
             run: u64::MAX,
             topic: "t".into(),
             message_size: 100,
             idempotent: true,
             producers: vec![ProducerHistory { sent: 2, failed: 1, acks }],
+            reads,
         };
         let file = tempfile::NamedTempFile::new().unwrap();
         history.save(file.path()).unwrap();

@@ -8,10 +8,12 @@
 //! * [`floor`] measures the least that the same work can cost on this machine, in the same run;
 //! * [`mod@bench`] puts these together and [`report`] prints the outcome.
 //!
-//! [`cluster`] starts, kills and restarts real `helix-server` processes for the tests under `tests/`.
+//! [`cluster`] starts, kills and restarts real `helix-server` processes for the tests under `tests/` and for [`chaos`], which
+//! makes them suffer while [`two_loads`] run.
 //! `message`, `history` and `check` are pure: no IO, no clock.
 
 pub mod bench;
+pub mod chaos;
 pub mod check;
 pub mod client;
 pub mod cluster;
@@ -27,5 +29,6 @@ pub mod progress;
 pub mod reader;
 pub mod report;
 pub mod server_binary;
+pub mod two_loads;
 pub mod verify;
 pub mod wait;

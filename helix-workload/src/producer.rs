@@ -23,6 +23,8 @@ use crate::message::{Identity, Messages};
 /// Latencies are recorded in microseconds up to ten minutes, to three digits.
 const LONGEST_LATENCY_US: u64 = 600_000_000;
 const POLL: Duration = Duration::from_millis(50);
+/// A producer that keeps a pace looks at the clock that often.
+const PACED_POLL: Duration = Duration::from_millis(5);
 const STATISTICS_INTERVAL_MS: u32 = 500;
 /// How long to wait, once everything is delivered, for the statistics that include it.
 const LAST_STATISTICS: Duration = Duration::from_secs(5);
@@ -67,14 +69,42 @@ struct Slot {
     sent_ns: u64,
 }
 
+/// Lets so many messages per second through, evenly; what a late caller has missed it may make up for, within limits.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    interval_ns: u64,
+    next_ns: u64,
+}
+
+impl Pace {
+    /// The most that is made up for.
+    const BACKLOG_NS: u64 = 100_000_000;
+
+    fn new(per_second: u32) -> Option<Self> {
+        (per_second > 0).then(|| Self { interval_ns: 1_000_000_000 / u64::from(per_second), next_ns: 0 })
+    }
+
+    fn permits(&mut self, now_ns: u64) -> bool {
+        if now_ns < self.next_ns {
+            return false;
+        }
+        self.next_ns = self.next_ns.max(now_ns.saturating_sub(Self::BACKLOG_NS)) + self.interval_ns;
+        true
+    }
+}
+
 struct Window {
     slots: Vec<Slot>,
-    /// Slots whose message failed; they are refilled between polls, so that a failing cluster is not hammered.
+    /// Slots whose message failed, or for which it is too early; they are refilled between polls, so that a failing
+    /// cluster is not hammered.
     parked: Vec<usize>,
+    pace: Option<Pace>,
     occupied: u64,
     buffer: Vec<u8>,
     history: ProducerHistory,
     latency_us: Histogram<u64>,
+    /// Since somebody last took them, if anybody does.
+    recent_latency_us: Option<Histogram<u64>>,
     measured_messages: u64,
     errors: Vec<String>,
 }
@@ -87,7 +117,7 @@ struct Context {
     messages: Arc<Messages>,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
-    /// Locked by the producer's own thread alone; the lock is for the type system and costs next to nothing.
+    /// Locked by the producer's own thread, and now and then by whoever takes its latest latencies: the lock costs next to nothing.
     window: Mutex<Window>,
     client: OnceLock<Weak<BaseProducer<Context>>>,
     fatal: AtomicBool,
@@ -153,21 +183,28 @@ impl Context {
         let partition = message.partition();
         window.history.acks.acknowledge(partition, seq, u64::try_from(message.offset()).ok());
         Counters::add_one(&self.counters.acknowledged);
+        let latency_us = now_ns.saturating_sub(sent_ns) / 1_000;
         if self.shared.phase() == Phase::Measuring {
             window.measured_messages += 1;
-            let latency_us = now_ns.saturating_sub(sent_ns) / 1_000;
             window.latency_us.saturating_record(latency_us);
         }
-        self.shared.note_recovery(partition, sent_ns, now_ns);
+        if let Some(recent) = &mut window.recent_latency_us {
+            recent.saturating_record(latency_us);
+        }
+        self.shared.note_acknowledgement(partition, sent_ns, now_ns);
     }
 
-    /// Sends the next message from `slot`, unless the load is ending.
-    fn refill(&self, window: &mut Window, slot: usize, now_ns: u64) {
+    /// Sends the next message from `slot`, unless the load is ending. Returns whether it did.
+    fn refill(&self, window: &mut Window, slot: usize, now_ns: u64) -> bool {
         let seq = window.history.sent;
         let ending = self.shared.phase() == Phase::Ending || self.fatal.load(Ordering::Relaxed);
-        let Some(client) = self.client.get().and_then(Weak::upgrade) else { return };
+        let Some(client) = self.client.get().and_then(Weak::upgrade) else { return false };
         if ending || seq >= self.limit {
-            return;
+            return false;
+        }
+        if window.pace.as_mut().is_some_and(|pace| !pace.permits(now_ns)) {
+            window.parked.push(slot);
+            return false;
         }
         let Window { buffer, slots, history, parked, occupied, errors, .. } = window;
         self.messages.write(Identity { producer: self.number, seq }, buffer);
@@ -178,10 +215,12 @@ impl Context {
             Ok(()) => {
                 history.sent += 1;
                 *occupied += 1;
+                true
             }
             Err((error, _)) => {
                 note(errors, format!("not accepted by the client: {error}"));
                 parked.push(slot);
+                false
             }
         }
     }
@@ -189,8 +228,10 @@ impl Context {
     fn unpark(&self) {
         let mut window = self.window.lock();
         let now_ns = self.shared.now_ns();
-        for slot in std::mem::take(&mut window.parked) {
-            self.refill(&mut window, slot, now_ns);
+        while let Some(slot) = window.parked.pop() {
+            if !self.refill(&mut window, slot, now_ns) {
+                break;
+            }
         }
     }
 
@@ -212,6 +253,25 @@ fn note(errors: &mut Vec<String>, error: String) {
 pub(crate) struct LoadProducer {
     client: Arc<BaseProducer<Context>>,
     context: Arc<Context>,
+    poll: Duration,
+}
+
+/// Sees the latest latencies of a producer that runs.
+pub(crate) struct LatencyProbe(Arc<Context>);
+
+impl LatencyProbe {
+    /// Adds what was acknowledged since the last call, in microseconds. Nothing unless the load keeps track of it.
+    pub(crate) fn take_into(&self, sum: &mut Histogram<u64>) {
+        if let Some(recent) = &mut self.0.window.lock().recent_latency_us {
+            sum.add(&*recent).expect("this histogram resizes itself, so that any other fits");
+            recent.reset();
+        }
+    }
+}
+
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_LATENCY_US, 3)
+        .expect("the bounds are constants within what the histogram allows")
 }
 
 impl LoadProducer {
@@ -223,6 +283,8 @@ impl LoadProducer {
         counters: Arc<Counters>,
     ) -> Result<Self, KafkaError> {
         let inflight = options.profile.producer.inflight as usize;
+        let pace = Pace::new(options.messages_per_second);
+        let poll = if pace.is_some() { PACED_POLL } else { POLL };
         let context = Context {
             number,
             topic: options.topic.clone(),
@@ -233,11 +295,12 @@ impl LoadProducer {
             window: Mutex::new(Window {
                 slots: vec![Slot::default(); inflight],
                 parked: (0..inflight).collect(),
+                pace,
                 occupied: 0,
                 buffer: Vec::new(),
                 history: ProducerHistory::default(),
-                latency_us: Histogram::new_with_bounds(1, LONGEST_LATENCY_US, 3)
-                    .expect("the bounds are constants within what the histogram allows"),
+                latency_us: latencies(),
+                recent_latency_us: options.timeline.then(latencies),
                 measured_messages: 0,
                 errors: Vec::new(),
             }),
@@ -248,14 +311,18 @@ impl LoadProducer {
         let client = Arc::new(BaseProducer::from_config_and_context(&client_config(options), context)?);
         let context = Arc::clone(client.context());
         context.client.get_or_init(|| Arc::downgrade(&client));
-        Ok(Self { client, context })
+        Ok(Self { client, context, poll })
+    }
+
+    pub(crate) fn latency_probe(&self) -> LatencyProbe {
+        LatencyProbe(Arc::clone(&self.context))
     }
 
     /// Produces until the load ends, then waits for what is in flight.
     pub(crate) fn run(self) -> ProducerOutcome {
         while !self.context.is_done() && !self.context.shared.stop_deadline_passed() {
             self.context.unpark();
-            self.client.poll(POLL);
+            self.client.poll(self.poll);
         }
         let statistics = self.last_statistics();
         let mut window = self.context.window.lock();
@@ -305,4 +372,21 @@ fn client_config(options: &LoadOptions) -> ClientConfig {
         config.set(name, value);
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_is_kept_and_only_a_short_delay_is_made_up_for() {
+        assert!(Pace::new(0).is_none());
+        let mut pace = Pace::new(1_000).unwrap();
+        let passed = |pace: &mut Pace, now_ns| (0..1_000).take_while(|_| pace.permits(now_ns)).count();
+        let second = 1_000_000_000;
+        assert_eq!(passed(&mut pace, second), 101);
+        assert_eq!(passed(&mut pace, second), 0);
+        assert_eq!(passed(&mut pace, second + 5_000_000), 5);
+        assert_eq!(passed(&mut pace, 60 * second), 101);
+    }
 }

@@ -64,6 +64,64 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Begins a stage whose end is a matter of time; what goes on is said in words.
+    pub fn clock(&self, name: &str, total: Duration) -> Clock {
+        let bar = (*self == Self::Bar).then(|| {
+            let bar = ProgressBar::new(total.as_secs());
+            if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} s  {msg}") {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_prefix(name.to_owned());
+            bar
+        });
+        let last = Mutex::new(Instant::now());
+        Clock { name: name.to_owned(), progress: *self, bar, begun: Instant::now(), total, last }
+    }
+}
+
+/// A running stage that ends at a certain time.
+#[derive(Debug)]
+pub struct Clock {
+    name: String,
+    progress: Progress,
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    total: Duration,
+    last: Mutex<Instant>,
+}
+
+impl Clock {
+    /// What goes on.
+    pub fn show(&self, what: &str) {
+        let elapsed = self.begun.elapsed().as_secs();
+        if let Some(bar) = &self.bar {
+            bar.set_position(elapsed);
+            bar.set_message(what.to_owned());
+        }
+        let mut last = self.last.lock();
+        if self.progress == Progress::Lines && last.elapsed() >= PLAIN_INTERVAL {
+            line(&format!("{}: {elapsed} of {} s: {what}", self.name, self.total.as_secs()));
+            *last = Instant::now();
+        }
+    }
+
+    /// Says something once, above the bar.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => self.progress.note(text),
+        }
+    }
+
+    /// Ends the stage and takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// A running stage.
 #[derive(Debug)]
 pub struct Stage {

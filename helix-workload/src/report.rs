@@ -228,14 +228,15 @@ fn verification_row(verification: &Verification) -> String {
         "nothing lost, nothing twice, order kept, contents equal".to_owned()
     } else {
         format!(
-            "LOST {}, TWICE {}, REORDERED {}, DAMAGED {}, MISPLACED {}, GAPS {}, INVENTED {}",
+            "LOST {}, TWICE {}, REORDERED {}, DAMAGED {}, MISPLACED {}, GAPS {}, INVENTED {}, WITHDRAWN {}",
             findings.lost,
             findings.duplicated,
             findings.reordered,
             findings.damaged,
             findings.misplaced,
             findings.gaps,
-            findings.invented
+            findings.invented,
+            findings.withdrawn
         )
     };
     format!("{} records at {:.0} MB/s: {outcome}", verification.records, verification.mb_per_s)

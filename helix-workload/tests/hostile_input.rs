@@ -79,6 +79,8 @@ fn bystander(client: &ClusterClient, message_size: usize) -> Load {
         },
         idempotent: true,
         messages_per_producer: None,
+        messages_per_second: 0,
+        timeline: false,
         client_settings: Vec::new(),
     })
     .or_panic()

@@ -357,10 +357,13 @@ async fn serve(
         phase.send_replace(Phase::Stopping);
         if outcome.is_ok() {
             hand_over(parts).await;
-        }
-        stop_clients.send_replace(true);
-        if let Err(error) = clients.await {
-            warn!(%error, "the listener ended badly");
+            stop_clients.send_replace(true);
+            if let Err(error) = clients.await {
+                warn!(%error, "the listener ended badly");
+            }
+        } else {
+            // What waits for the log is never answered, and the other nodes replace this one only once it is gone.
+            clients.abort();
         }
         outcome
     }
