@@ -413,7 +413,7 @@ fn start_engine(
     );
     let reclaim_watch = applied_watch.clone();
     let stored: Vec<GroupId> = started.recovered.keys().copied().collect();
-    let (sound, sound_groups) = mpsc::unbounded_channel();
+    let (findings, found) = mpsc::unbounded_channel();
     let mut recovered = split(started.recovered, &parts.shards);
     let founders: Vec<_> = founded.members.iter().map(|member| member.replica).collect();
     let mut shards = Vec::with_capacity(mailboxes.len());
@@ -434,7 +434,7 @@ fn start_engine(
             image: Arc::clone(&parts.image),
             applied: applied.clone(),
             recovering: Arc::clone(&recovering),
-            sound: sound.clone(),
+            findings: findings.clone(),
             metrics: Arc::clone(&parts.metrics),
             fatal: parts.fatal.clone(),
         };
@@ -465,8 +465,7 @@ fn start_engine(
         config: Arc::new(parts.config.broker.clone()),
     };
     let reconciler = parts.env.spawn(reconcile::run(reconciler, applied_watch, stored));
-    let sound =
-        parts.env.spawn(sound::keep(started.state, sound_groups, parts.env.clone(), parts.fatal.clone()));
+    let sound = parts.env.spawn(sound::keep(started.state, found, parts.env.clone(), parts.fatal.clone()));
     let reclaimer = parts.env.spawn(reclaim::run(
         parts.env.clone(),
         wal.clone(),

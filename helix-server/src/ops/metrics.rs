@@ -74,6 +74,7 @@ struct NodeMetrics {
     leaderships_won: Counter,
     groups_changing: Gauge,
     unclean_recoveries: Counter,
+    begun_anew: Counter,
     panics_caught: Counter,
 }
 
@@ -228,6 +229,11 @@ impl Metrics {
         self.node.unclean_recoveries.inc();
     }
 
+    /// A replica held what the others have lost, and begins anew.
+    pub fn replica_begun_anew(&self) {
+        self.node.begun_anew.inc();
+    }
+
     /// A panic was caught: a bug, whose consequences were contained.
     pub fn panic_caught(&self) {
         self.node.panics_caught.inc();
@@ -287,7 +293,7 @@ impl NodeMetrics {
         registry.register("leaders", "Groups that this node leads", node.leaders.clone());
         let help = "Groups led by this node whose members are not yet those that the metadata wants";
         registry.register("groups_changing", help, node.groups_changing.clone());
-        let counters: [(&str, &str, &Counter); 9] = [
+        let counters: [(&str, &str, &Counter); 10] = [
             ("connections_opened", "Client connections accepted", &node.connections_opened),
             (
                 "connections_rejected",
@@ -307,6 +313,11 @@ impl NodeMetrics {
                 "unclean_recoveries",
                 "Groups that went on although acknowledged records may be missing",
                 &node.unclean_recoveries,
+            ),
+            (
+                "replicas_begun_anew",
+                "Replicas of this node whose log was given up, because the others had lost what was committed in it",
+                &node.begun_anew,
             ),
             ("panics_caught", "Panics caught, each of them a bug", &node.panics_caught),
         ];

@@ -12,6 +12,7 @@ use super::owner::Owner;
 use super::replica::{Machine, Replica};
 use super::{ShardMessage, Shards};
 use crate::controller::commands::METADATA_GROUP;
+use crate::durable::recovering::Finding;
 use crate::entry::{self, Command, EntryTag, OffsetTrack};
 use crate::env::Event;
 use crate::ops::fatal::Fatal;
@@ -101,15 +102,9 @@ impl Owner {
         }
         if ready.sound {
             self.context.env.show(group, &Event::Sound);
-            if self.context.sound.send(group).is_err() {
+            if self.context.findings.send(Finding::Sound(group)).is_err() {
                 tracing::debug!(%group, "the node stops; the group is marked sound at its next start");
             }
-        }
-        if let Some(position) = ready.diverged {
-            let reason = format!(
-                "the leader's log lacks entries that are committed here, at {position}: an unclean recovery lost them"
-            );
-            return self.fail_group(group, &reason);
         }
         if ready.membership.is_some() {
             self.unsettled.insert(group);
@@ -120,9 +115,15 @@ impl Owner {
         if ready.leader_ready {
             self.on_leader_ready(group);
         }
+        if let Some(position) = ready.diverged {
+            self.begin_anew(group, position);
+        }
     }
 
-    fn persist_vote(&self, group: GroupId, state: HardState) {
+    fn persist_vote(&mut self, group: GroupId, state: HardState) {
+        if let Some(replica) = self.replicas.get_mut(&group) {
+            replica.hard_state = state;
+        }
         let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
         self.context.votes.persist(group, state, move |result| match result {
             Ok(()) => shards.send(group, ShardMessage::VotePersisted { group, state }),
@@ -227,10 +228,8 @@ impl Owner {
         if let Some(index) = published {
             self.publish_metadata(index);
         }
-        let moved = new_log_start.zip(self.replicas.get(&group));
-        if let Some((log_start, replica)) = moved {
-            let (applied, next_offset) = (replica.applied(), replica.track.committed_offset());
-            self.move_log_start(group, log_start, applied, next_offset);
+        if let Some((log_start, replica)) = new_log_start.zip(self.replicas.get(&group)) {
+            self.move_log_start(group, replica, log_start);
         }
     }
 
@@ -254,11 +253,12 @@ impl Owner {
     /// What cannot be read takes the group out of service: it could never go on.
     fn read_committed(&self, group: GroupId, range: CommittedRange) {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let Some(life) = self.replicas.get(&group).map(|replica| replica.life) else { return };
         let CommittedRange { from, through } = range;
         let limit = ReadLimit { max_bytes: COMMITTED_READ_BYTES, max_records: MAX_RECORDS_PER_READ };
         self.context.env.spawn_blocking(move || {
             let entries = read_entries(&wal, group, from, through, limit);
-            shards.send(group, ShardMessage::CommittedRead { group, range, entries });
+            shards.send(group, ShardMessage::CommittedRead { group, life, range, entries });
         });
     }
 
@@ -266,12 +266,14 @@ impl Owner {
     pub(super) fn on_committed_read(
         &mut self,
         group: GroupId,
+        life: u64,
         range: CommittedRange,
         entries: Result<Vec<Entry<Command>>, String>,
     ) {
         let CommittedRange { from, through } = range;
-        if self.replicas.get(&group).is_none_or(|replica| replica.applied().next() != from) {
-            // A "start here" has replaced the log meanwhile: what was read, or could no longer be, is of the past.
+        let goes_on = |replica: &Replica| replica.life == life && replica.applied().next() == from;
+        if !self.replicas.get(&group).is_some_and(goes_on) {
+            // The log has been replaced meanwhile: what was read, or could no longer be, is of the past.
             return;
         }
         let entries = match entries {

@@ -4,6 +4,7 @@
 //! so there is no lock. Mailboxes are unbounded in messages because what can pile up in them is bounded elsewhere, in bytes:
 //! produce requests and peer messages carry permits of their budgets until they are done.
 
+mod anew;
 mod checkpoint;
 mod drive;
 mod leadership;
@@ -64,7 +65,12 @@ pub(crate) enum ShardMessage {
     /// Entries that a follower lacks were read from the WAL.
     EntriesRead { group: GroupId, to: ReplicaId, from: Index, prev_term: Term, entries: Vec<Entry<Command>> },
     /// Committed entries that were not in memory were read from the WAL: the first ones of the range, or why none.
-    CommittedRead { group: GroupId, range: CommittedRange, entries: Result<Vec<Entry<Command>>, String> },
+    CommittedRead {
+        group: GroupId,
+        life: u64,
+        range: CommittedRange,
+        entries: Result<Vec<Entry<Command>>, String>,
+    },
     /// A "start here" is on disk.
     StartInstalled { group: GroupId, start: helix_raft::Start<Command> },
     /// A node is reached, or not.
@@ -76,9 +82,13 @@ pub(crate) enum ShardMessage {
     /// Retention found that a led group's log should start at this offset.
     Retire { group: GroupId, log_start: i64 },
     /// The log of a group is to begin behind this index, where the offset follows.
-    StartFound { group: GroupId, index: Index, base_offset: Offset },
+    StartFound { group: GroupId, life: u64, index: Index, base_offset: Offset },
     /// The new start of a log is in the WAL.
     LogStartRecorded { group: GroupId, index: Index, term: Term },
+    /// It is durable that the log of a group that begins anew is suspect.
+    MarkedRecovering { group: GroupId },
+    /// The log of a group that begins anew is gone, durably, and its term and vote are there.
+    LogGivenUp { group: GroupId },
     /// A WAL segment was sealed: these groups should write checkpoints.
     Sealed { groups: Vec<GroupId> },
     /// Hand all leadership to others; answered when nothing is led any more that another replica could lead.

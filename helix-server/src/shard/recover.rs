@@ -1,6 +1,7 @@
 //! Bringing groups to life: new ones, and those that the WAL remembers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use helix_raft::{
     Body, Durability, Entry, GroupId, GroupOptions, HardState, Index, Membership, ReplicaId, Term, term_runs,
@@ -13,6 +14,7 @@ use super::drive::{MAX_RECORDS_PER_READ, read_entries};
 use super::owner::{Owner, ShardContext};
 use super::replica::{Machine, MetadataReplica, Replica};
 use crate::broker::batcher::BatcherLimits;
+use crate::config::topic::TopicConfig;
 use crate::controller::commands::METADATA_GROUP;
 use crate::controller::machine::MetadataMachine;
 use crate::controller::reconcile::WantedPartition;
@@ -95,8 +97,7 @@ impl Owner {
     ) -> Result<(), String> {
         let resume = resume_metadata(recovered)?;
         let members = Members { desired: founders.clone(), founders };
-        let mut machine =
-            MetadataMachine::new(std::sync::Arc::clone(&self.context.image), self.context.applied.clone());
+        let mut machine = self.empty_metadata();
         if let Some(state) = &resume.state {
             machine.restore(resume.applied, state).map_err(|error| error.to_string())?;
         }
@@ -109,7 +110,7 @@ impl Owner {
     /// Opens the replica of a partition, with whatever the WAL holds of it.
     pub(super) fn create_partition(&mut self, wanted: WantedPartition) {
         let group = wanted.group;
-        if self.replicas.contains_key(&group) {
+        if self.replicas.contains_key(&group) || self.anew.contains_key(&group) {
             return;
         }
         if let Err(reason) = self.open_partition(wanted) {
@@ -121,19 +122,33 @@ impl Owner {
         let group = wanted.group;
         let recovered = self.recovered.remove(&group);
         let (resume, checkpoint) = resume_partition(recovered.as_ref(), self.context.env.unix_ms())?;
-        let limits = BatcherLimits {
-            linger: self.context.config.batch_linger(),
-            max_bytes: self.context.config.batch_max_bytes,
-            max_requests: self.context.config.batch_max_requests,
-        };
-        let partition = Partition::new(group, wanted.config, limits, checkpoint);
-        let view = std::sync::Arc::clone(partition.view());
+        let partition = self.partition_from(group, wanted.config, checkpoint);
+        let view = Arc::clone(partition.view());
         let required = self.context.required;
         let machine = Machine::Partition(Box::new(partition));
         let members = Members { founders: wanted.founders, desired: wanted.replicas };
         self.open(group, members, required, recovered.as_ref(), &resume, machine)?;
         self.context.partitions.insert(view);
         Ok(())
+    }
+
+    /// The state of the cluster's metadata before anything has happened.
+    pub(super) fn empty_metadata(&self) -> MetadataMachine {
+        MetadataMachine::new(Arc::clone(&self.context.image), self.context.applied.clone())
+    }
+
+    pub(super) fn partition_from(
+        &self,
+        group: GroupId,
+        config: Arc<TopicConfig>,
+        checkpoint: PartitionCheckpoint,
+    ) -> Partition {
+        let limits = BatcherLimits {
+            linger: self.context.config.batch_linger(),
+            max_bytes: self.context.config.batch_max_bytes,
+            max_requests: self.context.config.batch_max_requests,
+        };
+        Partition::new(group, config, limits, checkpoint)
     }
 
     fn open(
@@ -166,19 +181,33 @@ impl Owner {
             let held = options.tail.first().map_or(options.last_index, |first| first.index.prev());
             options.terms = self.terms(group, &options, held)?;
         }
-        let applied = resume.applied;
-        let last = (options.last_index, options.last_term);
-        let (start, recovering) = (options.start_index, options.recovering);
-        self.context.env.show(group, &Event::Opened { start, last, applied, recovering });
-        self.raft.add_group(group, options).map_err(|error| error.to_string())?;
+        self.add(group, options, track, machine, members.desired)
+    }
+
+    /// Brings a replica to life.
+    pub(super) fn add(
+        &mut self,
+        group: GroupId,
+        options: GroupOptions<Command>,
+        track: OffsetTrack,
+        machine: Machine,
+        desired: Vec<ReplicaId>,
+    ) -> Result<(), String> {
+        self.lives += 1;
         let replica = Replica {
+            life: self.lives,
+            hard_state: options.hard_state,
             track,
             machine,
-            checkpointed: applied,
+            checkpointed: options.committed,
             applied_term: Term::ZERO,
             announced: None,
-            desired: members.desired,
+            desired,
         };
+        let last = (options.last_index, options.last_term);
+        let (start, applied, recovering) = (options.start_index, options.committed, options.recovering);
+        self.context.env.show(group, &Event::Opened { start, last, applied, recovering });
+        self.raft.add_group(group, options).map_err(|error| error.to_string())?;
         self.replicas.insert(group, replica);
         debug!(%group, %applied, "replica opened");
         Ok(())
