@@ -3,6 +3,7 @@
 
 mod events;
 mod reclaim;
+mod recovery;
 mod sound;
 mod storage;
 
@@ -237,7 +238,12 @@ fn serve_health(
         reasons.extend(fatal.reason());
         Readiness { reasons }
     };
-    let state = HttpState { metrics: Arc::clone(&parts.metrics), readiness: Arc::new(readiness) };
+    let recovery = recovery::Recovery { image: Arc::clone(&parts.image), shards: parts.shards.clone() };
+    let state = HttpState {
+        metrics: Arc::clone(&parts.metrics),
+        readiness: Arc::new(readiness),
+        recovery: Arc::new(move |request| Box::pin(recovery.clone().answer(request))),
+    };
     let serving = parts.env.spawn(doors.serve_http(state, stopped));
     (serving, stop)
 }

@@ -7,6 +7,7 @@
 mod anew;
 mod checkpoint;
 mod drive;
+mod force;
 mod leadership;
 mod members;
 mod owner;
@@ -14,6 +15,7 @@ mod recover;
 mod replica;
 mod upkeep;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,6 +32,7 @@ use crate::controller::reconcile::WantedPartition;
 use crate::entry::Command;
 use crate::peers::Inbound;
 
+pub(crate) use force::{Standing, StandingsRequest};
 pub(crate) use owner::{Owner, ShardContext, TICK};
 
 /// The way to all shards of this node.
@@ -91,6 +94,8 @@ pub(crate) enum ShardMessage {
     LogGivenUp { group: GroupId },
     /// A WAL segment was sealed: these groups should write checkpoints.
     Sealed { groups: Vec<GroupId> },
+    /// How do these groups stand? Elections may be forced.
+    Standings(StandingsRequest),
     /// Hand all leadership to others; answered when nothing is led any more that another replica could lead.
     HandOver { done: oneshot::Sender<()> },
     /// Write checkpoints of everything and stop; answered when they are in the WAL.
@@ -198,6 +203,22 @@ impl Shards {
         for (shard, groups) in parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty()) {
             self.send_to(shard, ShardMessage::Sealed { groups });
         }
+    }
+
+    /// How groups stand, all of them or these. With `force`, elections begin in those that have no leader.
+    pub(crate) async fn standings(&self, groups: Option<&BTreeSet<GroupId>>, force: bool) -> Vec<Standing> {
+        let mut answers = Vec::with_capacity(self.count());
+        for shard in 0..self.count() {
+            let (reply, answer) = oneshot::channel();
+            let request = StandingsRequest { groups: groups.cloned(), force, reply };
+            self.send_to(shard, ShardMessage::Standings(request));
+            answers.push(answer);
+        }
+        let mut standings = Vec::new();
+        for answer in answers {
+            standings.extend(answer.await.unwrap_or_default());
+        }
+        standings
     }
 
     /// Hands leadership over, everywhere. Returns when nothing more can be handed over.

@@ -214,6 +214,7 @@ impl Owner {
                 });
             }
             ShardMessage::Sealed { groups } => self.checkpoint_groups(&groups),
+            ShardMessage::Standings(request) => self.on_standings(request),
             ShardMessage::HandOver { done } => self.hand_over(done),
             // Taken by the loop.
             ShardMessage::Stop { done } => self.stop(done),
