@@ -268,6 +268,7 @@ impl Writer {
         let header = SegmentHeader {
             segment: segment.id,
             rewritten: false,
+            repair: false,
             first_lsn: self.next_lsn,
             previous,
             previous_end,

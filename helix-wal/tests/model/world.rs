@@ -349,6 +349,7 @@ impl World {
     fn check(&self, wal: &Wal, recovered: &Recovered) {
         assert_eq!(recovered.damage, [], "nothing was damaged");
         assert_eq!(recovered.missing, [], "nothing was damaged");
+        assert_eq!((&recovered.doubtful[..], &recovered.contradictory[..]), (&[][..], &[][..]));
         let found = observe(wal, recovered);
         for group in found.keys() {
             assert!(self.groups.contains_key(group), "a group that never was: {group}");
