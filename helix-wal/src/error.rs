@@ -131,9 +131,12 @@ pub enum ReclaimError {
 /// Why damaged entries were not repaired.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
-    /// What was given is not what was there, or nothing shows that it is.
+    /// What was given is not what was there.
     #[error("the entries do not fit: {0}")]
     Misfit(&'static str),
+    /// It may be what was there, or not.
+    #[error("nothing shows that the last entry is what was there: the one behind it is needed too")]
+    Unproven,
     /// No room for it.
     #[error("the disk is full; free space or lower the retention, then the repair goes on")]
     DiskFull,

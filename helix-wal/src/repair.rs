@@ -209,9 +209,7 @@ fn check_end(shared: &Shared, last: &Record) -> Result<(), RepairError> {
     match reader::term_at(shared, last.group, last.index) {
         Ok(Some(term)) if term == last.term => Ok(()),
         Ok(Some(_)) => Err(RepairError::Misfit("the entry behind it follows another one")),
-        Ok(None) | Err(ReadError::Damaged { .. }) => {
-            Err(RepairError::Misfit("nothing shows that it is the entry that was there"))
-        }
+        Ok(None) | Err(ReadError::Damaged { .. }) => Err(RepairError::Unproven),
         Err(error) => Err(error.into()),
     }
 }

@@ -126,7 +126,7 @@ fn repair_all(wal: &Wal) -> Result<Vec<DamagedRange>, RepairError> {
                     (range.first.0..=range.last.0).map(|index| entry(group.0, index)).collect();
                 match wal.repair(&records) {
                     Ok(count) => assert_eq!(count, records.len() as u64),
-                    Err(RepairError::Misfit(_)) => unproved.push(*range),
+                    Err(RepairError::Unproven) => unproved.push(*range),
                     Err(error) => return Err(error),
                 }
             }

@@ -5,7 +5,9 @@ use helix_raft::{
     Body, CommittedRange, Durability, Entry, GroupId, HardState, Index, ReadRequest, Ready, ReplicaId, Start,
     Term,
 };
-use helix_wal::{ReadLimit, Record, RecordKind, Wal};
+use helix_wal::{ReadError, ReadLimit, Record, RecordKind, Wal};
+use thiserror::Error;
+use tracing::warn;
 
 use super::checkpoint::GroupCheckpoint;
 use super::owner::Owner;
@@ -96,7 +98,7 @@ impl Owner {
             self.install(group, start);
         }
         if ready.unclean_recovery {
-            tracing::warn!(%group, "unclean recovery: too few replicas were sound after machine crashes, the one with the longest log leads");
+            warn!(%group, "unclean recovery: too few replicas were sound after machine crashes, the one with the longest log leads");
             self.context.metrics.unclean_recovery();
             self.context.env.show(group, &Event::UncleanRecovery);
         }
@@ -268,7 +270,7 @@ impl Owner {
         group: GroupId,
         life: u64,
         range: CommittedRange,
-        entries: Result<Vec<Entry<Command>>, String>,
+        entries: Result<Vec<Entry<Command>>, Unreadable>,
     ) {
         let CommittedRange { from, through } = range;
         let goes_on = |replica: &Replica| replica.life == life && replica.applied().next() == from;
@@ -278,7 +280,13 @@ impl Owner {
         }
         let entries = match entries {
             Ok(entries) => entries,
-            Err(reason) => return self.fail_group(group, &reason),
+            Err(Unreadable::Damaged(index)) => {
+                warn!(%group, %index, "a committed entry is damaged: nothing is applied before it is repaired");
+                self.context.repairs.report(group, index);
+                self.stalled.insert(group, range);
+                return;
+            }
+            Err(Unreadable::Other(reason)) => return self.fail_group(group, &reason),
         };
         let Some(last) = entries.last().map(|entry| entry.index) else { return };
         self.apply_all(group, entries);
@@ -289,14 +297,26 @@ impl Owner {
         }
     }
 
+    /// Entries that were damaged may be whole again.
+    pub(super) fn on_repaired(&mut self, group: GroupId) {
+        if let Some(range) = self.stalled.remove(&group) {
+            self.read_committed(group, range);
+        }
+    }
+
     fn read_for_follower(&self, group: GroupId, request: ReadRequest) {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let repairs = self.context.repairs.clone();
         let ReadRequest { to, from, through, max_bytes } = request;
         let limit = ReadLimit { max_bytes: max_bytes as u64, max_records: MAX_RECORDS_PER_READ };
         self.context.env.spawn_blocking(move || {
-            // An answer without entries makes the core ask again later, or send a "start here".
-            let entries = read_entries(&wal, group, from, through, limit).unwrap_or_else(|reason| {
-                tracing::warn!(%group, %to, reason, "entries for a follower cannot be read");
+            // An answer without entries makes the core ask again later, or send a "start here". What is damaged here comes from a
+            // follower that has it meanwhile; if none has, no other leader could do better.
+            let entries = read_entries(&wal, group, from, through, limit).unwrap_or_else(|unreadable| {
+                if let Unreadable::Damaged(index) = unreadable {
+                    repairs.report(group, index);
+                }
+                warn!(%group, %to, %unreadable, "entries for a follower cannot be read");
                 Vec::new()
             });
             let prev_term = entries.first().map_or(Term::ZERO, |entry| entry.prev_term);
@@ -392,6 +412,27 @@ pub(super) fn start_record(group: GroupId, start: &Start<Command>) -> Record {
     }
 }
 
+/// Why entries cannot be had from the WAL.
+#[derive(Debug, Error)]
+pub(crate) enum Unreadable {
+    /// This one is damaged. Another replica may have it.
+    #[error("entry {0} is damaged")]
+    Damaged(Index),
+    /// Anything else; a text for people.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Unreadable {
+    /// What is behind an error of the WAL.
+    pub(super) fn from_read(error: &ReadError) -> Self {
+        match error {
+            ReadError::Damaged { index, .. } => Self::Damaged(Index(index.0)),
+            error => Self::Other(format!("entries cannot be read: {error}")),
+        }
+    }
+}
+
 /// Reads entries `from ..= through`, as many as the limit allows but at least one.
 pub(super) fn read_entries(
     wal: &Wal,
@@ -399,10 +440,10 @@ pub(super) fn read_entries(
     from: Index,
     through: Index,
     limit: ReadLimit,
-) -> Result<Vec<Entry<Command>>, String> {
+) -> Result<Vec<Entry<Command>>, Unreadable> {
     let stored = wal
         .read(helix_wal::GroupId(group.0), helix_wal::Index(from.0), limit)
-        .map_err(|error| format!("entries from {from} on cannot be read: {error}"))?;
+        .map_err(|error| Unreadable::from_read(&error))?;
     let entries: Result<Vec<_>, _> = stored
         .iter()
         .take_while(|stored| stored.record.index.0 <= through.0)
@@ -410,8 +451,8 @@ pub(super) fn read_entries(
         .collect();
     match entries {
         Ok(entries) if !entries.is_empty() => Ok(entries),
-        Ok(_) => Err(format!("entry {from} is missing in the WAL")),
-        Err(error) => Err(error.to_string()),
+        Ok(_) => Err(Unreadable::Other(format!("entry {from} is missing in the WAL"))),
+        Err(error) => Err(Unreadable::Other(error.to_string())),
     }
 }
 
@@ -424,7 +465,7 @@ fn on_append_error(
     match error {
         helix_wal::AppendError::DiskFull | helix_wal::AppendError::Invalid { .. } => {
             // The log itself is whole. Leaders among these groups step down, and their entries leave the log.
-            tracing::warn!(%error, groups = positions.len(), "entries were not stored");
+            warn!(%error, groups = positions.len(), "entries were not stored");
             for (group, _, _) in positions {
                 shards.send(group, ShardMessage::AppendFailed { group });
             }

@@ -31,6 +31,7 @@ use crate::controller::Proposed;
 use crate::controller::reconcile::WantedPartition;
 use crate::entry::Command;
 use crate::peers::Inbound;
+use drive::Unreadable;
 
 pub(crate) use force::{Standing, StandingsRequest};
 pub(crate) use owner::{Owner, ShardContext, TICK};
@@ -72,7 +73,7 @@ pub(crate) enum ShardMessage {
         group: GroupId,
         life: u64,
         range: CommittedRange,
-        entries: Result<Vec<Entry<Command>>, String>,
+        entries: Result<Vec<Entry<Command>>, Unreadable>,
     },
     /// A "start here" is on disk.
     StartInstalled { group: GroupId, start: helix_raft::Start<Command> },
@@ -88,7 +89,9 @@ pub(crate) enum ShardMessage {
     StartFound { group: GroupId, life: u64, index: Index, base_offset: Offset },
     /// The new start of a log is in the WAL.
     LogStartRecorded { group: GroupId, index: Index, term: Term },
-    /// It is durable that the log of a group that begins anew is suspect.
+    /// Damaged entries of a group are back.
+    Repaired { group: GroupId },
+    /// It is durable that the log of a group that begins anew, or that ends at damage, is suspect.
     MarkedRecovering { group: GroupId },
     /// The log of a group that begins anew is gone, durably, and its term and vote are there.
     LogGivenUp { group: GroupId },
@@ -203,6 +206,11 @@ impl Shards {
         for (shard, groups) in parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty()) {
             self.send_to(shard, ShardMessage::Sealed { groups });
         }
+    }
+
+    /// Damaged entries of a group are back.
+    pub(crate) fn repaired(&self, group: GroupId) {
+        self.send(group, ShardMessage::Repaired { group });
     }
 
     /// How groups stand, all of them or these. With `force`, elections begin in those that have no leader.

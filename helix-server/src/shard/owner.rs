@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use helix_raft::{Durability, GroupId, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term};
+use helix_raft::{
+    CommittedRange, Durability, GroupId, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term,
+};
 use helix_wal::{Payload, RecoveredGroup, SpaceClass, Wal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::error;
 
 use super::anew::Anew;
+use super::recover::Suspected;
 use super::replica::{Machine, PendingCommand, Replica};
 use super::{ShardMessage, Shards};
 use crate::broker::batcher::Gather;
@@ -33,6 +36,7 @@ use crate::ops::fatal::Fatal;
 use crate::ops::metrics::Metrics;
 use crate::peers::board::ShardDigests;
 use crate::peers::{Inbound, ReceivePermit};
+use crate::repair::Repairs;
 
 /// How often a shard looks at its timers.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -61,6 +65,9 @@ pub(crate) struct ShardContext {
     pub(crate) recovering: Arc<crate::durable::recovering::Recovering>,
     /// Where it is recorded which logs are sound again, and which are given up.
     pub(crate) findings: mpsc::UnboundedSender<Finding>,
+    /// Groups whose log, as the WAL holds it, can't be relied on at all.
+    pub(crate) unusable: Arc<BTreeSet<GroupId>>,
+    pub(crate) repairs: Repairs,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fatal: Fatal,
 }
@@ -72,6 +79,10 @@ pub(crate) struct Owner {
     pub(super) replicas: BTreeMap<GroupId, Replica>,
     /// Replicas that are out of service while they begin anew.
     pub(super) anew: BTreeMap<GroupId, Anew>,
+    /// Replicas that wait to be opened until it is durable that their log is suspect.
+    pub(super) suspected: BTreeMap<GroupId, Suspected>,
+    /// Committed entries that cannot be applied before they are repaired.
+    pub(super) stalled: BTreeMap<GroupId, CommittedRange>,
     /// Replicas opened so far: tells apart those that a group had here one after the other.
     pub(super) lives: u64,
     /// What the WAL held at start of groups that the metadata has not asked for yet.
@@ -103,6 +114,8 @@ impl Owner {
             raft,
             replicas: BTreeMap::new(),
             anew: BTreeMap::new(),
+            suspected: BTreeMap::new(),
+            stalled: BTreeMap::new(),
             lives: 0,
             recovered,
             gathering: BTreeSet::new(),
@@ -201,6 +214,7 @@ impl Owner {
             ShardMessage::StartFound { group, life, index, base_offset } => {
                 self.guarded(group, |owner| owner.on_start_found(group, life, index, base_offset));
             }
+            ShardMessage::Repaired { group } => self.guarded(group, |owner| owner.on_repaired(group)),
             ShardMessage::MarkedRecovering { group } => {
                 self.guarded(group, |owner| owner.on_marked_recovering(group));
             }
@@ -350,7 +364,6 @@ impl Owner {
     pub(super) fn fail_group(&mut self, group: GroupId, reason: &str) {
         self.context.env.show(group, &Event::Failed(reason));
         error!(%group, reason, "this replica is out of service until the node restarts");
-        self.anew.remove(&group);
         self.take_out(group);
         if group == crate::controller::commands::METADATA_GROUP {
             self.context.fatal.report(format!("the metadata group failed: {reason}"));
@@ -360,6 +373,9 @@ impl Owner {
     /// Ends whatever a replica does here.
     pub(super) fn take_out(&mut self, group: GroupId) -> Option<Replica> {
         self.raft.remove_group(group);
+        self.anew.remove(&group);
+        self.suspected.remove(&group);
+        self.stalled.remove(&group);
         self.gathering.remove(&group);
         self.context.partitions.remove(group);
         self.tails.retain(|(of, bytes)| {

@@ -86,6 +86,11 @@ impl Replica {
 }
 
 impl Machine {
+    /// The metadata as of an index.
+    pub(super) fn metadata(machine: MetadataMachine, applied: Index) -> Self {
+        Self::Metadata(Box::new(MetadataReplica { machine, applied, pending: VecDeque::new() }))
+    }
+
     /// The state as of the last applied entry.
     pub(super) fn state(&self) -> Vec<u8> {
         match self {

@@ -70,7 +70,6 @@ impl Owner {
     /// A committed command deleted the group's topic: its data goes.
     pub(super) fn delete_group(&mut self, group: GroupId) {
         self.context.env.show(group, &Event::Deleted);
-        self.anew.remove(&group);
         self.take_out(group);
         self.context.leaders.forget(group);
         let record = Record {
@@ -125,12 +124,16 @@ impl Owner {
         // Looking through footers is IO: it happens on a blocking thread, and its outcome comes back as a message.
         let Some(view) = self.context.partitions.get(group) else { return };
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let repairs = self.context.repairs.clone();
         self.context.env.spawn_blocking(move || {
             let limits = crate::broker::retention::Limits { retention_ms, retention_bytes, now_ms };
             match crate::broker::retention::log_start(&wal, &view, limits) {
                 Ok(Some(log_start)) => shards.send(group, ShardMessage::Retire { group, log_start }),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%group, %error, "retention could not look at the log"),
+                Err(error) => {
+                    repairs.report_failed_read(&error);
+                    tracing::warn!(%group, %error, "retention could not look at the log");
+                }
             }
         });
     }
@@ -156,6 +159,7 @@ impl Owner {
         let (life, applied, next_offset) =
             (replica.life, replica.applied(), replica.track.committed_offset());
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let repairs = self.context.repairs.clone();
         self.context.env.spawn_blocking(move || {
             match crate::broker::retention::first_kept(&wal, group, log_start) {
                 Ok(Some(found)) => {
@@ -164,6 +168,7 @@ impl Owner {
                 }
                 Ok(None) => {}
                 Err(error) => {
+                    repairs.report_failed_read(&error);
                     tracing::warn!(%group, %error, "the WAL keeps data that clients can no longer read");
                 }
             }
