@@ -66,7 +66,7 @@ pub use message::{Append, AppendAnswer, AppendResult, Message, MessageBody, Star
 pub use multi::{MultiRaft, StepOutcome};
 pub use peers::Liveness;
 pub use ready::{
-    CommittedMembership, CommittedRange, ReadRequest, Ready, ReplicaProgress, RoleChange, Status,
+    BallotCount, CommittedMembership, CommittedRange, ReadRequest, Ready, ReplicaProgress, RoleChange, Status,
 };
 pub use recovering::ForceRecoverError;
 pub use terms::term_runs;

@@ -155,6 +155,8 @@ pub struct Status {
     pub quorum_contact: bool,
     /// The log is suspect.
     pub recovering: bool,
+    /// As a candidate: what the voters have said so far, this one included.
+    pub ballots: BallotCount,
     /// Who gets leadership, while it is being handed over.
     pub transferring_to: Option<ReplicaId>,
     /// As a leader: every other member.
@@ -163,6 +165,15 @@ pub struct Status {
     pub membership: Membership,
     /// The last configuration known to be committed.
     pub committed_membership: CommittedMembership,
+}
+
+/// Voters that have answered a candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BallotCount {
+    /// How many there are, whatever they answered.
+    pub answered: usize,
+    /// How many of them are sound.
+    pub sound: usize,
 }
 
 /// How far a follower is, as its leader knows.

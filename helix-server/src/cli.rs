@@ -3,10 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::config::{ConfigError, Given, ServerConfig, Source, parse_assignment, read_file, resolve};
+use crate::config::{
+    ConfigError, Given, HostPort, ServerConfig, Source, parse_assignment, read_file, resolve,
+};
+use crate::ops::recovery::{RecoverRequest, Selection};
 
 /// What the program was asked to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +28,13 @@ pub enum Command {
     WalVerify {
         /// Where it is stored.
         data_dir: PathBuf,
+    },
+    /// Ask a running server about groups that wait for a leader.
+    Recover {
+        /// Its HTTP address.
+        http: HostPort,
+        /// What is asked.
+        request: RecoverRequest,
     },
 }
 
@@ -96,6 +107,61 @@ enum Sub {
         #[command(subcommand)]
         action: WalAction,
     },
+    /// Show which groups of a running node wait for a leader, and let them go on without lost voters
+    #[command(long_about = RECOVER_HELP)]
+    Recover(RecoverArgs),
+}
+
+const RECOVER_HELP: &str = "\
+Shows which groups of a running node wait for a leader. After a power loss, too few voters may be sound to elect one: then every voter has \
+to answer, and a group whose voter is lost for good would wait for ever.
+
+With --force an election is won by a plain majority of the voters, recovering ones included. What only the missing voters hold is LOST, \
+acknowledged or not. Run it on the node whose log holds the most (compare the last term, then the last index, that each node shows); \
+where another replica that runs holds more, it refuses its vote and nothing happens. A majority of the voters has to run in any case.
+
+Exit code: 0 if none of the groups waits for a leader in the end, 1 otherwise.";
+
+#[derive(Debug, Args)]
+struct RecoverArgs {
+    /// Force elections where there is no leader: what only missing voters hold is lost
+    #[arg(long)]
+    force: bool,
+    /// Where the node serves HTTP
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
+    http: String,
+    /// The partitions of this topic
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["all", "metadata"])]
+    topic: Option<String>,
+    /// Of that topic, only this partition
+    #[arg(long, value_name = "N", requires = "topic")]
+    partition: Option<i32>,
+    /// Every group of the node, the default without --force
+    #[arg(long, conflicts_with = "metadata")]
+    all: bool,
+    /// The cluster's metadata
+    #[arg(long)]
+    metadata: bool,
+}
+
+impl RecoverArgs {
+    fn into_command(self) -> Result<Command, CliError> {
+        let Self { force, http, topic, partition, all, metadata } = self;
+        let groups = match topic {
+            Some(name) => Selection::Topic { name, partition },
+            None if metadata => Selection::Metadata,
+            None if all || !force => Selection::All,
+            None => {
+                let missing = "--force needs one of --topic, --metadata and --all";
+                let error = Cli::command().error(ErrorKind::MissingRequiredArgument, missing);
+                return Err(CliError::Usage(error));
+            }
+        };
+        let http = http
+            .parse()
+            .map_err(|error| Cli::command().error(ErrorKind::ValueValidation, format!("--http: {error}")))?;
+        Ok(Command::Recover { http, request: RecoverRequest { groups, force } })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,6 +196,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
             Command::WalDump { data_dir: log.data_dir, json }
         }
         Some(Sub::Wal { action: WalAction::Verify(args) }) => Command::WalVerify { data_dir: args.data_dir },
+        Some(Sub::Recover(args)) => args.into_command()?,
         None => Command::Run(Box::new(resolve(cli.run.into_given()?)?)),
     })
 }
@@ -163,8 +230,6 @@ impl RunArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
     use crate::config::{SETTINGS, WriteDurability};
 
@@ -206,6 +271,32 @@ mod tests {
         assert_eq!(dump, Command::WalDump { data_dir: data_dir.clone(), json: true });
         let verify = parsed("helix-server wal verify --data-dir d").expect("valid");
         assert_eq!(verify, Command::WalVerify { data_dir });
+    }
+
+    #[test]
+    fn a_recovery_is_forced_only_for_groups_that_are_named() {
+        let request = |line: &str| match parsed(line) {
+            Ok(Command::Recover { request, http }) => (request, http.port),
+            other => panic!("{other:?}"),
+        };
+        let all = RecoverRequest { groups: Selection::All, force: false };
+        assert_eq!(request("helix-server recover"), (all.clone(), 9644));
+        assert_eq!(
+            request("helix-server recover --force --all --http localhost:1"),
+            (RecoverRequest { force: true, ..all }, 1)
+        );
+        let one = Selection::Topic { name: "t".to_owned(), partition: Some(3) };
+        let forced = "helix-server recover --force --topic t --partition 3";
+        assert_eq!(request(forced).0, RecoverRequest { groups: one, force: true });
+        assert_eq!(request("helix-server recover --metadata").0.groups, Selection::Metadata);
+        for refused in [
+            "helix-server recover --force",
+            "helix-server recover --partition 3",
+            "helix-server recover --all --metadata",
+            "helix-server recover --http nowhere",
+        ] {
+            assert!(parsed(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::entry::Command;
 use crate::env::watch;
 use crate::ids::NodeId;
 use crate::peers::PeersHandle;
+use crate::peers::codec::repair::RepairMessage;
 use crate::peers::control::ControlMessage;
 
 /// The way to the other nodes. A single node has none, and nothing is ever sent.
@@ -77,10 +78,25 @@ impl ClusterLink {
         }
     }
 
+    /// Sends a question or an answer about damaged entries. Whether it is on its way.
+    pub(crate) fn send_repair(&self, to: NodeId, message: &RepairMessage) -> bool {
+        self.peers.as_ref().is_some_and(|peers| match peers.send_repair(to, message) {
+            Ok(()) => true,
+            Err(reason) => {
+                trace!(%to, ?reason, "a message about damaged entries was not sent");
+                false
+            }
+        })
+    }
+
+    /// The other nodes.
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        self.peers.as_ref().map_or_else(Vec::new, |peers| peers.nodes())
+    }
+
     /// Sends a control message to all other nodes.
     pub(crate) fn broadcast(&self, message: &ControlMessage) {
-        let nodes = self.peers.as_ref().map_or_else(Vec::new, |peers| peers.nodes());
-        for node in nodes {
+        for node in self.nodes() {
             self.send_control(node, message);
         }
     }

@@ -25,5 +25,6 @@ pub mod node;
 pub mod ops;
 pub mod partition;
 pub mod peers;
+mod repair;
 pub mod shard;
 pub mod versioned;

@@ -10,6 +10,7 @@ use helix_server::config::ServerConfig;
 use helix_server::durable::layout::WAL_DIRECTORY;
 use helix_server::env::{Env, watch};
 use helix_server::node;
+use helix_server::ops::recovery;
 use helix_wal::disk::RealDisk;
 use helix_wal::inspect::{self, DumpOptions, VerifyReport};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,13 @@ fn main() -> ExitCode {
         Ok(Command::WalDump { data_dir, json: false }) => look_into(&data_dir, Look::Dump),
         Ok(Command::WalDump { data_dir, json: true }) => look_into(&data_dir, Look::DumpJson),
         Ok(Command::WalVerify { data_dir }) => look_into(&data_dir, Look::Verify),
+        Ok(Command::Recover { http, request }) => {
+            match recovery::run(&http, &request, &mut std::io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => fail(&error),
+            }
+        }
         Err(CliError::Usage(usage)) => usage.exit(),
         Err(CliError::Config(error)) => fail(&error),
     }

@@ -190,6 +190,7 @@ mod tests {
         let header = SegmentHeader {
             segment: SegmentId(3),
             rewritten: false,
+            repair: false,
             first_lsn: Lsn(101),
             previous: SegmentId(0),
             previous_end: 0,

@@ -128,6 +128,35 @@ pub enum ReclaimError {
     },
 }
 
+/// Why damaged entries were not repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// What was given is not what was there.
+    #[error("the entries do not fit: {0}")]
+    Misfit(&'static str),
+    /// It may be what was there, or not.
+    #[error("nothing shows that the last entry is what was there: the one behind it is needed too")]
+    Unproven,
+    /// No room for it.
+    #[error("the disk is full; free space or lower the retention, then the repair goes on")]
+    DiskFull,
+    /// The log could not be synced.
+    #[error(transparent)]
+    NotSynced(#[from] AppendError),
+    /// The surroundings could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The disk failed.
+    #[error("{operation}: {source}")]
+    Io {
+        /// What was being done.
+        operation: String,
+        /// How it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
 /// Why a log did not close cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {

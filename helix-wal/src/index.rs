@@ -10,6 +10,7 @@ use crate::contents::SegmentIndex;
 use crate::footer::{Directory, EntryMeta, RunSummary, StateKind, StateMeta};
 use crate::frame::{FrameHeader, FrameKind};
 use crate::record::{Bounds, RecordKind};
+use crate::recovered::DamagedRange;
 use crate::segment::Segment;
 use crate::types::{GroupId, Index as EntryIndex, Lsn, Offset, SegmentId, Term};
 
@@ -44,11 +45,13 @@ pub(crate) struct SealedContents {
     /// Every group with anything in it, in order.
     pub(crate) groups: Box<[GroupId]>,
     pub(crate) damaged: bool,
+    /// What it holds stands in for damaged records.
+    pub(crate) repair: bool,
 }
 
 impl SealedContents {
-    pub(crate) fn of(directory: &Directory) -> Self {
-        Self { groups: directory.groups().into(), damaged: !directory.damage.is_empty() }
+    pub(crate) fn of(directory: &Directory, repair: bool) -> Self {
+        Self { groups: directory.groups().into(), damaged: !directory.damage.is_empty(), repair }
     }
 }
 
@@ -112,6 +115,13 @@ impl Range {
         let share = u128::from(self.run.bytes) * u128::from(self.count()) / u128::from(self.run.count.max(1));
         u64::try_from(share).unwrap_or(u64::MAX)
     }
+}
+
+/// Consecutive entries of a log that are nowhere to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub(crate) first: EntryIndex,
+    pub(crate) last: EntryIndex,
 }
 
 /// The log of one group.
@@ -191,6 +201,64 @@ impl GroupLog {
                 break;
             }
             self.ranges.pop_front();
+        }
+    }
+
+    /// Entries that are nowhere to be found, in order of index.
+    pub(crate) fn holes(&self) -> Vec<Hole> {
+        let mut expected = self.start.index.next();
+        let mut holes = Vec::new();
+        for range in &self.ranges {
+            if range.first > expected {
+                holes.push(Hole { first: expected, last: range.first.previous() });
+            }
+            expected = range.last.next();
+        }
+        holes
+    }
+
+    /// Lets `patch` stand in for the entries in its place: where there are none, and where `is_same` says so of a range and
+    /// the first and last index in question. It never reaches beyond the ends of the log.
+    pub(crate) fn patch(
+        &mut self,
+        patch: &Range,
+        fits_hole: &dyn Fn(Hole) -> bool,
+        is_same: &dyn Fn(&Range, EntryIndex, EntryIndex) -> bool,
+    ) {
+        let mut at = patch.first.max(self.start.index.next());
+        let last = patch.last.min(self.last_index);
+        while at <= last {
+            let Some(next) = self.range_at(at).copied() else { return };
+            let (end, taken) = if next.first <= at {
+                let end = next.last.min(last);
+                (end, is_same(&next, at, end))
+            } else {
+                let end = next.first.previous().min(last);
+                (end, fits_hole(Hole { first: at, last: end }))
+            };
+            if taken {
+                self.put(Range { first: at, last: end, ..*patch });
+            }
+            at = end.next();
+        }
+    }
+
+    /// Puts a range into a hole, or in the place of a part of one other.
+    fn put(&mut self, range: Range) {
+        let at = self.ranges.partition_point(|other| other.last < range.first);
+        let replaced = self.ranges.get(at).copied().filter(|other| other.first <= range.last);
+        let mut pieces = vec![range];
+        if let Some(replaced) = replaced {
+            self.ranges.remove(at);
+            if replaced.first < range.first {
+                pieces.insert(0, Range { last: range.first.previous(), ..replaced });
+            }
+            if range.last < replaced.last {
+                pieces.push(Range { first: range.last.next(), ..replaced });
+            }
+        }
+        for (offset, piece) in pieces.into_iter().enumerate() {
+            self.ranges.insert(at + offset, piece);
         }
     }
 
@@ -312,6 +380,14 @@ impl Index {
         log.checkpoint = None;
     }
 
+    /// Whether any of these entries is read from that segment.
+    pub(crate) fn needs(&self, segment: SegmentId, entries: &DamagedRange) -> bool {
+        let log = self.groups.get(&entries.group);
+        log.into_iter().flat_map(|log| &log.ranges).any(|range| {
+            range.segment == segment && range.first <= entries.last && entries.first <= range.last
+        })
+    }
+
     /// The entries of `range` from `from` on, at most `max_count`.
     pub(crate) fn locate(&self, range: &Range, from: EntryIndex, max_count: u64) -> Located {
         let dense = self.segments.get(&range.segment).and_then(SegmentEntry::dense);
@@ -345,7 +421,7 @@ impl Index {
     /// Replaces the dense index of a closed segment by what its footer says.
     pub(crate) fn seal(&mut self, segment: SegmentId, directory: &Directory, file_bytes: u64) {
         let Some(entry) = self.segments.get_mut(&segment) else { return };
-        entry.contents = Contents::Sealed(SealedContents::of(directory));
+        entry.contents = Contents::Sealed(SealedContents::of(directory, false));
         entry.file_bytes = file_bytes;
         self.set_stored_runs(segment, directory);
     }
@@ -437,6 +513,30 @@ mod tests {
         assert_eq!(extents(&log), [(5, 10)]);
         log.trim_through(EntryIndex(10));
         assert_eq!(extents(&log), []);
+    }
+
+    #[test]
+    fn a_patch_splits_what_it_stands_in_for_and_fills_holes() {
+        let patch = |first: u64, count: u64| Range::new(SegmentId(9), run(first, count));
+        let segments = |log: &GroupLog| -> Vec<_> {
+            log.ranges.iter().map(|range| (range.segment.0, range.first.0, range.last.0)).collect()
+        };
+        let mut log = log();
+        log.patch(&patch(4, 2), &|_| false, &|range, _, _| range.segment == SegmentId(1));
+        assert_eq!(segments(&log), [(1, 1, 3), (9, 4, 5), (1, 6, 10), (2, 11, 15)]);
+        log.patch(&patch(10, 20), &|_| false, &|_, _, _| true);
+        assert_eq!(segments(&log), [(1, 1, 3), (9, 4, 5), (1, 6, 9), (9, 10, 10), (9, 11, 15)]);
+
+        let mut holed = GroupLog::new(LogStart::default());
+        holed.ranges.push_back(Range::new(SegmentId(1), run(3, 2)));
+        holed.ranges.push_back(Range::new(SegmentId(1), run(8, 3)));
+        holed.last_index = EntryIndex(10);
+        let hole = |first, last| Hole { first: EntryIndex(first), last: EntryIndex(last) };
+        assert_eq!(holed.holes(), [hole(1, 2), hole(5, 7)]);
+        holed.patch(&patch(6, 10), &|_| true, &|_, _, _| false);
+        assert_eq!(segments(&holed), [(1, 3, 4), (9, 6, 7), (1, 8, 10)]);
+        holed.patch(&patch(1, 2), &|_| true, &|_, _, _| false);
+        assert_eq!(holed.holes(), [hole(5, 5)]);
     }
 
     #[test]

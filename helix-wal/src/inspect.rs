@@ -127,7 +127,11 @@ fn dump_segment(one: &Inspected, options: DumpOptions, out: &mut dyn io::Write) 
             header.first_lsn,
             header.previous,
             header.previous_end,
-            if header.rewritten { ", rewritten" } else { "" },
+            match (header.repair, header.rewritten) {
+                (true, _) => ", stands in for damaged records",
+                (false, true) => ", rewritten",
+                (false, false) => "",
+            },
         ),
         HeaderFound::Unused => "unused".to_owned(),
         HeaderFound::OtherVersion(version) => format!("format version {version}"),

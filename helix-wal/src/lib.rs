@@ -9,7 +9,7 @@
 //! A map for readers: `frame`, `segment` and `footer` are the bytes; `writer`, `syncer` and `housekeeper` are the three
 //! activities that change files, `shared` is what they hand to each other; `index` (with `contents`, per segment) knows where
 //! everything is and `reader` answers questions; `recovery` (which asks `scan`, `classify` and `resolve`) and `retention` are
-//! start and space; [`disk`] is the only way to the file system.
+//! start and space, `repair` puts back what was damaged; [`disk`] is the only way to the file system.
 //!
 //! ```
 //! use helix_wal::disk::RealDisk;
@@ -60,6 +60,7 @@ mod reader;
 mod record;
 mod recovered;
 mod recovery;
+mod repair;
 mod resolve;
 mod retention;
 mod scan;
@@ -73,7 +74,9 @@ mod types;
 mod wal;
 mod writer;
 
-pub use error::{AppendError, CloseError, FatalError, OpenError, OutOfSpace, ReadError, ReclaimError};
+pub use error::{
+    AppendError, CloseError, FatalError, OpenError, OutOfSpace, ReadError, ReclaimError, RepairError,
+};
 pub use options::{OnFatal, OnSeal, OnWork, SealedSegment, SpaceClass, WalOptions};
 pub use payload::Payload;
 pub use reader::ReadLimit;

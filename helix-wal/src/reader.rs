@@ -11,13 +11,14 @@ use crate::contents::SegmentIndex;
 use crate::error::ReadError;
 use crate::footer::{EntryMeta, RunSummary, StateMeta, load_entries};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
-use crate::index::{Located, Range};
+use crate::index::{Hole, Located, Range};
 use crate::payload::Payload;
 use crate::record::{Record, RecordKind, StoredRecord};
+use crate::repair;
 use crate::scan::scan;
 use crate::segment::Segment;
 use crate::shared::Shared;
-use crate::types::{GroupId, Index, Offset, Term};
+use crate::types::{GroupId, Index, Offset, SegmentId, Term};
 
 /// Where a read ends. One record is always read, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +161,11 @@ pub(crate) fn term_at(shared: &Shared, group: GroupId, index: Index) -> Result<O
             return Ok(None);
         }
     }
-    let Some(place) = place_of(shared, group, index, 1)? else { return Ok(None) };
+    let place = match place_of(shared, group, index, 1) {
+        Ok(Some(place)) => place,
+        Ok(None) => return Ok(None),
+        Err(damaged) => return repair::term_in_hole(shared, group, index)?.map(Some).ok_or(damaged),
+    };
     if place.range.last == index && place.range.last == place.range.run.last() {
         return Ok(Some(place.range.run.last_term));
     }
@@ -334,6 +339,70 @@ pub(crate) fn read_frame(
     Ok(frame.and_then(|(header, payload)| Some((header, stored(&header, payload)?))))
 }
 
+/// Whether the frame of an entry can be read.
+pub(crate) fn is_whole(shared: &Shared, segment: SegmentId, meta: &EntryMeta) -> Result<bool, ReadError> {
+    let segment = shared.index.read().segments.get(&segment).map(|entry| Arc::clone(&entry.segment));
+    let Some(segment) = segment else { return Ok(false) };
+    let frame = read_frame(&segment, meta.position, meta.payload_len)?;
+    Ok(frame.is_some_and(|(header, _)| header.lsn == meta.lsn))
+}
+
+/// The damaged entries of a range from `from` on. Reads all of it.
+pub(crate) fn damaged_in(shared: &Shared, range: &Range, from: Index) -> Result<Vec<Hole>, ReadError> {
+    let mut damaged: Vec<Hole> = Vec::new();
+    let mut next = from;
+    while next <= range.last {
+        let Some(place) = place_or_gone(shared, range.run.group, next)? else { break };
+        let last = match check_some(shared, &place, next)? {
+            Checked::Whole(last) => last,
+            Checked::Damaged(last) => {
+                match damaged.last_mut() {
+                    Some(hole) if hole.last.next() == next => hole.last = last,
+                    _ => damaged.push(Hole { first: next, last }),
+                }
+                last
+            }
+        };
+        next = last.next();
+    }
+    Ok(damaged)
+}
+
+/// What some consecutive entries are, through the last one named.
+enum Checked {
+    Whole(Index),
+    Damaged(Index),
+}
+
+/// Reads some entries of a place from `from` on.
+fn check_some(shared: &Shared, place: &Place, from: Index) -> Result<Checked, ReadError> {
+    let entries = match place.entries(shared, from, usize::MAX) {
+        // Without their index entries none of them can be found.
+        Err(ReadError::Damaged { .. }) => return Ok(Checked::Damaged(place.range.last)),
+        other => other?,
+    };
+    let mut bytes_left = MAX_CALL_BYTES;
+    let some = within(&entries, &mut bytes_left, true);
+    let group = place.range.run.group;
+    match read_entries(&place.segment, group, from, some, &mut Vec::new()) {
+        Ok(()) if some.is_empty() => Ok(Checked::Damaged(place.range.last)),
+        Ok(()) => Ok(Checked::Whole(Index(from.0 + some.len() as u64 - 1))),
+        Err(ReadError::Damaged { index, .. }) if index > from => Ok(Checked::Whole(index.previous())),
+        Err(ReadError::Damaged { .. }) => one_damaged(place, from, some),
+        Err(error) => Err(error),
+    }
+}
+
+/// Neighbours are read with one call, so one that is damaged may make it fail for all of them.
+fn one_damaged(place: &Place, from: Index, some: &[EntryMeta]) -> Result<Checked, ReadError> {
+    let first = &some[..1];
+    match read_entries(&place.segment, place.range.run.group, from, first, &mut Vec::new()) {
+        Ok(()) => Ok(Checked::Whole(from)),
+        Err(ReadError::Damaged { .. }) => Ok(Checked::Damaged(from)),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads a start, checkpoint or delete record. `None` if it is damaged.
 pub(crate) fn read_state(segment: &Segment, meta: &StateMeta) -> Result<Option<StoredRecord>, ReadError> {
     let frame = read_frame(segment, meta.position, meta.payload_len)?;
@@ -344,25 +413,29 @@ pub(crate) fn read_state(segment: &Segment, meta: &StateMeta) -> Result<Option<S
 }
 
 /// Looks through the ranges of a group, in order, for the first entry that `matches`, skipping ranges that are not
-/// `possible`.
+/// `possible`. If a hole lies right in front of what it finds, `in_hole` says whether the right one may have been there.
 fn find(
     shared: &Shared,
     group: GroupId,
     possible: impl Fn(&Range) -> bool,
     find_in: impl Fn(&[EntryMeta]) -> Option<usize>,
+    in_hole: impl Fn(&EntryMeta) -> bool,
 ) -> Result<Option<Index>, ReadError> {
-    let ranges: Vec<Range> = {
+    let (ranges, holes): (Vec<Range>, Vec<Hole>) = {
         let index = shared.index.read();
         let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
-        log.ranges.iter().filter(|range| possible(range)).copied().collect()
+        (log.ranges.iter().filter(|range| possible(range)).copied().collect(), log.holes())
     };
     for range in ranges {
         // The range may have been cut meanwhile; then it is looked for again.
         let Some(place) = place_or_gone(shared, group, range.first)? else { continue };
         let entries = place.entries(shared, range.first, usize::MAX)?;
-        if let Some(at) = find_in(&entries) {
-            return Ok(Some(Index(range.first.0 + at as u64)));
-        }
+        let Some(at) = find_in(&entries) else { continue };
+        let index = Index(range.first.0 + at as u64);
+        return match holes.iter().find(|hole| hole.last.next() == index) {
+            Some(hole) if in_hole(&entries[at]) => Err(ReadError::Damaged { group, index: hole.first }),
+            _ => Ok(Some(index)),
+        };
     }
     Ok(None)
 }
@@ -387,6 +460,7 @@ pub(crate) fn index_at_offset(
             let at = entries.partition_point(|entry| entry.next_offset() <= offset);
             (at < entries.len()).then_some(at)
         },
+        |entry| entry.base_offset > offset,
     )
 }
 
@@ -402,6 +476,8 @@ pub(crate) fn index_at_timestamp(
         |entries| {
             entries.iter().position(|entry| entry.offset_count > 0 && entry.max_timestamp_ms >= timestamp_ms)
         },
+        // What is missing further ahead counts as older than what follows it.
+        |_| true,
     )
 }
 
@@ -423,6 +499,9 @@ pub(crate) fn index_of_max_timestamp(shared: &Shared, group: GroupId) -> Result<
     let mut ranges: Vec<Range> = {
         let index = shared.index.read();
         let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+        if let Some(hole) = log.holes().first() {
+            return Err(ReadError::Damaged { group, index: hole.first });
+        }
         log.ranges.iter().copied().collect()
     };
     // The numbers of the ranges are upper bounds, so the most promising is looked at first.

@@ -12,7 +12,8 @@ pub enum RecordKind {
         tag: u8,
     },
     /// The log begins after this record's index, with its term and, as `base_offset`, the next offset. Supersedes
-    /// everything of its group up to that index, and everything at all if the log does not contain (index, term).
+    /// everything of its group up to that index, and everything at all if the log does not contain (index, term). At index 0
+    /// it begins the log anew: nothing is kept.
     Start,
     /// State of the user as of this record's index. Supersedes only the group's earlier checkpoints; superseded, like all
     /// earlier records, by an entry at or below its index.

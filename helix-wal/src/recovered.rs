@@ -10,12 +10,18 @@ use crate::types::{GroupId, Index, SegmentId};
 pub struct Recovered {
     /// The groups that exist.
     pub groups: HashMap<GroupId, RecoveredGroup>,
-    /// What is stored but can no longer be read. Nothing after it was cut off.
+    /// What is stored, still live, and can no longer be read. Nothing after it was cut off.
     pub damage: Vec<Damage>,
     /// Entries within their group's log that are nowhere to be found.
     pub missing: Vec<DamagedRange>,
     /// Bytes of torn and cut records that were dropped: writes that nobody was promised.
     pub truncated_bytes: u64,
+    /// Groups that may have lost records at the end of their log to a damage of which it can't be told whom it concerns: the
+    /// newest entry that is left of them is not newer than the segment that is damaged.
+    pub doubtful: Vec<GroupId>,
+    /// Groups in whose log some entry does not follow the one before it, although nothing was cut: what had superseded the
+    /// latter is damaged. How far it reached back can't be told, so nothing that is before may be relied on.
+    pub contradictory: Vec<GroupId>,
     /// Groups that lost records at the end because the machine went down before they were synced.
     pub cut: Vec<GroupId>,
 }

@@ -11,7 +11,7 @@ use crate::classify::{Classified, SegmentEvidence, classify};
 use crate::disk::{Disk, DiskFile, DiskLock, is_out_of_space};
 use crate::error::OpenError;
 use crate::footer::{DamageOf, Directory, EntryMeta, RunSummary, load_entries};
-use crate::index::{Contents, Index, SealedContents, SegmentEntry, StateRef};
+use crate::index::{Contents, GroupLog, Index, SealedContents, SegmentEntry, StateRef};
 use crate::options::WalOptions;
 use crate::reader::read_state;
 use crate::record::StoredRecord;
@@ -22,7 +22,7 @@ use crate::segment::{
     FORMAT_VERSION, FileName, HeaderFound, LOCK_NAME, SEGMENT_HEADER_BYTES, Segment, SegmentHeader,
 };
 use crate::shared::{Foundation, SpareFile};
-use crate::types::{Index as EntryIndex, Lsn, SegmentId};
+use crate::types::{GroupId, Index as EntryIndex, Lsn, SegmentId};
 
 /// What is read and written at a time where bytes are written again.
 const REWRITE_BYTES: usize = 1 << 20;
@@ -41,6 +41,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &WalOptions) -> Result<(Foundati
     let evidence = Evidence { synced_lsn, trust_unsynced: options.trust_unsynced, unknown_damage };
     let max_lsn = loaded.values().map(Loaded::max_lsn).max().unwrap_or_default();
     let resolved = resolve_all(&mut loaded, evidence, &mut recovered);
+    recovered.doubtful = doubtful(&loaded, &resolved);
     let last_lsn = max_lsn.max(synced_lsn);
     let previous = last_written(&loaded);
     let mut index = Index { groups: resolved.groups, deleted: resolved.deleted, ..Index::default() };
@@ -52,6 +53,12 @@ pub(crate) fn recover(disk: &dyn Disk, options: &WalOptions) -> Result<(Foundati
     disk.sync_dir().map_err(|error| failed("syncing the directory", error))?;
     seal_all(loaded, &mut index)?;
     recovered.missing = resolved.missing;
+    recovered.contradictory = resolved.contradictory;
+    let concerns_nobody = |damage: &Damage| match &damage.scope {
+        DamageScope::Entries(ranges) => ranges.iter().all(|range| !index.needs(damage.segment, range)),
+        _ => false,
+    };
+    recovered.damage.retain(|damage| !concerns_nobody(damage));
     collect_groups(&index, &mut recovered)?;
     let next_segment = SegmentId(files.highest.0 + 1);
     let foundation = Foundation { index, spares: files.spares, next_segment, last_lsn, previous, lock };
@@ -192,6 +199,30 @@ impl Loaded {
         }
     }
 
+    fn is_repair(&self) -> bool {
+        self.valid_header().is_some_and(|header| header.repair)
+    }
+
+    /// The lowest LSN, if there is a frame.
+    fn min_lsn(&self) -> Option<Lsn> {
+        let lsn = match &self.contents {
+            LoadedContents::Sealed(directory) => directory.min_lsn,
+            LoadedContents::Classified(classified) => classified.index.min_lsn,
+            LoadedContents::Scanned(_) => Lsn(0),
+        };
+        (lsn > Lsn(0)).then_some(lsn)
+    }
+
+    /// It cannot be told whose records are damaged.
+    fn has_unknown_damage(&self) -> bool {
+        let damage = match &self.contents {
+            LoadedContents::Sealed(directory) => &directory.damage,
+            LoadedContents::Classified(classified) => &classified.index.damage,
+            LoadedContents::Scanned(_) => return false,
+        };
+        damage.iter().any(|damage| damage.of == DamageOf::Unknown)
+    }
+
     fn valid_header(&self) -> Option<SegmentHeader> {
         match self.header {
             HeaderFound::Valid(header) => Some(header),
@@ -284,7 +315,8 @@ fn report_damage(id: SegmentId, one: &Loaded, recovered: &mut Recovered) {
             DamageOf::Entry(group, index) => {
                 DamageScope::Entries(vec![DamagedRange { group, first: index, last: index }])
             }
-            DamageOf::State(group) => DamageScope::State(group),
+            // States that are still needed are read, and reported then.
+            DamageOf::State(_) => continue,
         };
         recovered.damage.push(Damage {
             segment: id,
@@ -300,6 +332,7 @@ fn views(loaded: &BTreeMap<SegmentId, Loaded>) -> Vec<SegmentView> {
         LoadedContents::Sealed(directory) => SegmentView {
             id: *id,
             scanned: false,
+            repair: one.is_repair(),
             runs: directory.runs.clone(),
             states: directory.states.clone(),
         },
@@ -309,10 +342,11 @@ fn views(loaded: &BTreeMap<SegmentId, Loaded>) -> Vec<SegmentView> {
                 .iter()
                 .flat_map(|(group, contents)| contents.runs.iter().map(|run| run.summary(*group)));
             let states = groups.values().flat_map(|contents| contents.states.iter().copied());
-            SegmentView { id: *id, scanned: true, runs: runs.collect(), states: states.collect() }
+            let (runs, states) = (runs.collect(), states.collect());
+            SegmentView { id: *id, scanned: true, repair: one.is_repair(), runs, states }
         }
         LoadedContents::Scanned(_) => {
-            SegmentView { id: *id, scanned: true, runs: Vec::new(), states: Vec::new() }
+            SegmentView { id: *id, scanned: true, repair: false, runs: Vec::new(), states: Vec::new() }
         }
     };
     loaded.iter().map(view).collect()
@@ -371,6 +405,28 @@ fn resolve_all(
     }
 }
 
+/// Groups that may have lost the end of their log to a damage of which it is not known whom it concerns: nothing of them is
+/// newer than it. A hole in the middle of a log would show.
+fn doubtful(loaded: &BTreeMap<SegmentId, Loaded>, resolved: &Resolved) -> Vec<GroupId> {
+    let Some(damaged) = loaded.iter().rev().find(|(_, one)| one.has_unknown_damage()).map(|(id, _)| *id)
+    else {
+        return Vec::new();
+    };
+    let later = loaded
+        .iter()
+        .filter(|(id, one)| **id > damaged && one.valid_header().is_none_or(|header| !header.rewritten));
+    // What was lost is older than anything in a later segment.
+    let lost_before = later.filter_map(|(_, one)| one.min_lsn()).min().unwrap_or(Lsn(u64::MAX));
+    let newest = |log: &GroupLog| {
+        let of_entries = log.ranges.back().map(|range| range.run.last_lsn);
+        of_entries.max(log.start_state.map(|start| start.meta.lsn)).unwrap_or_default()
+    };
+    let groups = resolved.groups.iter().filter(|(_, log)| newest(log) < lost_before);
+    let mut groups: Vec<GroupId> = groups.map(|(group, _)| *group).collect();
+    groups.sort_unstable();
+    groups
+}
+
 /// The segment that was written to last and where its frames end, for the header of the next one.
 fn last_written(loaded: &BTreeMap<SegmentId, Loaded>) -> (SegmentId, u64) {
     let written = loaded.iter().rev().filter(|(_, one)| one.valid_header().is_none_or(|h| !h.rewritten));
@@ -403,16 +459,16 @@ fn seal_all(loaded: BTreeMap<SegmentId, Loaded>, index: &mut Index) -> Result<()
         one.segment.file.sync_data().map_err(sealing(*id))?;
     }
     for (id, one) in loaded {
-        let mut file_bytes = one.file_bytes;
+        let (mut file_bytes, repair) = (one.file_bytes, one.is_repair());
         let contents = match one.contents {
-            LoadedContents::Sealed(directory) => Contents::Sealed(SealedContents::of(&directory)),
+            LoadedContents::Sealed(directory) => Contents::Sealed(SealedContents::of(&directory, repair)),
             LoadedContents::Classified(classified) => {
                 let footer = classified.index.encode(id, classified.data_end);
                 match footer.write(&*one.segment.file) {
                     Ok(()) => {
                         file_bytes = footer.end();
                         index.set_stored_runs(id, &footer.directory);
-                        Contents::Sealed(SealedContents::of(&footer.directory))
+                        Contents::Sealed(SealedContents::of(&footer.directory, repair))
                     }
                     Err(error) if is_out_of_space(&error) => Contents::Closing(Arc::new(classified.index)),
                     Err(error) => return Err(sealing(id)(error)),

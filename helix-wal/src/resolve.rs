@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::footer::{EntryMeta, RunSummary, StateKind, StateMeta};
-use crate::index::{GroupLog, LogStart, Range, StateRef};
+use crate::index::{GroupLog, Hole, LogStart, Range, StateRef};
 use crate::recovered::DamagedRange;
 use crate::types::{GroupId, Index, Lsn, SegmentId, Term};
 
@@ -16,6 +16,8 @@ pub(crate) struct SegmentView {
     pub(crate) id: SegmentId,
     /// Its footer was not there; its end may be missing.
     pub(crate) scanned: bool,
+    /// It stands in for damaged records of others.
+    pub(crate) repair: bool,
     pub(crate) runs: Vec<RunSummary>,
     pub(crate) states: Vec<StateMeta>,
 }
@@ -41,11 +43,14 @@ pub(crate) struct Resolved {
     pub(crate) rejected: Vec<(SegmentId, GroupId, Index)>,
     /// Entries that were there once and cannot be found.
     pub(crate) missing: Vec<DamagedRange>,
+    /// Groups with an entry that does not follow the one before it.
+    pub(crate) contradictory: Vec<GroupId>,
 }
 
 #[derive(Default)]
 struct Candidates {
     runs: Vec<(SegmentId, bool, RunSummary)>,
+    repairs: Vec<(SegmentId, RunSummary)>,
     states: Vec<StateRef>,
 }
 
@@ -58,7 +63,12 @@ pub(crate) fn resolve(
     let mut candidates: BTreeMap<GroupId, Candidates> = BTreeMap::new();
     for segment in segments {
         for run in &segment.runs {
-            candidates.entry(run.group).or_default().runs.push((segment.id, segment.scanned, *run));
+            let candidates = candidates.entry(run.group).or_default();
+            if segment.repair {
+                candidates.repairs.push((segment.id, *run));
+            } else {
+                candidates.runs.push((segment.id, segment.scanned, *run));
+            }
         }
         for meta in &segment.states {
             let state = StateRef { segment: segment.id, meta: *meta };
@@ -98,16 +108,24 @@ fn resolve_group(
         (None, Some(run)) => LogStart { index: Index(0), term: run.prev_term, offset: run.base_offset },
         (None, None) => LogStart::default(),
     };
-    let mut replay = Replay { log: GroupLog::new(start), evidence, meta_at, rejected: None };
+    let mut replay =
+        Replay { log: GroupLog::new(start), evidence, meta_at, rejected: None, contradictory: false };
     replay.log.start_state = start_state;
     for (segment, scanned, run) in runs {
         if let Some(range) = after_start(Range::new(segment, run), start_state.as_ref()) {
             replay.take_in(range, scanned);
         }
     }
-    let Replay { mut log, rejected, .. } = replay;
+    let Replay { mut log, rejected, contradictory, .. } = replay;
     finish(&mut log, &candidates.states, meta_at);
-    resolved.missing.extend(holes(group, &log));
+    for (segment, run) in candidates.repairs {
+        if let Some(patch) = after_start(Range::new(segment, run), start_state.as_ref()) {
+            stand_in(&mut log, &patch, meta_at);
+        }
+    }
+    let missing = |hole: Hole| DamagedRange { group, first: hole.first, last: hole.last };
+    resolved.missing.extend(log.holes().into_iter().map(missing));
+    resolved.contradictory.extend(contradictory.then_some(group));
     resolved.rejected.extend(rejected.into_iter().map(|(segment, first)| (segment, group, first)));
     if log.start_state.is_some() || !log.ranges.is_empty() {
         resolved.groups.insert(group, log);
@@ -123,16 +141,29 @@ fn after_start(range: Range, start: Option<&StateRef>) -> Option<Range> {
     Some(Range { first: range.first.max(start.index.next()), ..range })
 }
 
+/// How a range goes on from what is in the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Continuation {
+    Follows,
+    /// The entry before it is not there.
+    Gap,
+    /// The entry before it is there, and has another term than it should.
+    Contradicts,
+}
+
 struct Replay<'a> {
     log: GroupLog,
     evidence: Evidence,
     meta_at: &'a dyn Fn(SegmentId, &RunSummary, Index) -> Option<EntryMeta>,
     rejected: Option<(SegmentId, Index)>,
+    contradictory: bool,
 }
 
 impl Replay<'_> {
     fn take_in(&mut self, range: Range, scanned: bool) {
-        if self.follows(&range) || !scanned || self.was_complete(&range) {
+        let continuation = self.continuation(&range);
+        if continuation == Continuation::Follows || !scanned || self.was_complete(&range) {
+            self.contradictory |= continuation == Continuation::Contradicts;
             self.log.truncate_from(range.first);
             self.log.ranges.push_back(range);
         } else if self.rejected.is_none() {
@@ -141,19 +172,23 @@ impl Replay<'_> {
     }
 
     /// Whether the entry before the range is in the log and has the right term.
-    fn follows(&self, range: &Range) -> bool {
+    fn continuation(&self, range: &Range) -> Continuation {
         let before = range.first.previous();
-        if range.first != range.run.first {
-            // Its beginning was cut off by the start of the log, which says that the rest belongs there.
-            return true;
+        let found = if range.first != range.run.first || before.0 == 0 {
+            // If its beginning was cut off by the start of the log, that says that the rest belongs there.
+            return Continuation::Follows;
+        } else if before == self.log.start.index {
+            Some(self.log.start.term)
+        } else {
+            let Some(other) = self.log.range_at(before).filter(|other| other.first <= before) else {
+                return Continuation::Gap;
+            };
+            self.term_in(other, before)
+        };
+        match found {
+            Some(term) if term != range.run.prev_term => Continuation::Contradicts,
+            _ => Continuation::Follows,
         }
-        if before == self.log.start.index {
-            return before.0 == 0 || self.log.start.term == range.run.prev_term;
-        }
-        self.log.range_at(before).is_some_and(|other| {
-            other.first <= before
-                && self.term_in(other, before).is_none_or(|term| term == range.run.prev_term)
-        })
     }
 
     /// `None` if it cannot be read.
@@ -213,16 +248,31 @@ fn lsn_at(
     }
 }
 
-fn holes(group: GroupId, log: &GroupLog) -> Vec<DamagedRange> {
-    let mut expected = log.start.index.next();
-    let mut holes = Vec::new();
-    for range in &log.ranges {
-        if range.first > expected {
-            holes.push(DamagedRange { group, first: expected, last: range.first.previous() });
+/// Lets a repair stand in for damaged entries. It says the same as they did, so it only has to be made sure that it is they who
+/// are live: they have the same LSNs, or if those are lost too, LSNs that fit in between.
+fn stand_in(
+    log: &mut GroupLog,
+    patch: &Range,
+    meta_at: &dyn Fn(SegmentId, &RunSummary, Index) -> Option<EntryMeta>,
+) {
+    let before = log.clone();
+    let lsn_of = |range: &Range, index: Index| meta_at(range.segment, &range.run, index).map(|meta| meta.lsn);
+    let is_same = |range: &Range, first: Index, last: Index| {
+        let Some((from, to)) = lsn_of(patch, first).zip(lsn_of(patch, last)) else { return false };
+        match lsn_of(range, first).zip(lsn_of(range, last)) {
+            Some(lsns) => lsns == (from, to),
+            None => range.run.first_lsn <= from && to <= range.run.last_lsn,
         }
-        expected = range.last.next();
-    }
-    holes
+    };
+    let fits_hole = |hole: Hole| {
+        let Some((from, to)) = lsn_of(patch, hole.first).zip(lsn_of(patch, hole.last)) else { return false };
+        let behind = before.range_at(hole.last);
+        let in_front = before.ranges.iter().rfind(|range| range.last < hole.first);
+        let newest = behind.map(|range| lsn_of(range, range.first).unwrap_or(range.run.last_lsn));
+        let oldest = in_front.map(|range| lsn_of(range, range.last).unwrap_or(range.run.first_lsn));
+        oldest.is_none_or(|lsn| lsn < from) && newest.is_none_or(|lsn| to < lsn)
+    };
+    log.patch(patch, &fits_hole, &is_same);
 }
 
 #[cfg(test)]
@@ -267,7 +317,11 @@ mod tests {
     }
 
     fn view(id: u64, scanned: bool, runs: Vec<RunSummary>, states: Vec<StateMeta>) -> SegmentView {
-        SegmentView { id: SegmentId(id), scanned, runs, states }
+        SegmentView { id: SegmentId(id), scanned, repair: false, runs, states }
+    }
+
+    fn repair(id: u64, runs: Vec<RunSummary>) -> SegmentView {
+        SegmentView { repair: true, ..view(id, false, runs, vec![]) }
     }
 
     fn extents(segments: &[SegmentView], evidence: Evidence) -> (Vec<(u64, u64, u64)>, usize) {
@@ -277,7 +331,7 @@ mod tests {
                 term: run.last_term,
                 base_offset: Offset(index.0),
                 max_timestamp_ms: 0,
-                lsn: Lsn(0),
+                lsn: Lsn(run.first_lsn.0 + index.0 - run.first.0),
                 offset_count: 1,
                 payload_len: 0,
             })
@@ -349,6 +403,49 @@ mod tests {
             view(2, true, vec![], vec![start(7, 1, 20, 15)]),
         ];
         assert_eq!(extents(&segments, SYNCED), (vec![], 0));
+    }
+
+    #[test]
+    fn a_repair_stands_in_for_the_same_records_and_supersedes_nothing() {
+        let base = view(1, false, vec![run(1, 10, 10, 0, 1)], vec![]);
+        let part = repair(2, vec![run(4, 5, 5, 1, 1)]);
+        let segments = [base, part, view(3, true, vec![run(8, 9, 20, 1, 2)], vec![])];
+        assert_eq!(extents(&segments, SYNCED), (vec![(1, 1, 3), (2, 4, 5), (1, 6, 7), (3, 8, 9)], 0));
+        // What it stood in for has been replaced, or was another life of the log.
+        let replaced = view(3, true, vec![run(3, 9, 20, 1, 2)], vec![]);
+        let [base, part, _] = segments;
+        assert_eq!(extents(&[base, part, replaced], SYNCED), (vec![(1, 1, 2), (3, 3, 9)], 0));
+        let anew = view(3, true, vec![run(1, 9, 40, 0, 2)], vec![start(0, 0, 30, 30)]);
+        assert_eq!(extents(&[repair(2, vec![run(4, 5, 5, 1, 1)]), anew], SYNCED), (vec![(3, 1, 9)], 0));
+    }
+
+    #[test]
+    fn a_repair_fills_a_hole_into_which_its_lsns_fit() {
+        let holed = |lsn| {
+            [
+                view(1, false, vec![run(1, 4, 4, 0, 1), run(7, 10, 10, 1, 1)], vec![]),
+                repair(2, vec![run(5, 6, lsn, 1, 1)]),
+            ]
+        };
+        assert_eq!(extents(&holed(6), SYNCED), (vec![(1, 1, 4), (2, 5, 6), (1, 7, 10)], 0));
+        for lsn in [5, 7, 20] {
+            assert_eq!(extents(&holed(lsn), SYNCED), (vec![(1, 1, 4), (1, 7, 10)], 0));
+        }
+    }
+
+    #[test]
+    fn entries_whose_successors_are_damaged_are_told_of() {
+        let damaged = Evidence { unknown_damage: Some(Lsn(11)), ..SYNCED };
+        let meta_at = |_, _: &RunSummary, _| None;
+        let contradictory = |prev_term| {
+            let segments = [
+                view(1, false, vec![run(1, 8, 8, 0, 1)], vec![]),
+                view(2, true, vec![run(9, 10, 20, prev_term, 2)], vec![]),
+            ];
+            resolve(&segments, damaged, &meta_at).contradictory
+        };
+        assert_eq!(contradictory(1), []);
+        assert_eq!(contradictory(2), [GROUP]);
     }
 
     #[test]

@@ -66,11 +66,14 @@ pub(crate) fn reclaim(
         // Tombstones that were kept for a segment that is gone now may be dead in turn.
     }
     let survey = survey(shared);
-    let mut sources = survey.worth_rewriting(shared.options.segment_bytes);
-    keep_committed(shared, &mut sources, committed);
-    for batch in batches(&sources, &survey, shared.options.segment_bytes) {
-        sync()?;
-        rewrite(shared, &batch, &survey, &mut report)?;
+    // What stands in for damaged records is kept apart: it supersedes nothing.
+    for repair in [false, true] {
+        let mut sources = survey.worth_rewriting(shared.options.segment_bytes, repair);
+        keep_committed(shared, &mut sources, committed);
+        for batch in batches(&sources, &survey, shared.options.segment_bytes) {
+            sync()?;
+            rewrite(shared, &batch, repair, &survey, &mut report)?;
+        }
     }
     shared.space.refresh(&*shared.disk);
     Ok(report)
@@ -107,6 +110,7 @@ struct Usage {
     live_bytes: u64,
     file_bytes: u64,
     damaged: bool,
+    repair: bool,
 }
 
 /// Looks at a few groups at a time, so that the writer never waits long for the index. What is live in a sealed segment can
@@ -129,7 +133,8 @@ fn survey(shared: &Shared) -> Survey {
         let index = shared.index.read();
         for (id, entry) in &index.segments {
             if let Contents::Sealed(sealed) = &entry.contents {
-                let usage = Usage { live_bytes: 0, file_bytes: entry.file_bytes, damaged: sealed.damaged };
+                let (damaged, repair) = (sealed.damaged, sealed.repair);
+                let usage = Usage { live_bytes: 0, file_bytes: entry.file_bytes, damaged, repair };
                 survey.usage.insert(*id, usage);
             }
         }
@@ -165,8 +170,8 @@ impl Survey {
     }
 
     /// Mostly dead segments, and small ones if there are many.
-    fn worth_rewriting(&self, segment_bytes: u64) -> Vec<SegmentId> {
-        let whole = || self.usage.iter().filter(|(_, usage)| !usage.damaged);
+    fn worth_rewriting(&self, segment_bytes: u64, repair: bool) -> Vec<SegmentId> {
+        let whole = || self.usage.iter().filter(move |(_, usage)| !usage.damaged && usage.repair == repair);
         let is_small = |usage: &Usage| usage.file_bytes < segment_bytes / MOSTLY_DEAD_PARTS;
         let many_small = whole().filter(|(_, usage)| is_small(usage)).count() >= SMALL_SEGMENTS;
         whole()
@@ -257,13 +262,15 @@ impl Survivors {
 fn rewrite(
     shared: &Shared,
     sources: &[SegmentId],
+    repair: bool,
     survey: &Survey,
     report: &mut ReclaimReport,
 ) -> Result<(), ReclaimError> {
     let survivors = Survivors::of(shared, sources, &survey.expendable);
     let mut copied_bytes = 0;
     if !survivors.groups.is_empty() {
-        let Some(copy) = Copy::make(shared, &survivors)? else { return Ok(()) };
+        let fill = |copying: &mut Copying| copying.copy_all(shared, &survivors);
+        let Some(copy) = Copy::make(shared, repair, &fill)? else { return Ok(()) };
         copied_bytes = copy.file_bytes;
         if !install(shared, sources, &survivors, copy) {
             return Ok(());
@@ -280,28 +287,40 @@ fn rewrite(
 
 /// Lets the index point to the copies. False if something still needs a source.
 fn install(shared: &Shared, sources: &[SegmentId], survivors: &Survivors, copy: Copy) -> bool {
-    let Copy { segment, directory, file_bytes } = copy;
-    let id = segment.id;
-    let contents = Contents::Sealed(crate::index::SealedContents::of(&directory));
     let mut index = shared.index.write();
-    index.segments.insert(id, SegmentEntry { segment, contents, file_bytes });
+    let (id, directory) = copy.enter(&mut index);
     index.move_survivors(sources, id, &directory);
     !survivors.need(&index, sources)
 }
 
-/// A complete, durable segment of survivors.
-struct Copy {
+/// A complete, durable segment of copies.
+pub(crate) struct Copy {
     segment: Arc<Segment>,
+    repair: bool,
     directory: Directory,
     file_bytes: u64,
 }
 
 impl Copy {
-    /// `None` if there is no space, or if a survivor is damaged: then the sources stay.
-    fn make(shared: &Shared, survivors: &Survivors) -> Result<Option<Self>, ReclaimError> {
+    /// Makes the segment known. The log points to it when the caller says so.
+    pub(crate) fn enter(self, index: &mut Index) -> (SegmentId, Directory) {
+        let Self { segment, repair, directory, file_bytes } = self;
+        let id = segment.id;
+        let contents = Contents::Sealed(crate::index::SealedContents::of(&directory, repair));
+        index.segments.insert(id, SegmentEntry { segment, contents, file_bytes });
+        (id, directory)
+    }
+
+    /// A segment of what `fill` adds; that returns whether it could. `None` if it could not, or if there is no space: then
+    /// nothing has happened.
+    pub(crate) fn make(
+        shared: &Shared,
+        repair: bool,
+        fill: &dyn Fn(&mut Copying) -> Result<bool, ReclaimError>,
+    ) -> Result<Option<Self>, ReclaimError> {
         let id = shared.allocate_segment_id();
         let temporary = FileName::Temporary(id).to_string();
-        let operation = || format!("writing survivors to {temporary}");
+        let operation = || format!("writing copies to {temporary}");
         let failed = |source| ReclaimError::Io { operation: operation(), source };
         let file = match shared.disk.create(&temporary, 0) {
             Err(error) if is_out_of_space(&error) => return Ok(None),
@@ -314,8 +333,8 @@ impl Copy {
             buffer: vec![0; SEGMENT_HEADER_BYTES as usize],
             buffer_position: 0,
         };
-        let outcome = copying.copy_all(shared, survivors).and_then(|complete| {
-            if complete { copying.finish().map(Some).map_err(failed) } else { Ok(None) }
+        let outcome = fill(&mut copying).and_then(|complete| {
+            if complete { copying.finish(repair).map(Some).map_err(failed) } else { Ok(None) }
         });
         let file_and_directory = match outcome {
             Ok(Some(finished)) => finished,
@@ -333,11 +352,12 @@ impl Copy {
         // The name says that the copy is complete and durable.
         shared.disk.rename(&temporary, &FileName::Segment(id).to_string()).map_err(failed)?;
         shared.disk.sync_dir().map_err(failed)?;
-        Ok(Some(Self { segment: copying.segment, directory, file_bytes }))
+        Ok(Some(Self { segment: copying.segment, repair, directory, file_bytes }))
     }
 }
 
-struct Copying {
+/// A segment of copies that is being written.
+pub(crate) struct Copying {
     segment: Arc<Segment>,
     index: SegmentIndex,
     position: u64,
@@ -371,14 +391,19 @@ impl Copying {
         let Some((header, record)) = reader::read_frame(source, position, payload_len)? else {
             return Ok(false);
         };
-        self.add(&header, &record).map_err(|source| ReclaimError::Io {
-            operation: format!("writing survivors to segment {}", self.segment.id),
-            source,
-        })?;
+        self.add(&header, &record)?;
         Ok(true)
     }
 
-    fn add(&mut self, header: &FrameHeader, record: &StoredRecord) -> io::Result<()> {
+    /// Adds a record with the LSN that its header says.
+    pub(crate) fn add(&mut self, header: &FrameHeader, record: &StoredRecord) -> Result<(), ReclaimError> {
+        self.try_add(header, record).map_err(|source| ReclaimError::Io {
+            operation: format!("writing copies to segment {}", self.segment.id),
+            source,
+        })
+    }
+
+    fn try_add(&mut self, header: &FrameHeader, record: &StoredRecord) -> io::Result<()> {
         let header = FrameHeader { rewritten: true, synced_lsn: Lsn(0), ..*header };
         self.index.add(&header, self.position);
         self.buffer.extend(header.encode(&self.segment.seed, self.position));
@@ -397,7 +422,7 @@ impl Copying {
     }
 
     /// Writes footer and header and makes all of it durable.
-    fn finish(&mut self) -> io::Result<(Directory, u64)> {
+    fn finish(&mut self, repair: bool) -> io::Result<(Directory, u64)> {
         let footer = self.index.encode(self.segment.id, self.position);
         self.buffer.extend(&footer.bytes);
         self.position = footer.end();
@@ -405,6 +430,7 @@ impl Copying {
         let header = SegmentHeader {
             segment: self.segment.id,
             rewritten: true,
+            repair,
             first_lsn: self.index.min_lsn,
             previous: SegmentId(0),
             previous_end: 0,

@@ -16,6 +16,7 @@ pub(crate) const LOCK_NAME: &str = "lock";
 
 const MAGIC: &[u8; 8] = b"HELIXWAL";
 const FLAG_REWRITTEN: u32 = 1;
+const FLAG_REPAIR: u32 = 2;
 
 /// What a file in the directory is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) segment: SegmentId,
     /// Holds copies of survivors, all durable before the file got its name.
     pub(crate) rewritten: bool,
+    /// Rewritten, and what it holds stands in for damaged records: it supersedes nothing.
+    pub(crate) repair: bool,
     /// The LSN of the first frame.
     pub(crate) first_lsn: Lsn,
     /// The segment that was written to before, zero if there is none without a footer.
@@ -92,7 +95,9 @@ impl SegmentHeader {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[12..16].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes[16..20].copy_from_slice(&(if self.rewritten { FLAG_REWRITTEN } else { 0 }).to_le_bytes());
+        let rewritten = if self.rewritten { FLAG_REWRITTEN } else { 0 };
+        let repair = if self.repair { FLAG_REPAIR } else { 0 };
+        bytes[16..20].copy_from_slice(&(rewritten | repair).to_le_bytes());
         bytes[24..32].copy_from_slice(&self.segment.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.first_lsn.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.previous.0.to_le_bytes());
@@ -115,6 +120,7 @@ impl SegmentHeader {
         let header = Self {
             segment: SegmentId(read_u64(bytes, 24)),
             rewritten: read_u32(bytes, 16) & FLAG_REWRITTEN != 0,
+            repair: read_u32(bytes, 16) & FLAG_REPAIR != 0,
             first_lsn: Lsn(read_u64(bytes, 32)),
             previous: SegmentId(read_u64(bytes, 40)),
             previous_end: read_u64(bytes, 48),
@@ -164,11 +170,11 @@ mod tests {
     proptest! {
         #[test]
         fn headers_round_trip(
-            segment: u64, rewritten: bool, first_lsn in 0..QUANTITY_END, previous: u64,
+            segment: u64, rewritten: bool, repair: bool, first_lsn in 0..QUANTITY_END, previous: u64,
             previous_end in 0..POSITION_END, bit in 0..512_usize,
         ) {
             let header = SegmentHeader {
-                segment: SegmentId(segment), rewritten, first_lsn: Lsn(first_lsn),
+                segment: SegmentId(segment), rewritten, repair, first_lsn: Lsn(first_lsn),
                 previous: SegmentId(previous), previous_end,
             };
             let mut bytes = header.encode();

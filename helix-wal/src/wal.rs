@@ -7,13 +7,14 @@ use std::thread::{self, JoinHandle};
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, is_out_of_space};
-use crate::error::{AppendError, CloseError, OpenError, OutOfSpace, ReadError, ReclaimError};
+use crate::error::{AppendError, CloseError, OpenError, OutOfSpace, ReadError, ReclaimError, RepairError};
 use crate::housekeeper;
 use crate::options::{SpaceClass, WalOptions};
 use crate::reader::{self, ReadLimit};
 use crate::record::{Bounds, Durability, Record, StoredRecord};
-use crate::recovered::Recovered;
+use crate::recovered::{DamagedRange, Recovered};
 use crate::recovery::recover;
+use crate::repair;
 use crate::retention::{self, ReclaimReport};
 use crate::shared::{Command, Shared, Unit};
 use crate::stats::WalStats;
@@ -181,6 +182,19 @@ impl Wal {
     /// is committed; `committed` says up to which index. Blocks on the disk; must not be called from a completion.
     pub fn reclaim(&self, committed: &dyn Fn(GroupId) -> Index) -> Result<ReclaimReport, ReclaimError> {
         retention::reclaim(self.shared(), committed, &|| self.sync_now())
+    }
+
+    /// The damaged entries of a group from `from` on, through the end of what is there in one segment, or of a hole. Reads all of
+    /// that; blocks on the disk.
+    pub fn find_damage(&self, group: GroupId, from: Index) -> Result<Vec<DamagedRange>, ReadError> {
+        repair::find(self.shared(), group, from)
+    }
+
+    /// Puts back damaged entries: consecutive ones of a group, as another replica has them. Those that are whole here are passed
+    /// over. The last one must be the last of its damaged range, or be followed by one that is whole: terms prove that they are what
+    /// was there. Returns how many were written, durably. Blocks on the disk; must not be called from a completion.
+    pub fn repair(&self, entries: &[Record]) -> Result<u64, RepairError> {
+        repair::repair(self.shared(), entries, &|| self.sync_now())
     }
 
     /// Waits until everything appended before this call is durable. Blocks on the disk; must not be called from a completion.

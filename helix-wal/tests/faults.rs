@@ -160,6 +160,37 @@ fn space_comes_back_when_the_log_start_moves() {
 }
 
 #[test]
+fn a_log_begins_anew_with_a_start_at_index_0() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    for index in 1..=10 {
+        append(&wal, vec![entry(GROUP, index, 1000)], Durability::PageCache).unwrap();
+    }
+    let anew = Record {
+        kind: RecordKind::Start,
+        index: Index(0),
+        term: Term(0),
+        offset_count: 0,
+        ..entry(GROUP, 1, 10)
+    };
+    append(&wal, vec![anew], Durability::Synced).unwrap();
+    assert_eq!((bounds(&wal, GROUP).start_index, bounds(&wal, GROUP).last_index), (Index(0), Index(0)));
+    let first = Record { term: Term(5), ..entry(GROUP, 1, 20) };
+    append(&wal, vec![first.clone()], Durability::Synced).unwrap();
+    let check = |wal: &Wal| {
+        let read = wal.read(GROUP, Index(1), ALL).unwrap();
+        assert_eq!(read.iter().map(|stored| &stored.record).collect::<Vec<_>>(), [&first]);
+    };
+    check(&wal);
+    assert!(wal.reclaim(&|_| Index(0)).unwrap().dead_segments > 0);
+    drop(wal);
+    disk.crash(Crash::Machine);
+    let (wal, recovered) = open(&disk, false);
+    assert_eq!((recovered.damage, recovered.missing), (vec![], vec![]));
+    check(&wal);
+}
+
+#[test]
 fn what_supersedes_is_durable_before_the_superseded_is_gone() {
     for seed in 0..20 {
         let disk = FaultyDisk::new(seed);

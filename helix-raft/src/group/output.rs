@@ -3,7 +3,7 @@
 use crate::group::Group;
 use crate::peers::Context;
 use crate::progress::ProgressState;
-use crate::ready::{Ready, ReplicaProgress, RoleChange, Status};
+use crate::ready::{BallotCount, Ready, ReplicaProgress, RoleChange, Status};
 use crate::types::{Payload, Role};
 
 impl<P: Payload> Group<P> {
@@ -87,6 +87,10 @@ impl<P: Payload> Group<P> {
                 _ => self.has_live_leader(cx),
             },
             recovering: self.recovering,
+            ballots: BallotCount {
+                answered: self.votes.len(),
+                sound: self.votes.values().filter(|ballot| !ballot.recovering).count(),
+            },
             transferring_to: leading.and_then(|leading| leading.transferring_to()),
             progress,
             membership: self.membership().clone(),

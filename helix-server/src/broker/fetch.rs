@@ -49,11 +49,15 @@ pub async fn read(
         return Ok(slice);
     }
     let (wal, group) = (broker.wal().clone(), view.group);
-    broker
+    let read = broker
         .env()
         .spawn_blocking(move || read_wal(&wal, group, offset, high_watermark, max_bytes, at_least_one))
         .await
-        .map_err(|_| FetchError::Stopping)?
+        .map_err(|_| FetchError::Stopping)?;
+    if let Err(FetchError::Wal { source, .. }) = &read {
+        broker.repairs().report_failed_read(source);
+    }
+    read
 }
 
 fn read_wal(

@@ -92,6 +92,7 @@ async fn on_blocking_thread(
         .spawn_blocking(search)
         .await
         .map_err(|_| FetchError::Stopping)?
+        .inspect_err(|error| broker.repairs().report_failed_read(error))
         .map_err(|source| FetchError::Wal { group, source })?;
     // The index covers what is appended; readers see what is committed.
     Ok(found.filter(|record| record.offset < high_watermark))

@@ -29,6 +29,7 @@ use crate::env::Env;
 use crate::ids::{ClusterId, NodeId};
 use crate::ops::metrics::Metrics;
 use crate::partition::view::PartitionView;
+use crate::repair::Repairs;
 use crate::shard::Shards;
 use budget::Budget;
 use leaders::LeaderTable;
@@ -73,6 +74,7 @@ pub(crate) struct BrokerParts {
     pub(crate) controller: Controller,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) wal: Wal,
+    pub(crate) repairs: Repairs,
     pub(crate) budgets: Budgets,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -109,6 +111,10 @@ impl Broker {
 
     pub(crate) fn wal(&self) -> &Wal {
         &self.parts.wal
+    }
+
+    pub(crate) fn repairs(&self) -> &Repairs {
+        &self.parts.repairs
     }
 
     pub(crate) fn budgets(&self) -> &Budgets {

@@ -18,7 +18,44 @@ pub enum Recovering {
     Groups(BTreeSet<GroupId>),
 }
 
+/// What is found out about the log of a group while the node runs.
+pub enum Finding {
+    /// A leader has shown it to be whole.
+    Sound(GroupId),
+    /// It is about to be given up.
+    Suspect {
+        /// The group.
+        group: GroupId,
+        /// Called once that is durable.
+        recorded: Box<dyn FnOnce() + Send>,
+    },
+}
+
+impl std::fmt::Debug for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sound(group) => f.debug_tuple("Sound").field(group).finish(),
+            Self::Suspect { group, .. } => f.debug_tuple("Suspect").field(group).finish(),
+        }
+    }
+}
+
 impl Recovering {
+    /// Takes findings into account, in their order. Returns whom to tell once the result is durable.
+    pub fn note(&mut self, findings: Vec<Finding>) -> Vec<Box<dyn FnOnce() + Send>> {
+        let mut waiting = Vec::new();
+        for finding in findings {
+            match finding {
+                Finding::Sound(group) => self.mark_sound([group]),
+                Finding::Suspect { group, recorded } => {
+                    self.mark([group]);
+                    waiting.push(recorded);
+                }
+            }
+        }
+        waiting
+    }
+
     /// Every group is suspect.
     #[must_use]
     pub const fn all() -> Self {
@@ -124,6 +161,15 @@ mod tests {
         assert_eq!(recovering, Recovering::Groups([B].into()));
         recovering.mark_sound([B]);
         assert!(recovering.is_nothing());
+    }
+
+    #[test]
+    fn the_last_finding_about_a_group_counts() {
+        let mut recovering = Recovering::Nothing;
+        let suspect = |group| Finding::Suspect { group, recorded: Box::new(|| {}) };
+        let findings = vec![Finding::Sound(A), suspect(A), suspect(B), Finding::Sound(B)];
+        assert_eq!(recovering.note(findings).len(), 2);
+        assert_eq!(recovering, Recovering::Groups([A].into()));
     }
 
     #[test]

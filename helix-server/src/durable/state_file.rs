@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::founded::{FoundedCluster, Founding};
 use super::layout::STATE_FILE;
-use super::recovering::Recovering;
+use super::recovering::{Finding, Recovering};
 use super::start::{StartDecision, Surroundings, WrongNode, decide};
 use super::state::{DecodeStateError, NodeState, WriteMode};
 use crate::ids::GroupId;
@@ -171,6 +171,17 @@ impl StateFile {
     /// When the state can't be stored.
     pub fn mark_sound(&mut self, groups: &[GroupId]) -> Result<(), WriteStateError> {
         self.change_recovering(|recovering| recovering.mark_sound(groups.iter().copied()))
+    }
+
+    /// Takes findings into account, in their order, and then tells whoever waits for theirs to be durable.
+    ///
+    /// # Errors
+    /// When the state can't be stored; nobody is told then.
+    pub fn note(&mut self, findings: Vec<Finding>) -> Result<(), WriteStateError> {
+        let mut waiting = Vec::new();
+        self.change_recovering(|recovering| waiting = recovering.note(findings))?;
+        waiting.into_iter().for_each(|recorded| recorded());
+        Ok(())
     }
 
     /// See [`Recovering::narrow_to`].

@@ -10,9 +10,11 @@ use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::controller::Controller;
 use crate::founding::{self, FoundingEvent};
 use crate::ids::NodeId;
+use crate::peers::codec::repair::RepairMessage;
 use crate::peers::control::ControlMessage;
 use crate::peers::hello::Identity;
-use crate::peers::{Inbound, PeerEvents, PeerState};
+use crate::peers::{Inbound, PeerEvents, PeerState, ReceivePermit};
+use crate::repair::Repairs;
 use crate::shard::Shards;
 
 /// Distributes events. Parts that come to life after the connections do are set once.
@@ -31,6 +33,7 @@ pub(super) struct Running {
     pub(super) founded: Arc<crate::durable::founded::FoundedCluster>,
     pub(super) cluster: ClusterLink,
     pub(super) controller: Controller,
+    pub(super) repairs: Repairs,
 }
 
 impl PeerEvents for NodeEvents {
@@ -62,6 +65,12 @@ impl PeerEvents for NodeEvents {
             // Whoever asked asks again; heartbeats never get here.
             (ControlMessage::Request { .. } | ControlMessage::Reply { .. }, None)
             | (ControlMessage::Heartbeat(_) | ControlMessage::HeartbeatAnswer(_), _) => {}
+        }
+    }
+
+    fn repair(&self, from: NodeId, message: RepairMessage, permit: Option<ReceivePermit>) {
+        if let Some(running) = self.running.get() {
+            running.repairs.take(from, message, permit);
         }
     }
 

@@ -3,10 +3,11 @@
 
 mod events;
 mod reclaim;
+mod recovery;
 mod sound;
 mod storage;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ use crate::ops::metrics::{BudgetSample, Metrics, NodeSample};
 use crate::peers::board::{DigestBoard, ShardDigests};
 use crate::peers::hello::Identity;
 use crate::peers::{HeartbeatTiming, PeerLimits, Peers, PeersHandle, PeersOptions};
+use crate::repair::{RepairParts, Repairs};
 use crate::shard::{Mailboxes, Owner, ShardContext, Shards, TICK};
 use events::{NodeEvents, Running};
 use storage::Storage;
@@ -114,6 +116,8 @@ struct Engine {
     reconciler: JoinHandle<()>,
     reclaimer: JoinHandle<()>,
     sound: JoinHandle<StateFile>,
+    repairs: Repairs,
+    repairer: JoinHandle<()>,
 }
 
 /// Runs a node until `stop` is told, or until it cannot go on.
@@ -237,7 +241,12 @@ fn serve_health(
         reasons.extend(fatal.reason());
         Readiness { reasons }
     };
-    let state = HttpState { metrics: Arc::clone(&parts.metrics), readiness: Arc::new(readiness) };
+    let recovery = recovery::Recovery { image: Arc::clone(&parts.image), shards: parts.shards.clone() };
+    let state = HttpState {
+        metrics: Arc::clone(&parts.metrics),
+        readiness: Arc::new(readiness),
+        recovery: Arc::new(move |request| Box::pin(recovery.clone().answer(request))),
+    };
     let serving = parts.env.spawn(doors.serve_http(state, stopped));
     (serving, stop)
 }
@@ -325,6 +334,8 @@ async fn serve(
     let started = Started {
         state: storage.state,
         recovered: storage.recovered,
+        damaged: storage.damaged,
+        unusable: storage.unusable,
         loaded_votes: storage.loaded_votes,
         wal: wal.clone(),
         votes: Arc::clone(&votes),
@@ -387,6 +398,8 @@ async fn hand_over(parts: &Parts) {
 struct Started {
     state: StateFile,
     recovered: HashMap<GroupId, RecoveredGroup>,
+    damaged: Vec<(GroupId, Index)>,
+    unusable: BTreeSet<GroupId>,
     loaded_votes: Arc<LoadedVotes>,
     wal: helix_wal::Wal,
     votes: Arc<VoteWriter>,
@@ -414,9 +427,11 @@ fn start_engine(
         cluster.clone(),
         applied_watch.clone(),
     );
+    let repairs = start_repairs(parts, wal, &cluster, &started.damaged);
+    let unusable = Arc::new(started.unusable);
     let reclaim_watch = applied_watch.clone();
     let stored: Vec<GroupId> = started.recovered.keys().copied().collect();
-    let (sound, sound_groups) = mpsc::unbounded_channel();
+    let (findings, found) = mpsc::unbounded_channel();
     let mut recovered = split(started.recovered, &parts.shards);
     let founders: Vec<_> = founded.members.iter().map(|member| member.replica).collect();
     let mut shards = Vec::with_capacity(mailboxes.len());
@@ -437,7 +452,9 @@ fn start_engine(
             image: Arc::clone(&parts.image),
             applied: applied.clone(),
             recovering: Arc::clone(&recovering),
-            sound: sound.clone(),
+            findings: findings.clone(),
+            unusable: Arc::clone(&unusable),
+            repairs: repairs.clone(),
             metrics: Arc::clone(&parts.metrics),
             fatal: parts.fatal.clone(),
         };
@@ -455,6 +472,7 @@ fn start_engine(
         founded: Arc::clone(founded),
         cluster: cluster.clone(),
         controller: controller.clone(),
+        repairs: repairs.clone(),
     };
     if events.running.set(running).is_err() {
         error!("the node was started twice");
@@ -468,16 +486,39 @@ fn start_engine(
         config: Arc::new(parts.config.broker.clone()),
     };
     let reconciler = parts.env.spawn(reconcile::run(reconciler, applied_watch, stored));
-    let sound =
-        parts.env.spawn(sound::keep(started.state, sound_groups, parts.env.clone(), parts.fatal.clone()));
-    let reclaimer = parts.env.spawn(reclaim::run(
-        parts.env.clone(),
-        wal.clone(),
-        Arc::clone(&parts.partitions),
-        reclaim_watch,
-        parts.fatal.clone(),
-    ));
-    Ok(Engine { me, cluster, controller, shards, reconciler, reclaimer, sound })
+    let sound = parts.env.spawn(sound::keep(started.state, found, parts.env.clone(), parts.fatal.clone()));
+    let reclaimer = start_reclaimer(parts, wal, reclaim_watch);
+    let repairer = parts.env.spawn(repairs.clone().run());
+    Ok(Engine { me, cluster, controller, shards, reconciler, reclaimer, sound, repairs, repairer })
+}
+
+fn start_reclaimer(
+    parts: &Parts,
+    wal: &helix_wal::Wal,
+    metadata_applied: watch::Receiver<Index>,
+) -> JoinHandle<()> {
+    let (env, partitions, fatal) = (parts.env.clone(), Arc::clone(&parts.partitions), parts.fatal.clone());
+    parts.env.spawn(reclaim::run(env, wal.clone(), partitions, metadata_applied, fatal))
+}
+
+fn start_repairs(
+    parts: &Parts,
+    wal: &helix_wal::Wal,
+    cluster: &ClusterLink,
+    damaged: &[(GroupId, Index)],
+) -> Repairs {
+    let repairs = Repairs::new(RepairParts {
+        env: parts.env.clone(),
+        wal: wal.clone(),
+        cluster: cluster.clone(),
+        leaders: Arc::clone(&parts.leaders),
+        shards: parts.shards.clone(),
+        metrics: Arc::clone(&parts.metrics),
+    });
+    for (group, index) in damaged {
+        repairs.report(*group, *index);
+    }
+    repairs
 }
 
 fn split(
@@ -532,6 +573,7 @@ fn broker_parts(
         controller: engine.controller.clone(),
         producer_ids,
         wal: wal.clone(),
+        repairs: engine.repairs.clone(),
         budgets: Budgets {
             produce_bytes: Budget::new(broker.produce_max_pending_bytes),
             produce_requests: Budget::new(broker.produce_max_pending_requests),
@@ -603,6 +645,7 @@ async fn shut_down(
     parts.shards.stop().await;
     engine.reconciler.abort();
     engine.reclaimer.abort();
+    engine.repairer.abort();
     for shard in engine.shards {
         if let Err(error) = shard.await {
             error!(%error, "a shard ended badly");

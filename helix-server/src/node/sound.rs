@@ -1,39 +1,41 @@
-//! Keeps the state file while the node runs: records which replicas are sound again after a machine crash.
+//! Keeps the state file while the node runs: records whose log is sound again after a machine crash, and whose is given up.
 
-use helix_raft::GroupId;
 use tokio::sync::mpsc;
 use tracing::info;
 
+use crate::durable::recovering::Finding;
 use crate::durable::state_file::StateFile;
 use crate::env::Env;
 use crate::ops::fatal::Fatal;
 
-/// Groups recorded with one write.
+/// Findings recorded with one write.
 const MAX_AT_ONCE: usize = 10_000;
 
-/// Records groups as they become sound, until all shards have ended; then gives the state file back.
+/// Records findings until all shards have ended; then gives the state file back.
 pub(super) async fn keep(
     mut state: StateFile,
-    mut sound: mpsc::UnboundedReceiver<GroupId>,
+    mut findings: mpsc::UnboundedReceiver<Finding>,
     env: Env,
     fatal: Fatal,
 ) -> StateFile {
-    let mut groups = Vec::new();
-    while sound.recv_many(&mut groups, MAX_AT_ONCE).await > 0 {
-        let batch = std::mem::take(&mut groups);
+    let mut batch = Vec::new();
+    while findings.recv_many(&mut batch, MAX_AT_ONCE).await > 0 {
+        let batch = std::mem::take(&mut batch);
+        let sound = batch.iter().filter(|finding| matches!(finding, Finding::Sound(_))).count();
         let recorded = env
             .spawn_blocking(move || {
-                let result = state.mark_sound(&batch);
-                (state, batch.len(), result)
+                let result = state.note(batch);
+                (state, result)
             })
             .await;
-        let (back, count, result) = match recorded {
+        let (back, result) = match recorded {
             Ok(recorded) => recorded,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         state = back;
         match result {
-            Ok(()) => info!(count, "replicas are sound again"),
+            Ok(()) if sound > 0 => info!(count = sound, "replicas are sound again"),
+            Ok(()) => {}
             Err(error) => fatal.report(error.to_string()),
         }
     }

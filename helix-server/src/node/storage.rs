@@ -1,9 +1,9 @@
 //! Opening what the node keeps on disk, in the order that recovery rests on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use helix_raft::{GroupId, ReplicaId};
+use helix_raft::{GroupId, Index, ReplicaId};
 use helix_wal::{DamageScope, RecoveredGroup, Wal, WalOptions};
 use thiserror::Error;
 use tracing::{info, warn};
@@ -54,6 +54,10 @@ pub(super) struct Storage {
     pub(super) state: StateFile,
     pub(super) wal: Wal,
     pub(super) recovered: HashMap<GroupId, RecoveredGroup>,
+    /// Entries that are known to be damaged.
+    pub(super) damaged: Vec<(GroupId, Index)>,
+    /// Groups of whose log nothing can be made.
+    pub(super) unusable: BTreeSet<GroupId>,
     pub(super) votes: Arc<VoteWriter>,
     pub(super) loaded_votes: Arc<LoadedVotes>,
 }
@@ -106,13 +110,16 @@ pub(super) fn open(
     let votes = env.start_votes(store).map_err(io("the votes file"))?;
     let options = wal_options(config, writes_intact, shards, fatal);
     let (wal, recovered) = env.open_wal(Arc::clone(directory.wal()), options)?;
-    let doubtful = report_damage(&recovered);
+    report_damage(&recovered);
+    let doubtful: Vec<GroupId> = recovered.doubtful.iter().map(|group| GroupId(group.0)).collect();
+    let (damaged, unusable) = (damaged_entries(&recovered), unusable(&recovered));
     let groups = recovered.groups.into_iter().map(|(group, found)| (GroupId(group.0), found)).collect();
     let mut state = starting.begin_writing(mode, || wal.sync_now())?;
     if !doubtful.is_empty() {
         state.mark_recovering(&doubtful).map_err(StartError::from)?;
     }
-    Ok(Storage { directory, state, wal, recovered: groups, votes, loaded_votes: Arc::new(loaded_votes) })
+    let loaded_votes = Arc::new(loaded_votes);
+    Ok(Storage { directory, state, wal, recovered: groups, damaged, unusable, votes, loaded_votes })
 }
 
 fn wal_options(config: &ServerConfig, writes_intact: bool, shards: &Shards, fatal: &Fatal) -> WalOptions {
@@ -131,18 +138,39 @@ fn wal_options(config: &ServerConfig, writes_intact: bool, shards: &Shards, fata
     }
 }
 
-/// Reports damage, and returns the groups that may have lost entries to it without anybody knowing which: their logs are suspect until
-/// their leaders have confirmed them.
-fn report_damage(recovered: &helix_wal::Recovered) -> Vec<GroupId> {
+/// Says what is damaged.
+fn report_damage(recovered: &helix_wal::Recovered) {
     if recovered.truncated_bytes > 0 {
         info!(bytes = recovered.truncated_bytes, "the unfinished end of the write-ahead log was cut off");
     }
     for damage in &recovered.damage {
         warn!(?damage, "damage in the write-ahead log: this range is not served from this disk");
     }
-    if recovered.damage.iter().any(|damage| matches!(damage.scope, DamageScope::Unknown { .. })) {
-        warn!("it cannot be told whose records are damaged: all replicas on this disk are recovering");
-        return recovered.groups.keys().map(|group| GroupId(group.0)).collect();
+    if !recovered.doubtful.is_empty() {
+        let groups = recovered.doubtful.len();
+        warn!(
+            groups,
+            "it cannot be told whose records are damaged: replicas that may have lost the end of their log to it are recovering"
+        );
     }
-    Vec::new()
+}
+
+/// The entries that are known to be damaged.
+fn damaged_entries(recovered: &helix_wal::Recovered) -> Vec<(GroupId, Index)> {
+    let of_damage = recovered.damage.iter().flat_map(|damage| match &damage.scope {
+        DamageScope::Entries(ranges) => &ranges[..],
+        DamageScope::State(_) | DamageScope::Unknown { .. } => &[],
+    });
+    let ranges = of_damage.chain(&recovered.missing);
+    ranges.map(|range| (GroupId(range.group.0), Index(range.first.0))).collect()
+}
+
+/// The groups of whose log nothing can be made: some entry contradicts the one before it, or the state with which the log begins is gone.
+fn unusable(recovered: &helix_wal::Recovered) -> BTreeSet<GroupId> {
+    let stateless = recovered
+        .groups
+        .iter()
+        .filter(|(_, found)| found.bounds.start_index > helix_wal::Index(0) && found.checkpoint.is_none());
+    let contradictory = recovered.contradictory.iter();
+    contradictory.chain(stateless.map(|(group, _)| group)).map(|group| GroupId(group.0)).collect()
 }

@@ -1,24 +1,31 @@
-//! What operators and their tools ask over HTTP: metrics and health.
+//! What operators and their tools ask over HTTP: metrics, health, and the recovery of groups that wait for a leader.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::metrics::Metrics;
+use super::recovery::{RECOVER_PATH, RecoverAnswer, RecoverRequest};
 
 /// What [`Metrics::text`] writes.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const JSON_TYPE: &str = "application/json";
+/// The longest request that is read.
+const MAX_REQUEST_BYTES: usize = 16 << 10;
 /// A request that is not through so long after the server was told to stop is cut off.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -53,12 +60,19 @@ pub struct HttpState {
     pub metrics: Arc<Metrics>,
     /// Behind `/health/ready`; asked at each request, so it must answer at once.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// Behind `/admin/recover`; an error is a text for the operator.
+    pub recovery: Arc<RecoveryHandler>,
 }
 
+/// Does what `helix-server recover` asks for.
+pub type RecoveryHandler =
+    dyn Fn(RecoverRequest) -> BoxFuture<'static, Result<RecoverAnswer, String>> + Send + Sync;
+
 impl HttpState {
-    /// Answers from these; `readiness` is asked at each request.
+    /// Answers from these; `readiness` is asked at each request. Nothing can be recovered.
     pub fn new(metrics: Arc<Metrics>, readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
-        Self { metrics, readiness: Arc::new(readiness) }
+        let nothing = |_| -> BoxFuture<'static, _> { Box::pin(async { Ok(RecoverAnswer::default()) }) };
+        Self { metrics, readiness: Arc::new(readiness), recovery: Arc::new(nothing) }
     }
 }
 
@@ -81,7 +95,9 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
-        .with_state(state);
+        .route(RECOVER_PATH, post(recover).layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)))
+        .with_state(state)
+        .into_make_service_with_connect_info::<SocketAddr>();
     let (stopping, stopped) = oneshot::channel();
     let stop = async move {
         stop.await;
@@ -112,6 +128,32 @@ struct Health {
     reasons: Vec<String>,
 }
 
+/// Only the node's own machine may ask for what can lose data, and no page in a browser: such a request would not have this type.
+async fn recover(
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if !from.ip().to_canonical().is_loopback() {
+        return (StatusCode::FORBIDDEN, "ask on the node's own machine").into_response();
+    }
+    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != JSON_TYPE) {
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the request must be application/json").into_response();
+    }
+    let request = match serde_json::from_slice::<RecoverRequest>(&body) {
+        Ok(request) => request,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    match (state.recovery)(request).await {
+        Ok(answer) => {
+            let answer = serde_json::to_string(&answer).expect("names and numbers can be written as JSON");
+            ([(header::CONTENT_TYPE, JSON_TYPE)], answer).into_response()
+        }
+        Err(reason) => (StatusCode::CONFLICT, reason).into_response(),
+    }
+}
+
 async fn live() -> Response {
     health(StatusCode::OK, &Health { status: "live", reasons: Vec::new() })
 }
@@ -127,12 +169,11 @@ async fn ready(State(state): State<HttpState>) -> Response {
 
 fn health(status: StatusCode, body: &Health) -> Response {
     let body = serde_json::to_string(body).expect("a status and a list of texts can be written as JSON");
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    (status, [(header::CONTENT_TYPE, JSON_TYPE)], body).into_response()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use kafka_protocol::messages::ApiKey;
@@ -170,8 +211,11 @@ mod tests {
 
     /// The whole answer to a GET.
     async fn get(address: SocketAddr, path: &str) -> String {
+        exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")).await
+    }
+
+    async fn exchange(address: SocketAddr, request: &str) -> String {
         let mut socket = TcpStream::connect(address).await.expect("it listens");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await.expect("it reads");
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.expect("it answers");
@@ -201,6 +245,27 @@ mod tests {
         );
         assert!(get(server.address, "/nothing").await.starts_with("HTTP/1.1 404 "));
 
+        server.stop.send(()).expect("it serves");
+        server.serving.await.expect("it does not panic").expect("it ends well");
+    }
+
+    #[tokio::test]
+    async fn a_recovery_is_asked_for_in_json() {
+        let server = start().await;
+        let asked = |kind: &str, body: &str| {
+            format!(
+                "POST /admin/recover HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Type: {kind}\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        };
+        let body = r#"{"groups":"all","force":true}"#;
+        let refused = exchange(server.address, &asked("text/plain", body)).await;
+        assert!(refused.starts_with("HTTP/1.1 415 "), "{refused}");
+        let nonsense = exchange(server.address, &asked("application/json", r#"{"groups":"some"}"#)).await;
+        assert!(nonsense.starts_with("HTTP/1.1 400 "), "{nonsense}");
+        let answer = exchange(server.address, &asked("application/json", body)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(r#"{"groups":[]}"#), "{answer}");
         server.stop.send(()).expect("it serves");
         server.serving.await.expect("it does not panic").expect("it ends well");
     }

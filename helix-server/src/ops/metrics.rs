@@ -74,6 +74,9 @@ struct NodeMetrics {
     leaderships_won: Counter,
     groups_changing: Gauge,
     unclean_recoveries: Counter,
+    begun_anew: Counter,
+    damaged_places: Gauge,
+    entries_repaired: Counter,
     panics_caught: Counter,
 }
 
@@ -228,6 +231,21 @@ impl Metrics {
         self.node.unclean_recoveries.inc();
     }
 
+    /// A replica held what the others have lost, and begins anew.
+    pub fn replica_begun_anew(&self) {
+        self.node.begun_anew.inc();
+    }
+
+    /// In so many places of the log damage is known and not repaired.
+    pub fn damaged_places(&self, known: usize) {
+        self.node.damaged_places.set(i64::try_from(known).unwrap_or(i64::MAX));
+    }
+
+    /// Damaged entries were got back from other nodes.
+    pub fn entries_repaired(&self, count: u64) {
+        self.node.entries_repaired.inc_by(count);
+    }
+
     /// A panic was caught: a bug, whose consequences were contained.
     pub fn panic_caught(&self) {
         self.node.panics_caught.inc();
@@ -287,7 +305,9 @@ impl NodeMetrics {
         registry.register("leaders", "Groups that this node leads", node.leaders.clone());
         let help = "Groups led by this node whose members are not yet those that the metadata wants";
         registry.register("groups_changing", help, node.groups_changing.clone());
-        let counters: [(&str, &str, &Counter); 9] = [
+        let help = "Places of this node's log that are known to be damaged and not repaired yet";
+        registry.register("damaged_places", help, node.damaged_places.clone());
+        let counters: [(&str, &str, &Counter); 11] = [
             ("connections_opened", "Client connections accepted", &node.connections_opened),
             (
                 "connections_rejected",
@@ -307,6 +327,16 @@ impl NodeMetrics {
                 "unclean_recoveries",
                 "Groups that went on although acknowledged records may be missing",
                 &node.unclean_recoveries,
+            ),
+            (
+                "replicas_begun_anew",
+                "Replicas of this node whose log was given up, because the others had lost what was committed in it",
+                &node.begun_anew,
+            ),
+            (
+                "entries_repaired",
+                "Damaged entries of this node's log that were got back from other nodes",
+                &node.entries_repaired,
             ),
             ("panics_caught", "Panics caught, each of them a bug", &node.panics_caught),
         ];

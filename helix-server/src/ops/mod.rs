@@ -4,3 +4,4 @@ pub mod fatal;
 pub mod http;
 pub(crate) mod log_limit;
 pub mod metrics;
+pub mod recovery;

@@ -345,5 +345,6 @@ impl Reader<'_> {
     }
 }
 
+pub mod repair;
 #[cfg(test)]
 mod tests;

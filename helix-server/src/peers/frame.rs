@@ -31,6 +31,8 @@ pub enum FrameKind {
     Raft = 3,
     /// A [`super::control::ControlMessage`].
     Control = 4,
+    /// A [`super::codec::repair::RepairMessage`].
+    Repair = 5,
 }
 
 impl FrameKind {
@@ -40,6 +42,7 @@ impl FrameKind {
             2 => Self::HelloAnswer,
             3 => Self::Raft,
             4 => Self::Control,
+            5 => Self::Repair,
             _ => return None,
         })
     }

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use helix_raft::Message;
 use parking_lot::Mutex;
 
+use super::codec::repair::RepairMessage;
 use super::control::{self, ControlMessage};
 use super::heartbeats::HeartbeatService;
 use super::hello::{Identity, Lane};
 use super::queue::{NotSent, Outgoing};
 use super::shared::{PeerStatus, Shared};
-use super::{PeerEvents, PeersOptions, StartPeersError, inbound, link};
+use super::{PeerEvents, PeersOptions, StartPeersError, codec, inbound, link};
 use crate::durable::founded::FoundedCluster;
 use crate::entry::Command;
 use crate::env::Apart;
@@ -77,6 +78,19 @@ impl PeersHandle {
             return Err(NotSent::TooLong);
         }
         link.push(Lane::Control, Outgoing::Frame { bytes, founding: message.is_founding() })
+    }
+
+    /// Sends a question or an answer about damaged entries on the data lane. Never blocks; it may be lost.
+    ///
+    /// # Errors
+    /// When it was dropped.
+    pub fn send_repair(&self, to: NodeId, message: &RepairMessage) -> Result<(), NotSent> {
+        let link = self.shared.link_to(to).ok_or(NotSent::UnknownNode)?;
+        let bytes = codec::repair::encode(message).map_err(|_| NotSent::TooLong)?;
+        if bytes.len() > self.shared.limits.max_data_frame_bytes {
+            return Err(NotSent::TooLong);
+        }
+        link.push(Lane::Data, Outgoing::Frame { bytes, founding: false })
     }
 
     /// This node belongs to a cluster from here on: the members are known by their disks, heartbeats and everything

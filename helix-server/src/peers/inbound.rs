@@ -246,6 +246,14 @@ impl Connection<'_> {
                     self.deliver();
                     self.control(control::decode(&meta)?);
                 }
+                FrameKind::Repair if self.lane == Lane::Data => {
+                    let message = codec::repair::decode(&meta, payloads)?;
+                    if self.shared.me().shares_cluster_with(&self.identity) {
+                        self.shared.events.repair(self.identity.node, message, permit);
+                    } else {
+                        self.shared.misdirected.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
                 kind => return Err(InboundError::WrongLane { kind, lane: self.lane }),
             }
             // What has arrived already is handed over together.

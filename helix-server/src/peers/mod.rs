@@ -38,6 +38,7 @@ use crate::entry::Command;
 use crate::env::{Env, PeerListener};
 use crate::ids::NodeId;
 use board::DigestBoard;
+use codec::repair::RepairMessage;
 use control::ControlMessage;
 use hello::{Identity, Refusal};
 
@@ -54,6 +55,9 @@ pub trait PeerEvents: Send + Sync + 'static {
     /// A control message other than a heartbeat. `from` does not share a cluster with this node if the message is
     /// about founding.
     fn control(&self, from: Identity, message: ControlMessage);
+
+    /// A question or an answer about damaged entries. The permit is its share of the receive budget.
+    fn repair(&self, from: NodeId, message: RepairMessage, permit: Option<ReceivePermit>);
 
     /// The control connection to a node came up or went down.
     fn peer_state(&self, node: NodeId, state: PeerState);

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 enum Event {
     Raft(Vec<Inbound>),
     Control(Identity, ControlMessage),
+    Repair(NodeId, RepairMessage),
     Peer(PeerState),
     Heartbeat(HeartbeatEvent),
 }
@@ -43,6 +44,9 @@ impl PeerEvents for Mailbox {
     }
     fn control(&self, from: Identity, message: ControlMessage) {
         self.put(Event::Control(from, message));
+    }
+    fn repair(&self, from: NodeId, message: RepairMessage, _permit: Option<ReceivePermit>) {
+        self.put(Event::Repair(from, message));
     }
     fn peer_state(&self, _node: NodeId, state: PeerState) {
         self.put(Event::Peer(state));
@@ -367,6 +371,30 @@ fn strangers_on_the_port_do_no_harm() {
 
     let two = net.start(identity(2, 1));
     one.wait_until_connected();
+    net.stop(&one);
+    net.stop(&two);
+}
+
+#[test]
+fn questions_about_damaged_entries_are_answered() {
+    let mut net = Net::new();
+    let (mut one, mut two) = (net.start(identity(1, 1)), net.start(identity(2, 1)));
+    one.wait_until_connected();
+    two.wait_until_connected();
+    let heard = |event| match event {
+        Event::Repair(from, message) => Some((from, message)),
+        _ => None,
+    };
+    let ask = RepairMessage::Ask { id: 5, group: GroupId(3), first: Index(7), last: Index(9) };
+    one.handle.send_repair(NodeId(2), &ask).unwrap();
+    assert_eq!(two.wait(heard), (NodeId(1), ask));
+    let MessageBody::Append(append) = append(7, vec![Bytes::from_static(b"records")]) else {
+        panic!("it is one")
+    };
+    let entries = append.entries.into_iter().map(|entry| (Offset(7), entry)).collect();
+    let answer = RepairMessage::Answer { id: 5, entries };
+    two.handle.send_repair(NodeId(1), &answer).unwrap();
+    assert_eq!(one.wait(heard), (NodeId(2), answer));
     net.stop(&one);
     net.stop(&two);
 }

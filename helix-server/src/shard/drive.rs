@@ -5,13 +5,16 @@ use helix_raft::{
     Body, CommittedRange, Durability, Entry, GroupId, HardState, Index, ReadRequest, Ready, ReplicaId, Start,
     Term,
 };
-use helix_wal::{ReadLimit, Record, RecordKind, Wal};
+use helix_wal::{ReadError, ReadLimit, Record, RecordKind, Wal};
+use thiserror::Error;
+use tracing::warn;
 
 use super::checkpoint::GroupCheckpoint;
 use super::owner::Owner;
 use super::replica::{Machine, Replica};
 use super::{ShardMessage, Shards};
 use crate::controller::commands::METADATA_GROUP;
+use crate::durable::recovering::Finding;
 use crate::entry::{self, Command, EntryTag, OffsetTrack};
 use crate::env::Event;
 use crate::ops::fatal::Fatal;
@@ -95,21 +98,15 @@ impl Owner {
             self.install(group, start);
         }
         if ready.unclean_recovery {
-            tracing::warn!(%group, "unclean recovery: too few replicas were sound after machine crashes, the one with the longest log leads");
+            warn!(%group, "unclean recovery: too few replicas were sound after machine crashes, the one with the longest log leads");
             self.context.metrics.unclean_recovery();
             self.context.env.show(group, &Event::UncleanRecovery);
         }
         if ready.sound {
             self.context.env.show(group, &Event::Sound);
-            if self.context.sound.send(group).is_err() {
+            if self.context.findings.send(Finding::Sound(group)).is_err() {
                 tracing::debug!(%group, "the node stops; the group is marked sound at its next start");
             }
-        }
-        if let Some(position) = ready.diverged {
-            let reason = format!(
-                "the leader's log lacks entries that are committed here, at {position}: an unclean recovery lost them"
-            );
-            return self.fail_group(group, &reason);
         }
         if ready.membership.is_some() {
             self.unsettled.insert(group);
@@ -120,9 +117,15 @@ impl Owner {
         if ready.leader_ready {
             self.on_leader_ready(group);
         }
+        if let Some(position) = ready.diverged {
+            self.begin_anew(group, position);
+        }
     }
 
-    fn persist_vote(&self, group: GroupId, state: HardState) {
+    fn persist_vote(&mut self, group: GroupId, state: HardState) {
+        if let Some(replica) = self.replicas.get_mut(&group) {
+            replica.hard_state = state;
+        }
         let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
         self.context.votes.persist(group, state, move |result| match result {
             Ok(()) => shards.send(group, ShardMessage::VotePersisted { group, state }),
@@ -227,10 +230,8 @@ impl Owner {
         if let Some(index) = published {
             self.publish_metadata(index);
         }
-        let moved = new_log_start.zip(self.replicas.get(&group));
-        if let Some((log_start, replica)) = moved {
-            let (applied, next_offset) = (replica.applied(), replica.track.committed_offset());
-            self.move_log_start(group, log_start, applied, next_offset);
+        if let Some((log_start, replica)) = new_log_start.zip(self.replicas.get(&group)) {
+            self.move_log_start(group, replica, log_start);
         }
     }
 
@@ -254,11 +255,12 @@ impl Owner {
     /// What cannot be read takes the group out of service: it could never go on.
     fn read_committed(&self, group: GroupId, range: CommittedRange) {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let Some(life) = self.replicas.get(&group).map(|replica| replica.life) else { return };
         let CommittedRange { from, through } = range;
         let limit = ReadLimit { max_bytes: COMMITTED_READ_BYTES, max_records: MAX_RECORDS_PER_READ };
         self.context.env.spawn_blocking(move || {
             let entries = read_entries(&wal, group, from, through, limit);
-            shards.send(group, ShardMessage::CommittedRead { group, range, entries });
+            shards.send(group, ShardMessage::CommittedRead { group, life, range, entries });
         });
     }
 
@@ -266,17 +268,25 @@ impl Owner {
     pub(super) fn on_committed_read(
         &mut self,
         group: GroupId,
+        life: u64,
         range: CommittedRange,
-        entries: Result<Vec<Entry<Command>>, String>,
+        entries: Result<Vec<Entry<Command>>, Unreadable>,
     ) {
         let CommittedRange { from, through } = range;
-        if self.replicas.get(&group).is_none_or(|replica| replica.applied().next() != from) {
-            // A "start here" has replaced the log meanwhile: what was read, or could no longer be, is of the past.
+        let goes_on = |replica: &Replica| replica.life == life && replica.applied().next() == from;
+        if !self.replicas.get(&group).is_some_and(goes_on) {
+            // The log has been replaced meanwhile: what was read, or could no longer be, is of the past.
             return;
         }
         let entries = match entries {
             Ok(entries) => entries,
-            Err(reason) => return self.fail_group(group, &reason),
+            Err(Unreadable::Damaged(index)) => {
+                warn!(%group, %index, "a committed entry is damaged: nothing is applied before it is repaired");
+                self.context.repairs.report(group, index);
+                self.stalled.insert(group, range);
+                return;
+            }
+            Err(Unreadable::Other(reason)) => return self.fail_group(group, &reason),
         };
         let Some(last) = entries.last().map(|entry| entry.index) else { return };
         self.apply_all(group, entries);
@@ -287,14 +297,26 @@ impl Owner {
         }
     }
 
+    /// Entries that were damaged may be whole again.
+    pub(super) fn on_repaired(&mut self, group: GroupId) {
+        if let Some(range) = self.stalled.remove(&group) {
+            self.read_committed(group, range);
+        }
+    }
+
     fn read_for_follower(&self, group: GroupId, request: ReadRequest) {
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let repairs = self.context.repairs.clone();
         let ReadRequest { to, from, through, max_bytes } = request;
         let limit = ReadLimit { max_bytes: max_bytes as u64, max_records: MAX_RECORDS_PER_READ };
         self.context.env.spawn_blocking(move || {
-            // An answer without entries makes the core ask again later, or send a "start here".
-            let entries = read_entries(&wal, group, from, through, limit).unwrap_or_else(|reason| {
-                tracing::warn!(%group, %to, reason, "entries for a follower cannot be read");
+            // An answer without entries makes the core ask again later, or send a "start here". What is damaged here comes from a
+            // follower that has it meanwhile; if none has, no other leader could do better.
+            let entries = read_entries(&wal, group, from, through, limit).unwrap_or_else(|unreadable| {
+                if let Unreadable::Damaged(index) = unreadable {
+                    repairs.report(group, index);
+                }
+                warn!(%group, %to, %unreadable, "entries for a follower cannot be read");
                 Vec::new()
             });
             let prev_term = entries.first().map_or(Term::ZERO, |entry| entry.prev_term);
@@ -390,6 +412,27 @@ pub(super) fn start_record(group: GroupId, start: &Start<Command>) -> Record {
     }
 }
 
+/// Why entries cannot be had from the WAL.
+#[derive(Debug, Error)]
+pub(crate) enum Unreadable {
+    /// This one is damaged. Another replica may have it.
+    #[error("entry {0} is damaged")]
+    Damaged(Index),
+    /// Anything else; a text for people.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Unreadable {
+    /// What is behind an error of the WAL.
+    pub(super) fn from_read(error: &ReadError) -> Self {
+        match error {
+            ReadError::Damaged { index, .. } => Self::Damaged(Index(index.0)),
+            error => Self::Other(format!("entries cannot be read: {error}")),
+        }
+    }
+}
+
 /// Reads entries `from ..= through`, as many as the limit allows but at least one.
 pub(super) fn read_entries(
     wal: &Wal,
@@ -397,10 +440,10 @@ pub(super) fn read_entries(
     from: Index,
     through: Index,
     limit: ReadLimit,
-) -> Result<Vec<Entry<Command>>, String> {
+) -> Result<Vec<Entry<Command>>, Unreadable> {
     let stored = wal
         .read(helix_wal::GroupId(group.0), helix_wal::Index(from.0), limit)
-        .map_err(|error| format!("entries from {from} on cannot be read: {error}"))?;
+        .map_err(|error| Unreadable::from_read(&error))?;
     let entries: Result<Vec<_>, _> = stored
         .iter()
         .take_while(|stored| stored.record.index.0 <= through.0)
@@ -408,8 +451,8 @@ pub(super) fn read_entries(
         .collect();
     match entries {
         Ok(entries) if !entries.is_empty() => Ok(entries),
-        Ok(_) => Err(format!("entry {from} is missing in the WAL")),
-        Err(error) => Err(error.to_string()),
+        Ok(_) => Err(Unreadable::Other(format!("entry {from} is missing in the WAL"))),
+        Err(error) => Err(Unreadable::Other(error.to_string())),
     }
 }
 
@@ -422,7 +465,7 @@ fn on_append_error(
     match error {
         helix_wal::AppendError::DiskFull | helix_wal::AppendError::Invalid { .. } => {
             // The log itself is whole. Leaders among these groups step down, and their entries leave the log.
-            tracing::warn!(%error, groups = positions.len(), "entries were not stored");
+            warn!(%error, groups = positions.len(), "entries were not stored");
             for (group, _, _) in positions {
                 shards.send(group, ShardMessage::AppendFailed { group });
             }

@@ -65,7 +65,11 @@ fn next_step(current: &Membership, desired: &[ReplicaId]) -> Step {
 impl Owner {
     /// The metadata says who is to hold replicas of a group.
     pub(super) fn on_desired(&mut self, group: GroupId, replicas: Vec<ReplicaId>) {
-        if let Some(replica) = self.replicas.get_mut(&group) {
+        if let Some(anew) = self.anew.get_mut(&group) {
+            anew.desired = replicas;
+        } else if let Some(suspected) = self.suspected.get_mut(&group) {
+            suspected.desired = replicas;
+        } else if let Some(replica) = self.replicas.get_mut(&group) {
             replica.desired = replicas;
             self.unsettled.insert(group);
         }

@@ -4,8 +4,10 @@
 //! so there is no lock. Mailboxes are unbounded in messages because what can pile up in them is bounded elsewhere, in bytes:
 //! produce requests and peer messages carry permits of their budgets until they are done.
 
+mod anew;
 mod checkpoint;
 mod drive;
+mod force;
 mod leadership;
 mod members;
 mod owner;
@@ -13,6 +15,7 @@ mod recover;
 mod replica;
 mod upkeep;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +31,9 @@ use crate::controller::Proposed;
 use crate::controller::reconcile::WantedPartition;
 use crate::entry::Command;
 use crate::peers::Inbound;
+use drive::Unreadable;
 
+pub(crate) use force::{Standing, StandingsRequest};
 pub(crate) use owner::{Owner, ShardContext, TICK};
 
 /// The way to all shards of this node.
@@ -64,7 +69,12 @@ pub(crate) enum ShardMessage {
     /// Entries that a follower lacks were read from the WAL.
     EntriesRead { group: GroupId, to: ReplicaId, from: Index, prev_term: Term, entries: Vec<Entry<Command>> },
     /// Committed entries that were not in memory were read from the WAL: the first ones of the range, or why none.
-    CommittedRead { group: GroupId, range: CommittedRange, entries: Result<Vec<Entry<Command>>, String> },
+    CommittedRead {
+        group: GroupId,
+        life: u64,
+        range: CommittedRange,
+        entries: Result<Vec<Entry<Command>>, Unreadable>,
+    },
     /// A "start here" is on disk.
     StartInstalled { group: GroupId, start: helix_raft::Start<Command> },
     /// A node is reached, or not.
@@ -76,11 +86,19 @@ pub(crate) enum ShardMessage {
     /// Retention found that a led group's log should start at this offset.
     Retire { group: GroupId, log_start: i64 },
     /// The log of a group is to begin behind this index, where the offset follows.
-    StartFound { group: GroupId, index: Index, base_offset: Offset },
+    StartFound { group: GroupId, life: u64, index: Index, base_offset: Offset },
     /// The new start of a log is in the WAL.
     LogStartRecorded { group: GroupId, index: Index, term: Term },
+    /// Damaged entries of a group are back.
+    Repaired { group: GroupId },
+    /// It is durable that the log of a group that begins anew, or that ends at damage, is suspect.
+    MarkedRecovering { group: GroupId },
+    /// The log of a group that begins anew is gone, durably, and its term and vote are there.
+    LogGivenUp { group: GroupId },
     /// A WAL segment was sealed: these groups should write checkpoints.
     Sealed { groups: Vec<GroupId> },
+    /// How do these groups stand? Elections may be forced.
+    Standings(StandingsRequest),
     /// Hand all leadership to others; answered when nothing is led any more that another replica could lead.
     HandOver { done: oneshot::Sender<()> },
     /// Write checkpoints of everything and stop; answered when they are in the WAL.
@@ -188,6 +206,27 @@ impl Shards {
         for (shard, groups) in parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty()) {
             self.send_to(shard, ShardMessage::Sealed { groups });
         }
+    }
+
+    /// Damaged entries of a group are back.
+    pub(crate) fn repaired(&self, group: GroupId) {
+        self.send(group, ShardMessage::Repaired { group });
+    }
+
+    /// How groups stand, all of them or these. With `force`, elections begin in those that have no leader.
+    pub(crate) async fn standings(&self, groups: Option<&BTreeSet<GroupId>>, force: bool) -> Vec<Standing> {
+        let mut answers = Vec::with_capacity(self.count());
+        for shard in 0..self.count() {
+            let (reply, answer) = oneshot::channel();
+            let request = StandingsRequest { groups: groups.cloned(), force, reply };
+            self.send_to(shard, ShardMessage::Standings(request));
+            answers.push(answer);
+        }
+        let mut standings = Vec::new();
+        for answer in answers {
+            standings.extend(answer.await.unwrap_or_default());
+        }
+        standings
     }
 
     /// Hands leadership over, everywhere. Returns when nothing more can be handed over.

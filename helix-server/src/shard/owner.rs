@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use helix_raft::{Durability, GroupId, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term};
+use helix_raft::{
+    CommittedRange, Durability, GroupId, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term,
+};
 use helix_wal::{Payload, RecoveredGroup, SpaceClass, Wal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::error;
 
+use super::anew::Anew;
+use super::recover::Suspected;
 use super::replica::{Machine, PendingCommand, Replica};
 use super::{ShardMessage, Shards};
 use crate::broker::batcher::Gather;
@@ -23,6 +27,7 @@ use crate::cluster::ClusterLink;
 use crate::config::BrokerConfig;
 use crate::controller::Proposed;
 use crate::controller::image::ClusterImage;
+use crate::durable::recovering::Finding;
 use crate::durable::vote_writer::VoteWriter;
 use crate::durable::votes::LoadedVotes;
 use crate::entry::{Command, EntryTag};
@@ -31,6 +36,7 @@ use crate::ops::fatal::Fatal;
 use crate::ops::metrics::Metrics;
 use crate::peers::board::ShardDigests;
 use crate::peers::{Inbound, ReceivePermit};
+use crate::repair::Repairs;
 
 /// How often a shard looks at its timers.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -57,7 +63,11 @@ pub(crate) struct ShardContext {
     pub(crate) applied: watch::Sender<Index>,
     /// Groups whose log on this disk is suspect after a machine crash.
     pub(crate) recovering: Arc<crate::durable::recovering::Recovering>,
-    pub(crate) sound: mpsc::UnboundedSender<GroupId>,
+    /// Where it is recorded which logs are sound again, and which are given up.
+    pub(crate) findings: mpsc::UnboundedSender<Finding>,
+    /// Groups whose log, as the WAL holds it, can't be relied on at all.
+    pub(crate) unusable: Arc<BTreeSet<GroupId>>,
+    pub(crate) repairs: Repairs,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fatal: Fatal,
 }
@@ -67,6 +77,14 @@ pub(crate) struct Owner {
     pub(super) context: ShardContext,
     pub(super) raft: MultiRaft<Command>,
     pub(super) replicas: BTreeMap<GroupId, Replica>,
+    /// Replicas that are out of service while they begin anew.
+    pub(super) anew: BTreeMap<GroupId, Anew>,
+    /// Replicas that wait to be opened until it is durable that their log is suspect.
+    pub(super) suspected: BTreeMap<GroupId, Suspected>,
+    /// Committed entries that cannot be applied before they are repaired.
+    pub(super) stalled: BTreeMap<GroupId, CommittedRange>,
+    /// Replicas opened so far: tells apart those that a group had here one after the other.
+    pub(super) lives: u64,
     /// What the WAL held at start of groups that the metadata has not asked for yet.
     pub(super) recovered: HashMap<GroupId, RecoveredGroup>,
     /// Partitions with batches that are not yet in an entry.
@@ -95,6 +113,10 @@ impl Owner {
             context,
             raft,
             replicas: BTreeMap::new(),
+            anew: BTreeMap::new(),
+            suspected: BTreeMap::new(),
+            stalled: BTreeMap::new(),
+            lives: 0,
             recovered,
             gathering: BTreeSet::new(),
             tails: VecDeque::new(),
@@ -172,8 +194,8 @@ impl Owner {
             ShardMessage::EntriesRead { group, to, from, prev_term, entries } => {
                 self.guarded(group, |owner| owner.raft.entries_read(group, to, from, prev_term, entries));
             }
-            ShardMessage::CommittedRead { group, range, entries } => {
-                self.guarded(group, |owner| owner.on_committed_read(group, range, entries));
+            ShardMessage::CommittedRead { group, life, range, entries } => {
+                self.guarded(group, |owner| owner.on_committed_read(group, life, range, entries));
             }
             ShardMessage::StartInstalled { group, start } => {
                 self.guarded(group, |owner| owner.on_start_installed(group, &start));
@@ -189,8 +211,15 @@ impl Owner {
             ShardMessage::Retire { group, log_start } => {
                 self.guarded(group, |owner| owner.on_retire(group, log_start));
             }
-            ShardMessage::StartFound { group, index, base_offset } => {
-                self.guarded(group, |owner| owner.on_start_found(group, index, base_offset));
+            ShardMessage::StartFound { group, life, index, base_offset } => {
+                self.guarded(group, |owner| owner.on_start_found(group, life, index, base_offset));
+            }
+            ShardMessage::Repaired { group } => self.guarded(group, |owner| owner.on_repaired(group)),
+            ShardMessage::MarkedRecovering { group } => {
+                self.guarded(group, |owner| owner.on_marked_recovering(group));
+            }
+            ShardMessage::LogGivenUp { group } => {
+                self.guarded(group, |owner| owner.on_log_given_up(group));
             }
             ShardMessage::LogStartRecorded { group, index, term } => {
                 self.guarded(group, |owner| {
@@ -199,6 +228,7 @@ impl Owner {
                 });
             }
             ShardMessage::Sealed { groups } => self.checkpoint_groups(&groups),
+            ShardMessage::Standings(request) => self.on_standings(request),
             ShardMessage::HandOver { done } => self.hand_over(done),
             // Taken by the loop.
             ShardMessage::Stop { done } => self.stop(done),
@@ -335,15 +365,28 @@ impl Owner {
     pub(super) fn fail_group(&mut self, group: GroupId, reason: &str) {
         self.context.env.show(group, &Event::Failed(reason));
         error!(%group, reason, "this replica is out of service until the node restarts");
-        self.raft.remove_group(group);
-        self.gathering.remove(&group);
-        if let Some(mut replica) = self.replicas.remove(&group) {
-            replica.stop_serving(replica.applied_term);
-        }
-        self.context.partitions.remove(group);
+        self.take_out(group);
         if group == crate::controller::commands::METADATA_GROUP {
             self.context.fatal.report(format!("the metadata group failed: {reason}"));
         }
+    }
+
+    /// Ends whatever a replica does here.
+    pub(super) fn take_out(&mut self, group: GroupId) -> Option<Replica> {
+        self.raft.remove_group(group);
+        self.anew.remove(&group);
+        self.suspected.remove(&group);
+        self.stalled.remove(&group);
+        self.gathering.remove(&group);
+        self.context.partitions.remove(group);
+        self.tails.retain(|(of, bytes)| {
+            let other = *of != group;
+            self.tail_bytes -= if other { 0 } else { *bytes };
+            other
+        });
+        let mut replica = self.replicas.remove(&group)?;
+        replica.stop_serving(replica.applied_term);
+        Some(replica)
     }
 
     fn on_tick(&mut self) {

@@ -1,18 +1,20 @@
 //! Bringing groups to life: new ones, and those that the WAL remembers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use helix_raft::{
     Body, Durability, Entry, GroupId, GroupOptions, HardState, Index, Membership, ReplicaId, Term, term_runs,
 };
-use helix_wal::{ReadLimit, RecoveredGroup, StoredRecord};
+use helix_wal::{Bounds, ReadLimit, RecoveredGroup, StoredRecord};
 use tracing::{debug, warn};
 
 use super::checkpoint::GroupCheckpoint;
-use super::drive::{MAX_RECORDS_PER_READ, read_entries};
+use super::drive::{MAX_RECORDS_PER_READ, Unreadable, read_entries};
 use super::owner::{Owner, ShardContext};
-use super::replica::{Machine, MetadataReplica, Replica};
+use super::replica::{Machine, Replica};
 use crate::broker::batcher::BatcherLimits;
+use crate::config::topic::TopicConfig;
 use crate::controller::commands::METADATA_GROUP;
 use crate::controller::machine::MetadataMachine;
 use crate::controller::reconcile::WantedPartition;
@@ -59,9 +61,20 @@ impl Members {
     }
 }
 
+/// A replica that waits to be opened until it is durable that its log is suspect.
+pub(super) struct Suspected {
+    pub(super) options: GroupOptions<Command>,
+    pub(super) track: OffsetTrack,
+    pub(super) machine: Machine,
+    /// Who is to hold replicas of the group, as the metadata says.
+    pub(super) desired: Vec<ReplicaId>,
+}
+
 /// What lies behind a checkpoint.
 #[derive(Default)]
 struct Behind {
+    /// The first entry that is damaged; what follows it was not looked at.
+    damaged: Option<Index>,
     /// The newest entries, for memory.
     tail: VecDeque<Entry<Command>>,
     tail_bytes: usize,
@@ -93,23 +106,27 @@ impl Owner {
         founders: Vec<ReplicaId>,
         recovered: Option<&RecoveredGroup>,
     ) -> Result<(), String> {
-        let resume = resume_metadata(recovered)?;
         let members = Members { desired: founders.clone(), founders };
-        let mut machine =
-            MetadataMachine::new(std::sync::Arc::clone(&self.context.image), self.context.applied.clone());
+        let mut machine = self.empty_metadata();
+        if self.context.unusable.contains(&METADATA_GROUP) {
+            let machine = Machine::metadata(machine, Index::ZERO);
+            return self.give_up_at_start(METADATA_GROUP, members.desired, machine);
+        }
+        let resume = resume_metadata(recovered)?;
         if let Some(state) = &resume.state {
             machine.restore(resume.applied, state).map_err(|error| error.to_string())?;
         }
-        let applied = resume.applied;
-        let machine =
-            Machine::Metadata(Box::new(MetadataReplica { machine, applied, pending: VecDeque::new() }));
-        self.open(METADATA_GROUP, members, Durability::Synced, recovered, &resume, machine)
+        let machine = Machine::metadata(machine, resume.applied);
+        self.open(METADATA_GROUP, members, recovered, &resume, machine)
     }
 
     /// Opens the replica of a partition, with whatever the WAL holds of it.
     pub(super) fn create_partition(&mut self, wanted: WantedPartition) {
         let group = wanted.group;
-        if self.replicas.contains_key(&group) {
+        let here = self.replicas.contains_key(&group)
+            || self.anew.contains_key(&group)
+            || self.suspected.contains_key(&group);
+        if here {
             return;
         }
         if let Err(reason) = self.open_partition(wanted) {
@@ -118,86 +135,170 @@ impl Owner {
     }
 
     fn open_partition(&mut self, wanted: WantedPartition) -> Result<(), String> {
-        let group = wanted.group;
+        let WantedPartition { group, founders, replicas: desired, config } = wanted;
         let recovered = self.recovered.remove(&group);
+        if self.context.unusable.contains(&group) {
+            let partition = self.partition_from(group, config, PartitionCheckpoint::default());
+            return self.give_up_at_start(group, desired, Machine::Partition(Box::new(partition)));
+        }
         let (resume, checkpoint) = resume_partition(recovered.as_ref(), self.context.env.unix_ms())?;
+        let machine = Machine::Partition(Box::new(self.partition_from(group, config, checkpoint)));
+        self.open(group, Members { founders, desired }, recovered.as_ref(), &resume, machine)
+    }
+
+    /// How safely entries of a group must be stored before they count.
+    pub(super) fn required_of(&self, group: GroupId) -> Durability {
+        if group == METADATA_GROUP { Durability::Synced } else { self.context.required }
+    }
+
+    /// The state of the cluster's metadata before anything has happened.
+    pub(super) fn empty_metadata(&self) -> MetadataMachine {
+        MetadataMachine::new(Arc::clone(&self.context.image), self.context.applied.clone())
+    }
+
+    pub(super) fn partition_from(
+        &self,
+        group: GroupId,
+        config: Arc<TopicConfig>,
+        checkpoint: PartitionCheckpoint,
+    ) -> Partition {
         let limits = BatcherLimits {
             linger: self.context.config.batch_linger(),
             max_bytes: self.context.config.batch_max_bytes,
             max_requests: self.context.config.batch_max_requests,
         };
-        let partition = Partition::new(group, wanted.config, limits, checkpoint);
-        let view = std::sync::Arc::clone(partition.view());
-        let required = self.context.required;
-        let machine = Machine::Partition(Box::new(partition));
-        let members = Members { founders: wanted.founders, desired: wanted.replicas };
-        self.open(group, members, required, recovered.as_ref(), &resume, machine)?;
-        self.context.partitions.insert(view);
-        Ok(())
+        Partition::new(group, config, limits, checkpoint)
     }
 
     fn open(
         &mut self,
         group: GroupId,
         members: Members,
-        required: Durability,
         recovered: Option<&RecoveredGroup>,
         resume: &Resume,
         machine: Machine,
     ) -> Result<(), String> {
         let membership = resume.membership.clone().unwrap_or_else(|| members.at_first(self.context.me));
-        let mut options = GroupOptions::new(membership, required);
+        let mut options = GroupOptions::new(membership, self.required_of(group));
         options.hard_state = hard_state(&self.context, group)?;
         options.recovering = self.context.recovering.contains(group);
         if options.recovering {
             warn!(%group, "this replica's log is suspect after a machine crash: it gives no vote until a leader has confirmed it");
         }
         let mut track = OffsetTrack::new(resume.applied, resume.next_offset);
-        if let Some(recovered) = recovered {
-            let bounds = recovered.bounds;
-            options.start_index = Index(bounds.start_index.0);
-            options.start_term = Term(bounds.start_term.0);
-            options.last_index = Index(bounds.last_index.0);
-            options.last_term = Term(bounds.last_term.0);
-            options.committed = resume.applied;
-            let behind = self.scan(group, resume.applied, options.last_index, &mut track)?;
-            options.memberships = behind.memberships;
-            options.tail = behind.tail.into();
-            let held = options.tail.first().map_or(options.last_index, |first| first.index.prev());
-            options.terms = self.terms(group, &options, held)?;
+        let desired = members.desired;
+        let Some(recovered) = recovered else { return self.add(group, options, track, machine, desired) };
+        match self.fill(group, &mut options, recovered.bounds, resume.applied, &mut track) {
+            Ok(None) => self.add(group, options, track, machine, desired),
+            Ok(Some(damaged)) if !options.recovering => {
+                // It gives no vote, and counts for nothing, before its leader has confirmed it; and that has to survive a crash.
+                warn!(%group, %damaged, "an entry behind the last checkpoint is damaged: the log ends before it, and this replica is recovering");
+                options.recovering = true;
+                self.suspected.insert(group, Suspected { options, track, machine, desired });
+                self.suspect(group);
+                Ok(())
+            }
+            Ok(Some(_)) => self.add(group, options, track, machine, desired),
+            Err(Unreadable::Other(reason)) => Err(reason),
+            Err(Unreadable::Damaged(index)) => {
+                warn!(%group, %index, "what is left around a damaged entry does not tell of which term it was");
+                let machine = self.emptied(group, &machine);
+                self.give_up_at_start(group, desired, machine)
+            }
         }
-        let applied = resume.applied;
-        let last = (options.last_index, options.last_term);
-        let (start, recovering) = (options.start_index, options.recovering);
-        self.context.env.show(group, &Event::Opened { start, last, applied, recovering });
-        self.raft.add_group(group, options).map_err(|error| error.to_string())?;
+    }
+
+    /// Fills in what the WAL holds of a group. Returns the first damaged entry behind the checkpoint, if there is one: the log ends before it
+    /// then, since what follows cannot be applied, and is left to the leader.
+    fn fill(
+        &self,
+        group: GroupId,
+        options: &mut GroupOptions<Command>,
+        bounds: Bounds,
+        applied: Index,
+        track: &mut OffsetTrack,
+    ) -> Result<Option<Index>, Unreadable> {
+        options.start_index = Index(bounds.start_index.0);
+        options.start_term = Term(bounds.start_term.0);
+        options.last_index = Index(bounds.last_index.0);
+        options.last_term = Term(bounds.last_term.0);
+        options.committed = applied;
+        let behind = self.scan(group, applied, options.last_index, track)?;
+        options.memberships = behind.memberships;
+        options.tail = behind.tail.into();
+        let membership = options.memberships.last().map_or(&options.membership, |(_, membership)| membership);
+        let sole = membership.is_sole_voter(self.context.me);
+        if let Some(damaged) = behind.damaged {
+            if sole {
+                return Err(Unreadable::Other(format!(
+                    "entry {damaged} is damaged and no other replica has it: nothing behind it can be applied"
+                )));
+            }
+            options.last_index = damaged.prev();
+            options.last_term = match options.tail.last() {
+                Some(last) => last.term,
+                None => self.term_at(group, options.last_index)?,
+            };
+        }
+        let held = options.tail.first().map_or(options.last_index, |first| first.index.prev());
+        options.terms = self.terms(group, options.start_index.next(), held, sole)?;
+        Ok(behind.damaged)
+    }
+
+    /// Brings a replica to life.
+    pub(super) fn add(
+        &mut self,
+        group: GroupId,
+        options: GroupOptions<Command>,
+        track: OffsetTrack,
+        machine: Machine,
+        desired: Vec<ReplicaId>,
+    ) -> Result<(), String> {
+        self.lives += 1;
         let replica = Replica {
+            life: self.lives,
+            hard_state: options.hard_state,
             track,
             machine,
-            checkpointed: applied,
+            checkpointed: options.committed,
             applied_term: Term::ZERO,
             announced: None,
-            desired: members.desired,
+            desired,
         };
+        let last = (options.last_index, options.last_term);
+        let (start, applied, recovering) = (options.start_index, options.committed, options.recovering);
+        self.context.env.show(group, &Event::Opened { start, last, applied, recovering });
+        self.raft.add_group(group, options).map_err(|error| error.to_string())?;
+        if let Machine::Partition(partition) = &replica.machine {
+            self.context.partitions.insert(Arc::clone(partition.view()));
+        }
         self.replicas.insert(group, replica);
         debug!(%group, %applied, "replica opened");
         Ok(())
     }
 
-    /// Looks through the entries behind the checkpoint.
+    /// Looks through the entries behind the checkpoint, as far as they can be read.
     fn scan(
         &self,
         group: GroupId,
         applied: Index,
         last: Index,
         track: &mut OffsetTrack,
-    ) -> Result<Behind, String> {
+    ) -> Result<Behind, Unreadable> {
         let mut behind = Behind::default();
         let mut from = applied.next();
         while from <= last {
             let limit = ReadLimit { max_bytes: SCAN_BYTES, max_records: MAX_RECORDS_PER_READ };
-            for entry in read_entries(&self.context.wal, group, from, last, limit)? {
-                track.append(&entry).map_err(|error| error.to_string())?;
+            let entries = match read_entries(&self.context.wal, group, from, last, limit) {
+                Ok(entries) => entries,
+                Err(Unreadable::Damaged(index)) => {
+                    behind.damaged = Some(index);
+                    break;
+                }
+                Err(other) => return Err(other),
+            };
+            for entry in entries {
+                track.append(&entry).map_err(|error| Unreadable::Other(error.to_string()))?;
                 from = entry.index.next();
                 behind.push(entry);
             }
@@ -205,25 +306,34 @@ impl Owner {
         Ok(behind)
     }
 
-    /// The terms of the entries that are not in memory.
+    fn term_at(&self, group: GroupId, index: Index) -> Result<Term, Unreadable> {
+        let found = self.context.wal.term_at(helix_wal::GroupId(group.0), helix_wal::Index(index.0));
+        match found.map_err(|error| Unreadable::from_read(&error))? {
+            Some(term) => Ok(Term(term.0)),
+            None => Err(Unreadable::Other(format!("entry {index} is missing in the WAL"))),
+        }
+    }
+
+    /// The terms of the entries that are not in memory. Where damage hides them a `sole` voter, which has nobody to compare them with, goes by
+    /// the entry behind.
     fn terms(
         &self,
         group: GroupId,
-        options: &GroupOptions<Command>,
+        first: Index,
         last: Index,
-    ) -> Result<Vec<(Index, Term)>, String> {
-        let first = options.start_index.next();
+        sole: bool,
+    ) -> Result<Vec<(Index, Term)>, Unreadable> {
         if first > last {
             return Ok(Vec::new());
         }
-        let term_at = |index: Index| match self
-            .context
-            .wal
-            .term_at(helix_wal::GroupId(group.0), helix_wal::Index(index.0))
-        {
-            Ok(Some(term)) => Ok(Term(term.0)),
-            Ok(None) => Err(format!("entry {index} is missing in the WAL")),
-            Err(error) => Err(error.to_string()),
+        let term_at = |index: Index| {
+            let mut term = self.term_at(group, index);
+            let mut behind = index.next();
+            while sole && behind <= last && matches!(term, Err(Unreadable::Damaged(_))) {
+                term = self.term_at(group, behind);
+                behind = behind.next();
+            }
+            term
         };
         // Terms never fall along a log: equal ends mean one run, without looking in between.
         let (lowest, highest) = (term_at(first)?, term_at(last)?);
@@ -234,7 +344,7 @@ impl Owner {
     }
 }
 
-fn hard_state(context: &ShardContext, group: GroupId) -> Result<HardState, String> {
+pub(super) fn hard_state(context: &ShardContext, group: GroupId) -> Result<HardState, String> {
     match context.loaded_votes.of(group) {
         VoteFound::Promised(state) => Ok(state),
         VoteFound::Nothing => Ok(HardState::default()),

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use helix_raft::{Index, ReplicaId, Term};
+use helix_raft::{HardState, Index, ReplicaId, Term};
 use tokio::sync::oneshot;
 
 use crate::controller::Proposed;
@@ -13,6 +13,10 @@ use crate::partition::Partition;
 /// A group's replica on this node.
 #[derive(Debug)]
 pub(super) struct Replica {
+    /// Which of the replicas this is that the group had here since the process started.
+    pub(super) life: u64,
+    /// Term and vote, as they were handed to their file last.
+    pub(super) hard_state: HardState,
     /// Next offset at every uncommitted entry.
     pub(super) track: OffsetTrack,
     /// What committed entries are applied to.
@@ -77,9 +81,21 @@ impl Replica {
 
     /// The state as of the last applied entry.
     pub(super) fn state(&self) -> Vec<u8> {
-        match &self.machine {
-            Machine::Partition(partition) => partition.checkpoint(),
-            Machine::Metadata(metadata) => metadata.machine.checkpoint(),
+        self.machine.state()
+    }
+}
+
+impl Machine {
+    /// The metadata as of an index.
+    pub(super) fn metadata(machine: MetadataMachine, applied: Index) -> Self {
+        Self::Metadata(Box::new(MetadataReplica { machine, applied, pending: VecDeque::new() }))
+    }
+
+    /// The state as of the last applied entry.
+    pub(super) fn state(&self) -> Vec<u8> {
+        match self {
+            Self::Partition(partition) => partition.checkpoint(),
+            Self::Metadata(metadata) => metadata.machine.checkpoint(),
         }
     }
 }

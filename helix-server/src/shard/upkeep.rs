@@ -70,12 +70,7 @@ impl Owner {
     /// A committed command deleted the group's topic: its data goes.
     pub(super) fn delete_group(&mut self, group: GroupId) {
         self.context.env.show(group, &Event::Deleted);
-        self.raft.remove_group(group);
-        self.gathering.remove(&group);
-        if let Some(mut replica) = self.replicas.remove(&group) {
-            replica.stop_serving(replica.applied_term);
-        }
-        self.context.partitions.remove(group);
+        self.take_out(group);
         self.context.leaders.forget(group);
         let record = Record {
             group: helix_wal::GroupId(group.0),
@@ -129,12 +124,16 @@ impl Owner {
         // Looking through footers is IO: it happens on a blocking thread, and its outcome comes back as a message.
         let Some(view) = self.context.partitions.get(group) else { return };
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let repairs = self.context.repairs.clone();
         self.context.env.spawn_blocking(move || {
             let limits = crate::broker::retention::Limits { retention_ms, retention_bytes, now_ms };
             match crate::broker::retention::log_start(&wal, &view, limits) {
                 Ok(Some(log_start)) => shards.send(group, ShardMessage::Retire { group, log_start }),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%group, %error, "retention could not look at the log"),
+                Err(error) => {
+                    repairs.report_failed_read(&error);
+                    tracing::warn!(%group, %error, "retention could not look at the log");
+                }
             }
         });
     }
@@ -155,17 +154,21 @@ impl Owner {
     }
 
     /// A committed entry moved the log start: finds, on a blocking thread, the first entry that is kept.
-    /// At the latest it is the one behind `applied`, where `next_offset` follows: what comes later may yet be replaced.
-    pub(super) fn move_log_start(&self, group: GroupId, log_start: i64, applied: Index, next_offset: Offset) {
+    /// At the latest it is the one behind what is applied: what comes later may yet be replaced.
+    pub(super) fn move_log_start(&self, group: GroupId, replica: &Replica, log_start: i64) {
+        let (life, applied, next_offset) =
+            (replica.life, replica.applied(), replica.track.committed_offset());
         let (wal, shards) = (self.context.wal.clone(), self.context.shards.clone());
+        let repairs = self.context.repairs.clone();
         self.context.env.spawn_blocking(move || {
             match crate::broker::retention::first_kept(&wal, group, log_start) {
                 Ok(Some(found)) => {
                     let (index, base_offset) = found.min((applied.next(), next_offset));
-                    shards.send(group, ShardMessage::StartFound { group, index, base_offset });
+                    shards.send(group, ShardMessage::StartFound { group, life, index, base_offset });
                 }
                 Ok(None) => {}
                 Err(error) => {
+                    repairs.report_failed_read(&error);
                     tracing::warn!(%group, %error, "the WAL keeps data that clients can no longer read");
                 }
             }
@@ -173,13 +176,21 @@ impl Owner {
     }
 
     /// The WAL gets a "start here" in front of the first entry that is kept; what lies before it can be reclaimed.
-    pub(super) fn on_start_found(&mut self, group: GroupId, first_kept: Index, base_offset: Offset) {
+    pub(super) fn on_start_found(
+        &mut self,
+        group: GroupId,
+        life: u64,
+        first_kept: Index,
+        base_offset: Offset,
+    ) {
         let index = first_kept.prev();
         let (Some(term), Some(status)) = (self.raft.term_at(group, index), self.raft.status(group)) else {
             return;
         };
         let Some(checkpoint) = self.checkpoint_of(group) else { return };
-        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let Some(replica) = self.replicas.get_mut(&group).filter(|replica| replica.life == life) else {
+            return;
+        };
         if index <= status.start_index || index > replica.applied() {
             return;
         }

@@ -192,6 +192,7 @@ impl Log {
         self.disk.crash(Crash::Process);
         let (wal, again) = self.recover().expect("a log that could be opened can be opened again");
         assert_eq!(bounds(&recovered), bounds(&again), "a second start finds something else");
+        recovered.groups.keys().for_each(|group| put_back(&wal, *group));
         for group in (0..GROUPS).map(GroupId) {
             wal.append(vec![next_record(&wal, group, 0, 10)], Durability::Synced, drop);
         }
@@ -254,8 +255,23 @@ fn ask(wal: &Wal, group: GroupId) {
     for timestamp_ms in [i64::MIN, 0, i64::MAX] {
         let _ = wal.index_at_timestamp(group, timestamp_ms);
     }
+    let _ = wal.find_damage(group, bounds.start_index.next());
     let _ = wal.index_of_max_timestamp(group);
     let _ = wal.index_keeping(group, bounds.bytes / 2);
+}
+
+/// Offers something for everything that is damaged: what does not fit is refused, and nothing else happens.
+fn put_back(wal: &Wal, group: GroupId) {
+    let Some(mut from) = wal.bounds(group).map(|bounds| bounds.start_index.next()) else { return };
+    for _ in 0..MAX_READS {
+        let Ok(damaged) = wal.find_damage(group, from) else { return };
+        let Some(last) = damaged.last() else { return };
+        for range in &damaged {
+            let record = Record { index: range.last, ..next_record(wal, group, 0, 10) };
+            let _ = wal.repair(&[record]);
+        }
+        from = last.last.next();
+    }
 }
 
 /// Programs that append, crash and damage, and whole segment files.

@@ -247,9 +247,14 @@ impl World {
         let committed = self.groups[&group].committed;
         let start_index = view.as_ref().map_or(Index(0), |view| view.start_index);
         let reset = view.is_none() || self.random.random_range(0..4) == 0;
+        // A start at index 0 keeps nothing.
+        let anew = self.random.random_range(0..8) == 0 || (!reset && committed == Index(0));
         let mut record = self.record(group, RecordKind::Start, Index(0), 100);
         let mut floor = self.last_op + 1;
-        if reset {
+        if anew {
+            self.groups.get_mut(&group).unwrap().committed = Index(0);
+            self.bump_term(group);
+        } else if reset {
             self.bump_term(group);
             let last_index = view.map_or(Index(0), |view| view.last_index);
             record.index = Index(self.random.random_range(committed.0 + 1..=last_index.0 + 5));
@@ -258,7 +263,8 @@ impl World {
             self.groups.get_mut(&group).unwrap().committed = record.index;
             self.bump_term(group);
         } else if let Some(view) = view {
-            record.index = Index(self.random.random_range(start_index.0..=committed.0.max(start_index.0)));
+            let lowest = start_index.0.max(1);
+            record.index = Index(self.random.random_range(lowest..=committed.0.max(lowest)));
             let (entry, after): (Vec<_>, Vec<_>) =
                 view.entries.iter().partition(|entry| entry.index <= record.index);
             record.term = entry.last().map_or(view.start_term, |entry| entry.term);
@@ -343,6 +349,7 @@ impl World {
     fn check(&self, wal: &Wal, recovered: &Recovered) {
         assert_eq!(recovered.damage, [], "nothing was damaged");
         assert_eq!(recovered.missing, [], "nothing was damaged");
+        assert_eq!((&recovered.doubtful[..], &recovered.contradictory[..]), (&[][..], &[][..]));
         let found = observe(wal, recovered);
         for group in found.keys() {
             assert!(self.groups.contains_key(group), "a group that never was: {group}");

@@ -14,7 +14,8 @@ use crate::durable::state::WriteMode;
 use crate::durable::state_file::start;
 use crate::env::{Env, tcp_listener};
 use crate::ids::ReplicaId;
-use crate::peers::{HeartbeatTiming, Inbound, PeerEvents, PeerLimits, Peers, PeersOptions};
+use crate::peers::codec::repair::RepairMessage;
+use crate::peers::{HeartbeatTiming, Inbound, PeerEvents, PeerLimits, Peers, PeersOptions, ReceivePermit};
 
 struct Mailbox {
     founding: Sender<FoundingEvent>,
@@ -27,6 +28,7 @@ impl PeerEvents for Mailbox {
             let _ = self.founding.try_send(FoundingEvent::Status(from, status));
         }
     }
+    fn repair(&self, _from: NodeId, _message: RepairMessage, _permit: Option<ReceivePermit>) {}
     fn peer_state(&self, node: NodeId, state: PeerState) {
         let _ = self.founding.try_send(FoundingEvent::Peer(node, state));
     }

@@ -210,3 +210,25 @@ fn a_count_of_entries_is_checked_before_memory_is_taken() {
     meta[count..].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(decode(&meta, payloads), Err(DecodeError::Short));
 }
+
+proptest! {
+    #[test]
+    fn questions_and_answers_about_damage_survive_the_wire(
+        numbers: [u64; 4],
+        entries in collection::vec((any::<u64>().prop_map(Offset), entry()), 0..5),
+        cut: usize,
+    ) {
+        use super::repair::{RepairMessage, decode, encode};
+        use crate::peers::frame::{FRAME_HEADER_BYTES, FrameHeader};
+
+        let [id, group, first, last] = numbers;
+        let ask = RepairMessage::Ask { id, group: GroupId(group), first: Index(first), last: Index(last) };
+        for message in [ask, RepairMessage::Answer { id, entries }] {
+            let frame = encode(&message).unwrap();
+            let header = FrameHeader::decode(frame.first_chunk().unwrap(), usize::MAX).unwrap();
+            let (meta, payloads) = header.open(frame.slice(FRAME_HEADER_BYTES..)).unwrap();
+            prop_assert_eq!(decode(&meta[..cut % meta.len()], payloads.clone()).is_err(), true);
+            prop_assert_eq!(decode(&meta, payloads), Ok(message));
+        }
+    }
+}

@@ -12,6 +12,7 @@ use helix_server::founding::FoundingStatus;
 use helix_server::ids::{ClusterId, GroupId, Incarnation, Index, NodeId, Offset, ReplicaId, Term};
 use helix_server::peers::board::DigestBoard;
 use helix_server::peers::codec;
+use helix_server::peers::codec::repair::{self, RepairMessage};
 use helix_server::peers::control::{self, ControlMessage, LeaderDelta};
 use helix_server::peers::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use helix_server::peers::hello::{self, Hello, HelloAnswer, Identity, Lane, Refusal};
@@ -29,7 +30,8 @@ const HELLO_ANSWER: u8 = 2;
 const CONTROL: u8 = 3;
 const RAFT: u8 = 4;
 const CONVERSATION: u8 = 5;
-const KINDS: u8 = 6;
+const REPAIR: u8 = 6;
+const KINDS: u8 = 7;
 
 const MAX_BODY_BYTES: usize = 1 << 20;
 const ME: Identity = identity(1, 5);
@@ -42,10 +44,11 @@ fn run(input: &[u8]) {
         HELLO => check_hello(rest),
         HELLO_ANSWER => check_hello_answer(rest),
         CONTROL => drop(check_control(rest)),
-        RAFT => {
+        RAFT | REPAIR => {
             let Some((length, rest)) = rest.split_first_chunk() else { return };
             let (meta, payloads) = rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()));
-            check_raft(meta, &Bytes::copy_from_slice(payloads));
+            let check = if kind % KINDS == RAFT { check_raft } else { check_repair };
+            check(meta, &Bytes::copy_from_slice(payloads));
         }
         _ => conversation(rest),
     }
@@ -69,6 +72,7 @@ fn stream(input: &[u8]) {
             FrameKind::HelloAnswer => check_hello_answer(&meta),
             FrameKind::Control => drop(check_control(&meta)),
             FrameKind::Raft => check_raft(&meta, &payloads),
+            FrameKind::Repair => check_repair(&meta, &payloads),
         }
         rest = next;
     }
@@ -118,14 +122,30 @@ fn check_raft(meta: &[u8], payloads: &Bytes) {
     assert_eq!(&meta_again[..], meta);
     assert_eq!(payloads_again.concat(), *payloads);
     if let MessageBody::Append(append) = &message.body {
-        for entry in &append.entries {
-            let base_offset = match &entry.body {
-                Body::Data(command) => command.base_offset,
-                Body::NoOp | Body::Membership(_) => Offset(0),
-            };
-            let record = entry::to_record(message.group, entry, base_offset);
-            assert_eq!(entry::from_record(&record).as_ref(), Ok(entry));
-        }
+        append.entries.iter().for_each(|entry| comes_back(message.group, entry));
+    }
+}
+
+fn comes_back(group: GroupId, entry: &Entry<Command>) {
+    let base_offset = match &entry.body {
+        Body::Data(command) => command.base_offset,
+        Body::NoOp | Body::Membership(_) => Offset(0),
+    };
+    let record = entry::to_record(group, entry, base_offset);
+    assert_eq!(entry::from_record(&record).as_ref(), Ok(entry));
+}
+
+/// Each message has one encoding; its entries come back from the log as they went in.
+fn check_repair(meta: &[u8], payloads: &Bytes) {
+    let decoded = within(fair_share(meta.len() + payloads.len()), || repair::decode(meta, payloads.clone()));
+    let Ok(message) = decoded else { return };
+    let frame = repair::encode(&message).unwrap();
+    let header = FrameHeader::decode(frame.first_chunk().unwrap(), usize::MAX).expect("its own frame");
+    let (meta_again, payloads_again) =
+        header.open(frame.slice(FRAME_HEADER_BYTES..)).expect("its own checksum");
+    assert_eq!((&meta_again[..], &payloads_again), (meta, payloads));
+    if let RepairMessage::Answer { entries, .. } = &message {
+        entries.iter().for_each(|(_, entry)| comes_back(GroupId(1), entry));
     }
 }
 
@@ -194,7 +214,25 @@ fn seeds() -> Vec<Vec<u8>> {
         let length = u16::try_from(meta.len()).unwrap().to_le_bytes();
         seeds.push(input(RAFT, &[&length[..], &meta, &payloads.concat()].concat()));
     }
+    for message in repair_messages() {
+        let frame = repair::encode(&message).unwrap();
+        let header = FrameHeader::decode(frame.first_chunk().unwrap(), usize::MAX).expect("its own frame");
+        let length = u16::try_from(header.meta_length).unwrap().to_le_bytes();
+        seeds.push(input(REPAIR, &[&length[..], &frame[FRAME_HEADER_BYTES..]].concat()));
+    }
     seeds
+}
+
+fn repair_messages() -> Vec<RepairMessage> {
+    let entries = raft_messages().into_iter().find_map(|message| match message.body {
+        MessageBody::Append(append) => Some(append.entries),
+        _ => None,
+    });
+    let entries = entries.expect("there is an append").into_iter().map(|entry| (Offset(4), entry)).collect();
+    vec![
+        RepairMessage::Ask { id: 7, group: GroupId(5), first: Index(5), last: Index(7) },
+        RepairMessage::Answer { id: 7, entries },
+    ]
 }
 
 fn control_messages() -> Vec<ControlMessage> {
