@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use helix_raft::{GroupId, Index, ReplicaId};
+use helix_raft::{GroupId, Incarnation, Index, ReplicaId};
+use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::commands::METADATA_GROUP;
@@ -13,6 +14,7 @@ use crate::cluster::ClusterLink;
 use crate::config::BrokerConfig;
 use crate::config::topic::TopicConfig;
 use crate::durable::founded::{FoundedCluster, FoundingMember};
+use crate::durable::recovering::Finding;
 use crate::env::watch;
 use crate::shard::Shards;
 
@@ -27,6 +29,8 @@ pub struct WantedPartition {
     pub replicas: Vec<ReplicaId>,
     /// The topic's configuration over the broker's.
     pub config: Arc<TopicConfig>,
+    /// The group began after this node had started: no earlier crash can have taken anything from it here.
+    pub is_new: bool,
 }
 
 /// What differs between the image and the node.
@@ -41,6 +45,8 @@ struct Difference {
 /// What the node's replicas are held against, and where what differs is sent.
 pub(crate) struct Reconciler {
     pub(crate) me: ReplicaId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) findings: mpsc::UnboundedSender<Finding>,
     pub(crate) founded: Arc<FoundedCluster>,
     pub(crate) image: Arc<ArcSwap<ClusterImage>>,
     pub(crate) shards: Shards,
@@ -54,6 +60,8 @@ struct Present {
     created: BTreeMap<GroupId, Vec<ReplicaId>>,
     /// What the WAL holds counts as present until the image says that it was deleted.
     stored: BTreeSet<GroupId>,
+    /// The groups that there were when the cluster had registered this process.
+    earlier: Option<BTreeSet<GroupId>>,
 }
 
 /// Follows the image until its publisher is gone.
@@ -64,13 +72,14 @@ pub(crate) async fn run(
 ) {
     let stored = stored.into_iter().filter(|group| *group != METADATA_GROUP).collect();
     let founders = reconciler.founded.members.iter().map(|member| member.replica).collect();
-    let mut present = Present { created: [(METADATA_GROUP, founders)].into(), stored };
+    let mut present = Present { created: [(METADATA_GROUP, founders)].into(), stored, earlier: None };
     loop {
         applied.mark_unchanged();
         let image = reconciler.image.load_full();
         for broker in image.brokers() {
             reconciler.cluster.note_incarnation(broker.replica, broker.incarnation);
         }
+        reconciler.note_registration(&image, &mut present);
         let difference = reconciler.compare(&image, &present);
         reconciler.follow(difference, &mut present);
         if applied.changed().await.is_err() {
@@ -80,6 +89,20 @@ pub(crate) async fn run(
 }
 
 impl Reconciler {
+    /// An image that knows this process holds every group that began before it: what comes later cannot have lost anything in a crash.
+    fn note_registration(&self, image: &ClusterImage, present: &mut Present) {
+        let registered = image.broker_of_replica(self.me).map(|broker| broker.incarnation);
+        if present.earlier.is_some() || registered != Some(self.incarnation) {
+            return;
+        }
+        let groups = image.topics().flat_map(|topic| &topic.partitions).map(|partition| partition.group);
+        let earlier: BTreeSet<GroupId> = groups.chain([METADATA_GROUP]).collect();
+        if self.findings.send(Finding::Hosted(earlier.clone())).is_err() {
+            debug!("the node stops; which groups are suspect is narrowed down at its next start");
+        }
+        present.earlier = Some(earlier);
+    }
+
     fn follow(&self, difference: Difference, present: &mut Present) {
         let Difference { create, desire, delete } = difference;
         if !create.is_empty() || !desire.is_empty() || !delete.is_empty() {
@@ -129,6 +152,7 @@ impl Reconciler {
                     founders: partition.founders.clone(),
                     replicas: partition.desired(),
                     config: Arc::clone(config),
+                    is_new: present.earlier.as_ref().is_some_and(|all| !all.contains(&partition.group)),
                 });
             }
         }

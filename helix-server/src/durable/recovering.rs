@@ -29,6 +29,8 @@ pub enum Finding {
         /// Called once that is durable.
         recorded: Box<dyn FnOnce() + Send>,
     },
+    /// These are all the groups that a replica here may have belonged to before the node started: whatever comes later is new.
+    Hosted(BTreeSet<GroupId>),
 }
 
 impl std::fmt::Debug for Finding {
@@ -36,6 +38,7 @@ impl std::fmt::Debug for Finding {
         match self {
             Self::Sound(group) => f.debug_tuple("Sound").field(group).finish(),
             Self::Suspect { group, .. } => f.debug_tuple("Suspect").field(group).finish(),
+            Self::Hosted(groups) => f.debug_tuple("Hosted").field(groups).finish(),
         }
     }
 }
@@ -51,6 +54,7 @@ impl Recovering {
                     self.mark([group]);
                     waiting.push(recorded);
                 }
+                Finding::Hosted(groups) => self.narrow_to(groups),
             }
         }
         waiting

@@ -184,14 +184,6 @@ impl StateFile {
         Ok(())
     }
 
-    /// See [`Recovering::narrow_to`].
-    ///
-    /// # Errors
-    /// When the state can't be stored.
-    pub fn narrow_recovering_to(&mut self, hosted: &[GroupId]) -> Result<(), WriteStateError> {
-        self.change_recovering(|recovering| recovering.narrow_to(hosted.iter().copied()))
-    }
-
     fn change_recovering(&mut self, change: impl FnOnce(&mut Recovering)) -> Result<(), WriteStateError> {
         self.change(|state| {
             change(&mut state.recovering);
@@ -453,7 +445,7 @@ mod tests {
         let mut state = run(&disk, 3);
         state.mark_recovering(&[GroupId(1), GroupId(2)]).unwrap();
         state.mark_sound(&[GroupId(1)]).unwrap();
-        state.narrow_recovering_to(&[GroupId(1), GroupId(2), GroupId(3)]).unwrap();
+        state.note(vec![Finding::Hosted([1, 2, 3].map(GroupId).into())]).unwrap();
         let state = start_on(power_loss(&disk), 3).unwrap().decision().state.clone();
         assert_eq!(state.recovering, Recovering::Groups([GroupId(2)].into()));
     }

@@ -479,6 +479,8 @@ fn start_engine(
     }
     let reconciler = Reconciler {
         me: me.replica,
+        incarnation: me.incarnation,
+        findings,
         founded: Arc::clone(founded),
         image: Arc::clone(&parts.image),
         shards: parts.shards.clone(),

@@ -47,6 +47,8 @@ struct Members {
     founders: Vec<ReplicaId>,
     /// Who is to hold replicas of it now.
     desired: Vec<ReplicaId>,
+    /// It began after this node had started.
+    is_new: bool,
 }
 
 impl Members {
@@ -106,7 +108,7 @@ impl Owner {
         founders: Vec<ReplicaId>,
         recovered: Option<&RecoveredGroup>,
     ) -> Result<(), String> {
-        let members = Members { desired: founders.clone(), founders };
+        let members = Members { desired: founders.clone(), founders, is_new: false };
         let mut machine = self.empty_metadata();
         if self.context.unusable.contains(&METADATA_GROUP) {
             let machine = Machine::metadata(machine, Index::ZERO);
@@ -135,7 +137,7 @@ impl Owner {
     }
 
     fn open_partition(&mut self, wanted: WantedPartition) -> Result<(), String> {
-        let WantedPartition { group, founders, replicas: desired, config } = wanted;
+        let WantedPartition { group, founders, replicas: desired, config, is_new } = wanted;
         let recovered = self.recovered.remove(&group);
         if self.context.unusable.contains(&group) {
             let partition = self.partition_from(group, config, PartitionCheckpoint::default());
@@ -143,7 +145,7 @@ impl Owner {
         }
         let (resume, checkpoint) = resume_partition(recovered.as_ref(), self.context.env.unix_ms())?;
         let machine = Machine::Partition(Box::new(self.partition_from(group, config, checkpoint)));
-        self.open(group, Members { founders, desired }, recovered.as_ref(), &resume, machine)
+        self.open(group, Members { founders, desired, is_new }, recovered.as_ref(), &resume, machine)
     }
 
     /// How safely entries of a group must be stored before they count.
@@ -181,7 +183,7 @@ impl Owner {
         let membership = resume.membership.clone().unwrap_or_else(|| members.at_first(self.context.me));
         let mut options = GroupOptions::new(membership, self.required_of(group));
         options.hard_state = hard_state(&self.context, group)?;
-        options.recovering = self.context.recovering.contains(group);
+        options.recovering = !members.is_new && self.context.recovering.contains(group);
         if options.recovering {
             warn!(%group, "this replica's log is suspect after a machine crash: it gives no vote until a leader has confirmed it");
         }

@@ -257,7 +257,7 @@ impl Faults {
     fn all_sound_but(&mut self, world: &World, place: Place) -> bool {
         self.forget_replaced_disk(world);
         let about_to = |later: &Later| matches!(later, Later::LosePower(other) if *other != place);
-        let sound = |other: Place| other == place || !world.witness.is_suspect(other);
+        let sound = |other: Place| other == place || !world.is_suspect(other);
         self.lost_disk.is_none_or(|lost| lost.place == place)
             && !self.later.iter().any(|(_, later)| about_to(later))
             && (0..world.machines.len()).all(sound)

@@ -118,6 +118,10 @@ impl Shadow {
         self.doubtful = true;
     }
 
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
     pub(crate) fn holds(&self, index: Index, logged: Logged) -> bool {
         // What lies before the start was committed, and is the same everywhere.
         self.doubtful

@@ -201,12 +201,11 @@ impl Witness {
         self.inner.lock().replicas.retain(|(at, _), _| *at != place);
     }
 
-    /// Whether any replica on the node is recovering, as far as it said.
-    pub(crate) fn is_suspect(&self, place: Place) -> bool {
+    /// Whether a crash of the machine has happened since the node started last.
+    pub(crate) fn has_crashed(&self, place: Place) -> bool {
         let inner = self.inner.lock();
         inner.replicas.iter().any(|((at, group), replica)| {
-            let suspect = replica.recovering || replica.crash == Some(Crash::Machine);
-            *at == place && suspect && !inner.deleted.contains(group)
+            *at == place && replica.crash == Some(Crash::Machine) && !inner.deleted.contains(group)
         })
     }
 
@@ -283,6 +282,13 @@ impl Inner {
             Event::Serving { .. } => {}
             Event::UncleanRecovery => self.on_unclean(place, group),
             Event::Sound => self.on_sound(place, group),
+            // The log goes, and until it is gone for certain it may come back.
+            Event::Diverged { .. } => {
+                if let Some(replica) = self.replicas.get_mut(&(place, group)) {
+                    replica.log.doubt();
+                    replica.opened = false;
+                }
+            }
             Event::Failed(_) if self.may_fail.contains(&place) => {
                 self.failed.insert(place);
             }
@@ -314,6 +320,10 @@ impl Inner {
         replica.recovering = recovering;
         replica.opened = true;
         let crash = replica.crash.take();
+        if replica.log.is_doubtful() && last.0 == Index::ZERO {
+            // It was given up, and begins anew.
+            replica.log = Shadow::default();
+        }
         if self.deleted.contains(&group) {
             // What says that it was deleted may have been lost with the crash; then it is deleted again.
             replica.log.doubt();
@@ -546,6 +556,7 @@ fn mark(event: &Event<'_>) -> [u64; 3] {
         Event::Sound => [10, 0, 0],
         Event::Failed(_) => [11, 0, 0],
         Event::Deleted => [12, 0, 0],
+        Event::Diverged { index, term } => [13, index.0, term.0],
     }
 }
 

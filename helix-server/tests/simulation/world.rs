@@ -79,6 +79,12 @@ impl World {
         self.machines.iter().all(founded)
     }
 
+    /// Whether a node may have lost something that it does not know to be whole again.
+    pub(crate) fn is_suspect(&self, place: Place) -> bool {
+        let recovering = |machine: &Machine| machine.state().is_some_and(|state| !state.recovering.is_nothing());
+        self.witness.has_crashed(place) || recovering(&self.machines[place])
+    }
+
     /// Whether a disk that was lost is a member of nothing any more.
     pub(crate) fn is_replaced(&self, replica: ReplicaId) -> bool {
         let Some(broker) = self.nodes.brokers().into_iter().next() else { return false };
