@@ -29,6 +29,6 @@ pub(crate) fn replay(seed: u64, steps: u64) -> Outcome {
         .with_timer(SimulatedTime)
         .init();
     let outcome = explore::run(seed, steps);
-    eprintln!("{outcome:#?}");
+    eprintln!("{outcome:#?}\nfingerprint {:016x}", outcome.fingerprint);
     outcome
 }

@@ -194,6 +194,11 @@ impl Shadow {
     /// A crash of the process leaves everything that was stored, and any beginning of what was on its way. One of the machine
     /// leaves what was synced, and any beginning of the rest.
     pub(crate) fn reopen(&mut self, end: (Index, Term), crash: Crash) -> Result<(), String> {
+        if self.doubtful {
+            (self.synced, self.cached) = (Log::default(), 0);
+            self.unsynced.clear();
+            return Ok(());
+        }
         let certain = match crash {
             Crash::Process => self.cached,
             Crash::Machine => 0,
@@ -232,14 +237,11 @@ impl Shadow {
                 }
             }
         }
-        if !found && !self.doubtful {
+        if !found {
             return Err(format!(
                 "stored through {claimed:?} for certain, and handed out through {:?}",
                 log.end()
             ));
-        }
-        if self.doubtful {
-            return Ok(());
         }
         self.newest = log;
         match crash {
