@@ -1,7 +1,7 @@
 //! Chaos: a cluster of real processes under load, one fault after the other, and a judgement at the end.
 //!
 //! [`schedule`] says which [`fault`] comes when (all of it from a seed), [`world`] holds the nodes, the [`network`] between them and
-//! their disks and does to them what is to be done. Meanwhile [`two_loads`](crate::two_loads) produce, [`tail`] reads, and the
+//! their disks and does to them what is to be done. Meanwhile [`two_loads`] produce, [`tail`] reads, and the
 //! [`timeline`] is written. At the end everything is read back and checked ([`check`](crate::check)), the logs of the replicas are
 //! compared ([`replicas`]), and [`report`] and [`page`] show what came of it.
 //!
@@ -29,6 +29,7 @@ use rdkafka::error::KafkaError;
 
 use crate::client::{ClientError, ClusterClient, ClusterView};
 use crate::cluster::{ClusterError, DEADLINE};
+use crate::engine::LoadOutcome;
 use crate::history::ReadLog;
 use crate::profile::ProducerShape;
 use crate::progress::{Clock, Progress};
@@ -256,7 +257,7 @@ impl Run<'_> {
     ) -> Result<[ClusterView; 2], ChaosError> {
         match outcome {
             Err(error) if world::says_died(&error) || matches!(error, ChaosError::SilentEnd { .. }) => {
-                self.violation(format!("during {}: {error}", strike.fault));
+                self.violation(format!("in or before {}: {error}", strike.fault));
                 self.world.heal(&strike.order)?;
                 self.world.await_whole(self.loads)
             }
@@ -383,8 +384,11 @@ fn conclude(
         reads[load] = log;
     }
     let repeated = outcomes.iter().map(|outcome| outcome.retried_messages).sum();
-    let failed = outcomes.iter().map(two_loads_failed).sum();
+    let failed = outcomes.iter().map(LoadOutcome::failed).sum();
     let verdict = two_loads::judge(&client, outcomes, reads, progress);
+    if let Err(died) = world.check_alive() {
+        timeline.violation(format!("after the last fault: {died}"));
+    }
     let comparison = world.compare_replicas(&options.binary)?;
     match &verdict {
         Ok(verdict) => verdict.faults.iter().for_each(|fault| timeline.violation(fault.clone())),
@@ -413,10 +417,6 @@ fn conclude(
         episodes,
         samples,
     })
-}
-
-fn two_loads_failed(outcome: &crate::engine::LoadOutcome) -> u64 {
-    outcome.failed()
 }
 
 /// Waits until a consumer has been shown everything that there is.

@@ -10,11 +10,12 @@ use rustix::io::Errno;
 
 use super::Unavailable;
 
-/// A mounted file system. Dropping it unmounts and removes it.
+/// A mounted file system. Dropping it unmounts it, and removes it unless it is to be kept.
 #[derive(Debug)]
 pub struct SmallDisk {
     image: PathBuf,
     mount: PathBuf,
+    kept: bool,
 }
 
 impl SmallDisk {
@@ -27,11 +28,16 @@ impl SmallDisk {
         let failed = |error: io::Error| Unavailable(format!("{}: {error}", directory.display()));
         fs::create_dir_all(&mount).map_err(failed)?;
         File::create(&image).and_then(|file| file.set_len(bytes)).map_err(failed)?;
-        let disk = Self { image, mount };
+        let disk = Self { image, mount, kept: false };
         // Without blocks reserved for root, so that full means full; with a small journal, so that little is left over.
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-J", "size=16"]).arg(&disk.image))?;
         run(Command::new("mount").args(["-o", "loop,discard"]).args([&disk.image, &disk.mount]))?;
         Ok(disk)
+    }
+
+    /// The file that holds it is not removed.
+    pub fn keep(&mut self) {
+        self.kept = true;
     }
 
     /// A directory on it.
@@ -69,7 +75,9 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         // A process that still has files there keeps them until it ends.
         let _ = run(Command::new("umount").arg("--lazy").arg(&self.mount));
-        let _ = fs::remove_file(&self.image);
+        if !self.kept {
+            let _ = fs::remove_file(&self.image);
+        }
     }
 }
 

@@ -91,6 +91,14 @@ impl World {
     /// Logs and data are not removed at the end.
     pub fn keep(&mut self) {
         self.cluster.keep();
+        if let Some((_, disk)) = &mut self.small_disk {
+            disk.keep();
+        }
+    }
+
+    /// Fails if a node has ended that should not.
+    pub fn check_alive(&mut self) -> Result<(), ChaosError> {
+        Ok(self.cluster.check_alive()?)
     }
 
     /// Whom a strike hits, given who leads what.
