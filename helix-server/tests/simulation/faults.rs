@@ -45,6 +45,7 @@ enum Fault {
     SyncFails,
     TornWrite,
     DiskLost,
+    Damage,
     Clock,
 }
 
@@ -66,6 +67,7 @@ const FAULTS: &[(Fault, u32)] = &[
     (Fault::SyncFails, 3),
     (Fault::TornWrite, 5),
     (Fault::DiskLost, 3),
+    (Fault::Damage, 4),
     (Fault::Clock, 3),
 ];
 
@@ -84,6 +86,8 @@ pub(crate) struct Faults {
     harsh: bool,
     later: Vec<(Instant, Later)>,
     lost_disk: Option<LostDisk>,
+    /// The machine whose log has damaged files. One in a schedule: what it holds no more others have to hold.
+    damaged: Option<Place>,
 }
 
 impl Faults {
@@ -95,6 +99,7 @@ impl Faults {
             harsh: plan.harsh,
             later: Vec::new(),
             lost_disk: None,
+            damaged: None,
         }
     }
 
@@ -200,7 +205,9 @@ impl Faults {
                 self.kill(world, &places[..count]);
             }
             Fault::Power if self.may_lose_power(world, place) => self.lose_power(world, place),
-            Fault::PowerEverywhere if (self.synced || self.harsh) && self.lost_disk.is_none() => {
+            Fault::PowerEverywhere
+                if self.synced || (self.harsh && self.lost_disk.is_none() && self.damaged.is_none()) =>
+            {
                 for place in 0..world.machines.len() {
                     self.lose_power(world, place);
                 }
@@ -222,9 +229,14 @@ impl Faults {
             Fault::SyncFails => self.fail_syncs(world, place),
             Fault::TornWrite => self.tear_a_write(world, place),
             Fault::DiskLost if self.may_lose_disk(world, place) => self.lose_disk(world, place),
+            Fault::Damage if self.may_damage(world, place) => {
+                if world.machines[place].damage_log(&mut self.random) {
+                    self.damaged = Some(place);
+                }
+            }
             Fault::Clock => world.machines[place].turn_clock(self.random.random_range(-600_000..600_000)),
             // Not now.
-            Fault::Power | Fault::PowerEverywhere | Fault::DiskLost => {}
+            Fault::Power | Fault::PowerEverywhere | Fault::DiskLost | Fault::Damage => {}
         }
     }
 
@@ -250,7 +262,8 @@ impl Faults {
     fn may_lose_power(&mut self, world: &World, place: Place) -> bool {
         self.forget_replaced_disk(world);
         // What nobody but the others may hold must not become suspect there too: only an operator gets out of that.
-        let whole = self.lost_disk.is_none_or(|lost| lost.place == place);
+        let whole = self.lost_disk.is_none_or(|lost| lost.place == place)
+            && self.damaged.is_none_or(|damaged| damaged == place);
         self.synced || (self.harsh && whole) || self.all_sound_but(world, place)
     }
 
@@ -259,6 +272,7 @@ impl Faults {
         let about_to = |later: &Later| matches!(later, Later::LosePower(other) if *other != place);
         let sound = |other: Place| other == place || !world.is_suspect(other);
         self.lost_disk.is_none_or(|lost| lost.place == place)
+            && self.damaged.is_none_or(|damaged| damaged == place)
             && !self.later.iter().any(|(_, later)| about_to(later))
             && (0..world.machines.len()).all(sound)
     }
@@ -272,10 +286,16 @@ impl Faults {
             && world.machines[place].state().is_some()
     }
 
+    /// Never where others may be about to need it, and not in a schedule in which anything may be lost anyway.
+    fn may_damage(&mut self, world: &World, place: Place) -> bool {
+        !(self.harsh && !self.synced) && self.lost_disk.is_none() && self.all_sound_but(world, place)
+    }
+
     fn lose_disk(&mut self, world: &mut World, place: Place) {
         let Some(state) = world.machines[place].state() else { return };
         self.lost_disk = Some(LostDisk { place, replica: state.replica });
         world.machines[place].lose_disk();
+        self.damaged = None;
         self.in_ms(2000, Later::Start(place));
     }
 

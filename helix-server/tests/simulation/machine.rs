@@ -263,6 +263,27 @@ impl Machine {
         disk.stop_after(after);
     }
 
+    /// Flips bits in an old file of the log. Whether there was one.
+    pub(crate) fn damage_log(&self, random: &mut SmallRng) -> bool {
+        let wal = &self.hardware.wal;
+        let Ok(mut names) = wal.list() else { return false };
+        names.retain(|name| name.ends_with(".wal"));
+        names.sort();
+        // What is not synced yet may be at the end of the newest ones: there, damage looks like a write that never came to its end.
+        names.truncate(names.len().saturating_sub(2));
+        if names.is_empty() {
+            return false;
+        }
+        let name = &names[random.random_range(0..names.len())];
+        let length = wal.contents(name).map_or(0, |bytes| bytes.len() as u64);
+        let from = random.random_range(0..length.max(1));
+        for _ in 0..random.random_range(1..4) {
+            wal.flip_bit(name, from + random.random_range(0..64), random.random());
+        }
+        self.witness.disk_damaged(self.place());
+        true
+    }
+
     /// Ends all of that, but for a disk that has stopped.
     pub(crate) fn mend_disks(&self) {
         for disk in self.disks() {

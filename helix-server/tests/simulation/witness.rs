@@ -89,11 +89,12 @@ pub(crate) struct Seen {
     pub(crate) unclean: u64,
     pub(crate) installs: u64,
     pub(crate) membership_changes: u64,
+    pub(crate) damaged: u64,
 }
 
 impl std::ops::AddAssign for Seen {
     fn add_assign(&mut self, other: Self) {
-        let Self { elections, commits, recovering, sound, unclean, installs, membership_changes } = other;
+        let Self { elections, commits, recovering, sound, unclean, installs, membership_changes, damaged } = other;
         self.elections += elections;
         self.commits += commits;
         self.recovering += recovering;
@@ -101,6 +102,7 @@ impl std::ops::AddAssign for Seen {
         self.unclean += unclean;
         self.installs += installs;
         self.membership_changes += membership_changes;
+        self.damaged += damaged;
     }
 }
 
@@ -199,6 +201,15 @@ impl Witness {
 
     pub(crate) fn disk_lost(&self, place: Place) {
         self.inner.lock().replicas.retain(|(at, _), _| *at != place);
+    }
+
+    /// Bits of old files were flipped: what the logs of the node come back with is anybody's guess.
+    pub(crate) fn disk_damaged(&self, place: Place) {
+        let mut inner = self.inner.lock();
+        inner.seen.damaged += 1;
+        for (_, replica) in inner.replicas.iter_mut().filter(|((at, _), _)| *at == place) {
+            replica.log.doubt();
+        }
     }
 
     /// Whether a crash of the machine has happened since the node started last.
