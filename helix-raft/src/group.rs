@@ -330,6 +330,7 @@ impl<P: Payload> Group<P> {
             return;
         }
         if self.leading.is_some() {
+            self.check_own_soundness();
             self.try_commit(cx);
         } else {
             self.answer_stored(cx, before);

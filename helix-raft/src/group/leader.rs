@@ -138,8 +138,6 @@ impl Leading {
 impl<P: Payload> Group<P> {
     /// This replica is elected, `clean` by a majority of sound ones.
     pub(super) fn become_leader(&mut self, cx: &Context, clean: bool) {
-        self.out.sound |= self.recovering;
-        self.recovering = false;
         self.out.unclean_recovery |= !clean;
         self.role = Role::Leader;
         self.leader = Some(cx.me());
@@ -161,8 +159,19 @@ impl<P: Payload> Group<P> {
         };
         leading.set_members(cx, &self.membership().members(), first_index);
         self.leading = Some(leading);
+        self.check_own_soundness();
         self.push_own(Body::NoOp);
         self.check_quorum_contact(cx);
+    }
+
+    /// A leader's log is sound by definition, once what it was elected with is stored: as long as that is in memory alone, a crash of
+    /// the process may take it, and must not find the replica's mark gone.
+    pub(super) fn check_own_soundness(&mut self) {
+        let Some(leading) = &self.leading else { return };
+        if self.recovering && self.log.durable(self.required) >= leading.first_index.prev() {
+            self.recovering = false;
+            self.out.sound = true;
+        }
     }
 
     pub(super) fn push_own(&mut self, body: Body<P>) -> Position {

@@ -1,8 +1,8 @@
 //! A model of the protocol: appending, acknowledging, committing, crashing and recovering, searched through with `stateright`.
 //!
 //! Unlike everything else in the tests this runs no production code. It asks whether the *rules* are right: the model is small enough for
-//! every history of three replicas (or four, where one is replaced) within its bounds to be looked at, and every rule in `rules.rs` can be
-//! taken out of it, which has to lead to a loss. What a step is, and why it may be as large as it is, is said in `election.rs`,
+//! every history of three replicas (or four, where one is replaced) within its bounds to be looked at, and the rules in `rules.rs` can be
+//! taken out of it one by one, which has to lead to a loss. What a step is, and why it may be as large as it is, is said in `election.rs`,
 //! `replication.rs` and `faults.rs`; durations do not exist, anything may happen at any time.
 //!
 //! `HELIX_MODEL="terms=4 entries=4 writes=3 process=1 machine=2 disk=1" cargo test --release -p helix-raft --test model` searches further (any
@@ -21,7 +21,7 @@ use std::fmt::Write;
 
 use protocol::{ACKNOWLEDGED, AGREED, KEPT, ONE_LEADER, REPLACED, SOUND_AGAIN, Step, UNCLEAN, UNCLEAN_KEEPS};
 use rules::{Faults, Rule, Setup};
-use state::State;
+use state::{Set, State};
 use stateright::{Checker, HasDiscoveries, Model};
 
 const NO_FAULTS: Faults = Faults { process: 0, machine: 0, disk: 0 };
@@ -31,6 +31,7 @@ const CRASHES: Setup = Setup {
     without: None,
     fsync: false,
     replacement: false,
+    prelude: &[],
     one_leader: true,
     symmetric: true,
     terms: 3,
@@ -234,8 +235,22 @@ fn joint_consensus_is_needed() {
     is_needed(Rule::JointConsensus, &with(&REPLACEMENT, NO_FAULTS));
 }
 
+/// The search begins when the newcomer is a learner.
 #[test]
 fn syncing_configurations_is_needed() {
+    const fn send(to: u8, through: u8) -> Step {
+        Step::Send { leader: 0, to, through }
+    }
+    const LEARNER: &[Step] = &[
+        send(1, 1),
+        Step::Commit { leader: 0, through: 1, holders: Set::of(0).with(1) },
+        Step::ChangeMembership { leader: 0 },
+        send(1, 2),
+        send(2, 2),
+        send(3, 2),
+        Step::Commit { leader: 0, through: 2, holders: Set::of(0).with(1) },
+    ];
     let faults = Faults { machine: 2, ..NO_FAULTS };
-    is_needed(Rule::ConfigurationsSynced, &Setup { entries: 4, ..with(&REPLACEMENT, faults) });
+    let setup = Setup { prelude: LEARNER, entries: 3, ..with(&REPLACEMENT, faults) };
+    is_needed(Rule::ConfigurationsSynced, &setup);
 }

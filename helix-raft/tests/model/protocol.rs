@@ -40,7 +40,7 @@ pub(crate) const ACKNOWLEDGED: &str = "something is acknowledged";
 pub(crate) const SOUND_AGAIN: &str = "a recovering replica becomes sound by what a leader names";
 pub(crate) const REPLACED: &str = "a voter is replaced, and its successor leads and commits";
 pub(crate) const UNCLEAN: &str = "an unclean recovery is won, and commits";
-pub(crate) const UNCLEAN_KEEPS: &str = "an unclean recovery keeps what only a recovering replica held";
+pub(crate) const UNCLEAN_KEEPS: &str = "an unclean recovery keeps what was acknowledged before";
 
 impl Model for Setup {
     type State = State;
@@ -49,18 +49,25 @@ impl Model for Setup {
     /// Every history begins with an election, and replicas differ in nothing before it: so 0 leads with the vote of 1. Which of the
     /// three is to be replaced does make a difference.
     fn init_states(&self) -> Vec<State> {
+        let replicas = vec![Replica::default(); if self.replacement { 4 } else { 3 }];
+        let blank = State {
+            replicas,
+            outgoing: 0,
+            acknowledged: Vec::new(),
+            conflict: false,
+            rivals: false,
+            faults: self.faults,
+        };
+        let first = |outgoing| {
+            let mut state = State { outgoing, ..blank.clone() };
+            self.elect(&mut state, 0, Set::of(1), 1, false);
+            for step in self.prelude {
+                self.take(&mut state, *step);
+            }
+            state
+        };
         let outgoing = if self.replacement { 0..3 } else { 0..1 };
-        outgoing
-            .map(|outgoing| {
-                let replicas = vec![Replica::default(); if self.replacement { 4 } else { 3 }];
-                let faults = self.faults;
-                let acknowledged = Vec::new();
-                let mut state =
-                    State { replicas, outgoing, acknowledged, conflict: false, rivals: false, faults };
-                self.elect(&mut state, 0, Set::of(1), 1, false);
-                state
-            })
-            .collect()
+        outgoing.map(first).collect()
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
@@ -71,23 +78,8 @@ impl Model for Setup {
 
     fn next_state(&self, state: &State, step: Step) -> Option<State> {
         let mut next = state.clone();
-        let state = &mut next;
-        match step {
-            Step::Elect { candidate, voters, term, unclean } => {
-                self.elect(state, candidate, voters, term, unclean);
-            }
-            Step::Propose { leader } => Setup::propose(state, leader, Body::Data),
-            Step::ChangeMembership { leader } => self.change_membership(state, leader),
-            Step::Send { leader, to, through } => Setup::send(state, leader, to, through),
-            Step::Commit { leader, through, holders } => self.commit(state, leader, through, holders),
-            Step::Name { leader, to } => self.name(state, leader, to),
-            Step::Crash { replica, machine, kept, answered } => {
-                self.crash(state, replica, machine, kept, answered);
-            }
-            Step::LoseDisk { replica } => self.lose_disk(state, replica),
-            Step::Found => Setup::found(state),
-        }
-        self.forget_the_irrelevant(state);
+        self.take(&mut next, step);
+        self.forget_the_irrelevant(&mut next);
         Some(next)
     }
 
@@ -112,8 +104,8 @@ impl Model for Setup {
                 leaders.any(|leader| leader.leading.unclean_last.is_some() && leader.is_ready())
             }),
             Property::sometimes(UNCLEAN_KEEPS, |_, state: &State| {
-                let mut leaders = state.leaders();
-                leaders.any(|leader| leader.leading.unclean_last.is_some() && !state.acknowledged.is_empty())
+                let mut new = state.leaders().filter(|leader| leader.leading.commit == 0);
+                new.any(|leader| leader.leading.unclean_last.is_some()) && !state.acknowledged.is_empty()
             }),
         ]
     }
@@ -130,6 +122,24 @@ fn later_leaders_hold_what_was_acknowledged(state: &State) -> bool {
 }
 
 impl Setup {
+    fn take(&self, state: &mut State, step: Step) {
+        match step {
+            Step::Elect { candidate, voters, term, unclean } => {
+                self.elect(state, candidate, voters, term, unclean);
+            }
+            Step::Propose { leader } => Setup::propose(state, leader, Body::Data),
+            Step::ChangeMembership { leader } => self.change_membership(state, leader),
+            Step::Send { leader, to, through } => Setup::send(state, leader, to, through),
+            Step::Commit { leader, through, holders } => self.commit(state, leader, through, holders),
+            Step::Name { leader, to } => self.name(state, leader, to),
+            Step::Crash { replica, machine, kept, answered } => {
+                self.crash(state, replica, machine, kept, answered);
+            }
+            Step::LoseDisk { replica } => self.lose_disk(state, replica),
+            Step::Found => Setup::found(state),
+        }
+    }
+
     /// Takes out of the state what nothing depends on any more: fewer states to search, and none of them with a different future.
     fn forget_the_irrelevant(&self, state: &mut State) {
         let (process, machine) = (state.faults.process > 0, state.faults.machine > 0);

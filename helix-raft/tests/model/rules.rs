@@ -1,6 +1,8 @@
 //! The rules that can be taken away, and the bounds within which a model is searched.
 
-/// A rule of the design. Each is needed: a model without it loses something.
+use crate::protocol::Step;
+
+/// A rule of the design. A model without it loses something, but for the one rule that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// Answers of an older process of a replica do not count once a newer one was heard of, and what it held is asked for anew.
@@ -13,7 +15,7 @@ pub(crate) enum Rule {
     BlankIsNewReplica,
     /// The votes of recovering replicas do not count.
     RecoveringVotesDoNotCount,
-    /// The answers of recovering replicas do not count.
+    /// The answers of recovering replicas do not count. That makes things simpler; nothing is lost without it.
     RecoveringAnswersDoNotCount,
     /// Without a majority of sound voters it takes the vote of every voter.
     EveryVoter,
@@ -44,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) fsync: bool,
     /// One voter is to be replaced by a fourth replica.
     pub(crate) replacement: bool,
+    /// What has happened by the time the search begins, beside the first election.
+    pub(crate) prelude: &'static [Step],
     /// An older leader does nothing more once there is a newer one. That loses nothing: the two touch different replicas, each of
     /// which goes over to the newer one once and for all, so what the older one does could as well have been done before.
     pub(crate) one_leader: bool,
