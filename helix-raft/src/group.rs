@@ -9,6 +9,7 @@ mod membership;
 mod output;
 mod replication;
 
+use crate::planted::planted;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::{AddGroupError, GroupOptions};
@@ -216,7 +217,9 @@ impl<P: Payload> Group<P> {
                 if !self.membership().is_voter(message.from) && self.has_live_leader(cx) => {}
             MessageBody::PreVote { .. } => self.on_pre_vote(cx, message),
             MessageBody::PreVoteAnswer { granted: true, .. } => self.on_pre_vote_granted(cx, &message),
-            _ if message.term < self.hard.term => self.on_old_term(cx, &message),
+            _ if message.term < self.hard.term && !planted("append-of-an-old-term") => {
+                self.on_old_term(cx, &message);
+            }
             _ => {
                 let refused = matches!(message.body, MessageBody::PreVoteAnswer { .. });
                 if message.term > self.hard.term {

@@ -46,6 +46,7 @@ mod memberships;
 mod message;
 mod multi;
 mod peers;
+mod planted;
 mod progress;
 pub mod quorum;
 mod ready;
@@ -74,3 +75,6 @@ pub use types::{
     BUCKETS, Body, Bucket, Durability, ENTRY_OVERHEAD_BYTES, Entry, GroupId, HardState, Incarnation, Index,
     Membership, Payload, Position, ReplicaId, Role, Term,
 };
+
+#[doc(hidden)]
+pub use planted::planted;

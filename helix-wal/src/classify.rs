@@ -4,6 +4,7 @@
 //! is given up. What tells them apart: the synced position that later frames carry; whether the page cache survived, in
 //! which case only the very last write can be incomplete; and where the next segment says that this one ended.
 
+use crate::planted::planted;
 use std::collections::HashSet;
 
 use crate::contents::SegmentIndex;
@@ -101,6 +102,9 @@ impl Sorter {
     fn was_complete(&self, position: u64, lsn: Lsn) -> bool {
         let written_behind =
             self.last_valid > position || self.evidence.expected_end.is_some_and(|end| end > position);
+        if planted("cut-at-damage") {
+            return false;
+        }
         self.rewritten || lsn <= self.evidence.synced_lsn || (self.evidence.trust_unsynced && written_behind)
     }
 

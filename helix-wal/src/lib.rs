@@ -56,6 +56,7 @@ mod index;
 pub mod inspect;
 mod options;
 mod payload;
+mod planted;
 mod reader;
 mod record;
 mod recovered;

@@ -3,6 +3,7 @@
 //! Sealed segments are not read beyond their header and directory. After recovery no segment is open: the log goes on in a
 //! fresh one, so nothing is ever written behind a torn record.
 
+use crate::planted::planted;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &WalOptions) -> Result<(Foundati
     let mut loaded = files.load(disk, options.trust_unsynced)?;
     let synced_lsn = loaded.values().map(Loaded::claimed_lsn).max().unwrap_or_default();
     let mut recovered = Recovered::default();
-    if options.trust_unsynced {
+    if options.trust_unsynced && !planted("failed-sync-forgotten") {
         write_unsynced_again(&loaded, synced_lsn)?;
     }
     let unknown_damage = classify_all(&mut loaded, synced_lsn, options.trust_unsynced, &mut recovered);

@@ -4,6 +4,7 @@ use crate::group::Group;
 use crate::group::leader::Leading;
 use crate::message::{Message, MessageBody};
 use crate::peers::Context;
+use crate::planted::planted;
 use crate::recovering::{Ballot, Election, ForceRecoverError, Outcome, RECOVERING_PATIENCE, outcome};
 use crate::types::{HardState, Payload, Position, ReplicaId, Role, Term};
 
@@ -222,10 +223,11 @@ impl<P: Payload> Group<P> {
     }
 
     pub(super) fn on_vote(&mut self, cx: &Context, from: ReplicaId, last: Position, unclean: bool) {
-        let free = match self.hard.vote {
-            Some(vote) => vote == from,
-            None => self.leader.is_none() && self.role != Role::Leader,
-        };
+        let free = planted("second-vote")
+            || match self.hard.vote {
+                Some(vote) => vote == from,
+                None => self.leader.is_none() && self.role != Role::Leader,
+            };
         let covered = self.log.is_covered_by(last);
         let recovering = self.recovering;
         let granted = free && covered && (!recovering || unclean) && !self.following.diverged;

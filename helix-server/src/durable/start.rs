@@ -1,5 +1,6 @@
 //! What a node concludes from its state file when it starts. Pure; [`super::state_file`] does the writing.
 
+use helix_raft::planted;
 use thiserror::Error;
 
 use super::founded::Founding;
@@ -79,6 +80,9 @@ pub fn decide(previous: Option<NodeState>, around: &Surroundings) -> Result<Star
         WriteMode::Fsync => None,
         WriteMode::ReplicationOnly => doubt,
     };
+    if planted("recovering-forgotten") {
+        state.recovering = Recovering::Nothing;
+    }
     if suspect.is_some() {
         // Group 0 acknowledges nothing before it is synced, in both modes: a crash of the machine takes nothing from it that counts.
         let metadata_is_sound = !state.recovering.contains(METADATA_GROUP);

@@ -3,6 +3,7 @@
 //! Nothing can fail after this: what enters an entry is appended as it is. A bad batch is answered alone.
 
 use bytes::Bytes;
+use helix_raft::planted;
 use helix_raft::{Index, Term};
 use helix_wal::{Offset, Payload};
 use tokio::time::Instant;
@@ -176,7 +177,8 @@ impl Building {
 
     fn push(&mut self, batch: &ValidBatch) {
         let header = batch.header();
-        self.chunks.extend(batch.chunks(self.next_offset, self.epoch.0 as i32));
+        let epoch = if planted("epoch-not-patched") { -1 } else { self.epoch.0 as i32 };
+        self.chunks.extend(batch.chunks(self.next_offset, epoch));
         self.next_offset += i64::from(header.last_offset_delta) + 1;
         self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp_ms);
         self.batches += 1;

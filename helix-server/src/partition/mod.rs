@@ -12,6 +12,7 @@ pub mod retention;
 pub mod slices;
 pub mod view;
 
+use helix_raft::planted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -90,6 +91,9 @@ impl Partition {
     /// This replica leads now, and has applied an entry of its own term: it may answer clients.
     pub fn start_serving(&mut self, term: Term) {
         self.serving = Some(term);
+        if planted("producers-forgotten") {
+            self.producers = Producers::default();
+        }
         self.view.set_leadership(Leadership { epoch: term.0 as i32, serving: true });
     }
 

@@ -1,5 +1,6 @@
 //! What readers see of a partition: published by its owner (the shard), read by every connection without waiting.
 
+use helix_raft::planted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -231,6 +232,9 @@ impl PartitionView {
     /// Publishes where the log ends.
     pub(crate) fn set_log_end(&self, log_end: i64) {
         self.log_end.store(log_end, Ordering::Release);
+        if planted("uncommitted-is-readable") {
+            self.high_watermark.store(log_end, Ordering::Release);
+        }
     }
 
     /// Publishes whether this replica answers clients.

@@ -1,6 +1,7 @@
 //! Does what the groups ask for: entries to the WAL, votes to their file, messages to peers, committed entries to the state
 //! machines. The one place where consensus, storage and the state machines meet.
 
+use helix_raft::planted;
 use helix_raft::{
     Body, CommittedRange, Durability, Entry, GroupId, HardState, Index, ReadRequest, Ready, ReplicaId, Start,
     Term,
@@ -171,6 +172,11 @@ impl Owner {
             let (positions, durability) = (run.positions, run.durability);
             let wal_durability = to_wal(durability);
             let shard_of = positions[0].0;
+            if planted("acknowledged-before-written") {
+                self.context
+                    .shards
+                    .send(shard_of, ShardMessage::Stored { positions: positions.clone(), durability });
+            }
             self.context.wal.append(run.records, wal_durability, move |result| {
                 drop(permits);
                 match result {
@@ -319,6 +325,7 @@ impl Owner {
                 warn!(%group, %to, %unreadable, "entries for a follower cannot be read");
                 Vec::new()
             });
+            let entries = if planted("entry-left-out") { without_second(entries) } else { entries };
             let prev_term = entries.first().map_or(Term::ZERO, |entry| entry.prev_term);
             shards.send(group, ShardMessage::EntriesRead { group, to, from, prev_term, entries });
         });
@@ -480,4 +487,16 @@ fn to_wal(durability: Durability) -> helix_wal::Durability {
         Durability::PageCache => helix_wal::Durability::PageCache,
         Durability::Synced => helix_wal::Durability::Synced,
     }
+}
+
+/// The bug of a catch-up that leaves an entry out: the one behind it takes its place.
+fn without_second(mut entries: Vec<Entry<Command>>) -> Vec<Entry<Command>> {
+    if entries.len() > 2 {
+        entries.remove(1);
+        for (at, entry) in entries.iter_mut().enumerate().skip(1) {
+            entry.index = Index(entry.index.0 - 1);
+            entry.prev_term = if at == 1 { entry.term } else { entry.prev_term };
+        }
+    }
+    entries
 }

@@ -1,5 +1,6 @@
 //! Bringing groups to life: new ones, and those that the WAL remembers.
 
+use helix_raft::planted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -183,7 +184,8 @@ impl Owner {
         let membership = resume.membership.clone().unwrap_or_else(|| members.at_first(self.context.me));
         let mut options = GroupOptions::new(membership, self.required_of(group));
         options.hard_state = hard_state(&self.context, group)?;
-        options.recovering = !members.is_new && self.context.recovering.contains(group);
+        options.recovering =
+            !members.is_new && self.context.recovering.contains(group) && !planted("recovering-votes");
         if options.recovering {
             warn!(%group, "this replica's log is suspect after a machine crash: it gives no vote until a leader has confirmed it");
         }
@@ -224,7 +226,8 @@ impl Owner {
         options.start_term = Term(bounds.start_term.0);
         options.last_index = Index(bounds.last_index.0);
         options.last_term = Term(bounds.last_term.0);
-        options.committed = applied;
+        options.committed =
+            if planted("applied-twice") { Index(applied.0.saturating_sub(1)) } else { applied };
         let behind = self.scan(group, applied, options.last_index, track)?;
         options.memberships = behind.memberships;
         options.tail = behind.tail.into();

@@ -40,6 +40,9 @@ struct Arguments {
     /// Run one seed, with its log (RUST_LOG says how much)
     #[arg(long)]
     seed: Option<u64>,
+    /// End with the first seed in which a promise is broken, and say only how long that took
+    #[arg(long)]
+    first: bool,
     /// How much happens in each schedule
     #[arg(long, default_value_t = explore::STEPS)]
     steps: u64,
@@ -49,6 +52,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
         return verdict(replay::replay(seed, arguments.steps).verdict.is_none());
+    }
+    if let (true, Some(seeds)) = (arguments.first, &arguments.seeds) {
+        return find_first(seeds.clone(), arguments.steps);
     }
     let summary = match arguments.seeds {
         Some(seeds) => {
@@ -67,6 +73,20 @@ fn main() -> ExitCode {
         println!("seed {seed}: {broken}\n    scripts/simulate --seed {seed} --steps {}", arguments.steps);
     }
     verdict(summary.broken.is_empty())
+}
+
+/// What `scripts/planted` reads: how many schedules and seconds it takes until something is found, and what.
+fn find_first(seeds: Range<u64>, steps: u64) -> ExitCode {
+    let begun = Instant::now();
+    for seed in seeds.clone() {
+        if let Some(broken) = explore::run(seed, steps).verdict {
+            let (schedules, seconds) = (seed - seeds.start + 1, begun.elapsed().as_secs_f64());
+            println!("{schedules}\t{seconds:.1}\t{}", broken.lines().next().unwrap_or_default());
+            return ExitCode::SUCCESS;
+        }
+    }
+    println!("nothing found in {} schedules", seeds.end - seeds.start);
+    ExitCode::FAILURE
 }
 
 fn verdict(kept: bool) -> ExitCode {

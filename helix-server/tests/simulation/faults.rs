@@ -288,7 +288,7 @@ impl Faults {
 
     /// Never where others may be about to need it, and not in a schedule in which anything may be lost anyway.
     fn may_damage(&mut self, world: &World, place: Place) -> bool {
-        !(self.harsh && !self.synced) && self.lost_disk.is_none() && self.all_sound_but(world, place)
+        (self.synced || !self.harsh) && self.lost_disk.is_none() && self.all_sound_but(world, place)
     }
 
     fn lose_disk(&mut self, world: &mut World, place: Place) {

@@ -94,7 +94,8 @@ pub(crate) struct Seen {
 
 impl std::ops::AddAssign for Seen {
     fn add_assign(&mut self, other: Self) {
-        let Self { elections, commits, recovering, sound, unclean, installs, membership_changes, damaged } = other;
+        let Self { elections, commits, recovering, sound, unclean, installs, membership_changes, damaged } =
+            other;
         self.elections += elections;
         self.commits += commits;
         self.recovering += recovering;
@@ -448,6 +449,10 @@ impl Inner {
         let voters = self.memberships.get(&group).map_or(at_first, |membership| membership.voters.len());
         let Some(known) = self.entries.get(&(group, index, term)) else { return };
         let held_by = if must_be_synced { known.synced } else { known.cached | known.synced };
+        // Where files were damaged it is not known what came back.
+        let doubtful =
+            self.replicas.iter().filter(|((_, of), replica)| *of == group && replica.log.is_doubtful());
+        let held_by = doubtful.fold(held_by, |held_by, ((at, _), _)| held_by | 1 << at);
         if (held_by.count_ones() as usize) <= voters / 2 {
             let text = format!(
                 "node {}, group {group}: {index} of {term} counts as committed, stored by the nodes {held_by:#b} only",

@@ -81,7 +81,8 @@ impl World {
 
     /// Whether a node may have lost something that it does not know to be whole again.
     pub(crate) fn is_suspect(&self, place: Place) -> bool {
-        let recovering = |machine: &Machine| machine.state().is_some_and(|state| !state.recovering.is_nothing());
+        let recovering =
+            |machine: &Machine| machine.state().is_some_and(|state| !state.recovering.is_nothing());
         self.witness.has_crashed(place) || recovering(&self.machines[place])
     }
 

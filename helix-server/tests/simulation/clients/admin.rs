@@ -32,11 +32,10 @@ pub(crate) async fn create(nodes: &Nodes, ledger: &Ledger, topic: &str, partitio
                 connection.ask(ApiKey::CreateTopics, CREATE_VERSION, &request).await;
             let code = answer.and_then(|answer| Some(answer.topics.first()?.error_code));
             tracing::debug!(topic, ?code, "created");
-            match code.map(ResponseError::try_from_code) {
-                Some(None | Some(ResponseError::TopicAlreadyExists)) => {
-                    return tell_groups(nodes, ledger, topic).await;
-                }
-                _ => {}
+            if let Some(None | Some(ResponseError::TopicAlreadyExists)) =
+                code.map(ResponseError::try_from_code)
+            {
+                return tell_groups(nodes, ledger, topic).await;
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -66,9 +65,10 @@ async fn delete(nodes: &Nodes, topic: &str) {
                 connection.ask(ApiKey::DeleteTopics, DELETE_VERSION, &request).await;
             let code = answer.and_then(|answer| Some(answer.responses.first()?.error_code));
             tracing::debug!(topic, ?code, "deleted");
-            match code.map(ResponseError::try_from_code) {
-                Some(None | Some(ResponseError::UnknownTopicOrPartition)) => return,
-                _ => {}
+            if let Some(None | Some(ResponseError::UnknownTopicOrPartition)) =
+                code.map(ResponseError::try_from_code)
+            {
+                return;
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
