@@ -14,7 +14,8 @@ use uuid::Uuid;
 use super::{errors, names};
 use crate::broker::Broker;
 use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
-use crate::controller::{SubmitError, commands::CommandError};
+use crate::controller::SubmitError;
+use crate::controller::commands::{BrokerRegistration, CommandError};
 
 pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
     let auto_create = request.allow_auto_topic_creation && broker.config().auto_create_topics_enable;
@@ -30,9 +31,8 @@ pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i
         }
     };
     let image = broker.image();
-    let brokers = image
-        .brokers()
-        .filter(|registered| broker.is_alive(registered.node))
+    let brokers = shown_brokers(broker, &image)
+        .into_iter()
         .map(|registered| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(registered.node.0))
@@ -46,6 +46,14 @@ pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i
         .with_cluster_id(Some(StrBytes::from_string(broker.cluster_id().to_string())))
         .with_controller_id(BrokerId(broker.controller_node().0))
         .with_topics(topics)
+}
+
+/// The brokers that clients are told of: those that can be reached from here. A node that misses half of them or more is rather cut off itself; its
+/// clients may reach the others all the same, and must be told of them to find whoever leads now.
+fn shown_brokers<'a>(broker: &Broker, image: &'a ClusterImage) -> Vec<&'a BrokerRegistration> {
+    let all: Vec<_> = image.brokers().collect();
+    let alive: Vec<_> = all.iter().copied().filter(|registered| broker.is_alive(registered.node)).collect();
+    if 2 * alive.len() > all.len() { alive } else { all }
 }
 
 /// Those of the topics asked for that exist.

@@ -399,6 +399,13 @@ impl Machine {
     }
 }
 
+impl Drop for Machine {
+    /// The door leads to the broker, and the broker to all of this.
+    fn drop(&mut self) {
+        self.hardware.broker.send_replace(None);
+    }
+}
+
 /// The place of the node with this configuration: its number, from 0.
 fn place_of(config: &ServerConfig) -> Place {
     Place::try_from(config.node_id.get() - 1).expect("nodes are numbered from 1")
