@@ -19,11 +19,8 @@ use rand::{Rng, SeedableRng};
 use support::{OrPanic, TOPICS, TwoLoads, start_cluster, variable};
 
 /// Small segments and little memory, so that most of what is read comes from several files.
-const SETTINGS: [(&str, &str); 3] = [
-    ("helix.wal.segment.bytes", "1048576"),
-    ("helix.tail.max.bytes", "1048576"),
-    ("helix.shards", "2"),
-];
+const SETTINGS: [(&str, &str); 3] =
+    [("helix.wal.segment.bytes", "1048576"), ("helix.tail.max.bytes", "1048576"), ("helix.shards", "2")];
 /// Behind the header of a segment.
 const FIRST_FRAME: u64 = 64;
 
