@@ -66,14 +66,9 @@ pub enum Event<'a> {
     UncleanRecovery,
     /// Its log is sound again.
     Sound,
-    /// The leader has another history than what is committed here: an unclean recovery has lost that. The log is given up; what
-    /// follows is `Opened`, of an empty one.
-    Diverged {
-        /// Where the logs differ.
-        index: Index,
-        /// The term of what is committed here.
-        term: Term,
-    },
+    /// Its log is given up, durably, but not its term and vote: an unclean recovery has lost what is committed in it, or it is damaged
+    /// beyond use. What follows is `Opened`, of an empty one that is recovering.
+    GivenUp,
     /// It is out of service until the node starts again.
     Failed(&'a str),
     /// Its data goes, because its topic was deleted.

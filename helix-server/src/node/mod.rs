@@ -459,11 +459,9 @@ fn start_engine(
             fatal: parts.fatal.clone(),
         };
         let raft = MultiRaft::new(raft_config(parts, &me));
-        let mut groups = std::mem::take(&mut recovered[number]);
-        let metadata = groups.remove(&METADATA_GROUP);
-        let mut owner = Owner::new(context, raft, groups);
+        let mut owner = Owner::new(context, raft, std::mem::take(&mut recovered[number]));
         if number == parts.shards.shard_of(METADATA_GROUP) {
-            owner.open_metadata(founders.clone(), metadata.as_ref()).map_err(NodeError::Metadata)?;
+            owner.open_metadata(founders.clone()).map_err(NodeError::Metadata)?;
         }
         shards.push(parts.env.spawn(owner.run(mailbox)));
     }

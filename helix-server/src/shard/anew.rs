@@ -34,8 +34,6 @@ pub(super) struct Anew {
 impl Owner {
     /// What is committed here at `position` is not in the leader's log.
     pub(super) fn begin_anew(&mut self, group: GroupId, position: Position) {
-        let Position { index, term } = position;
-        self.context.env.show(group, &Event::Diverged { index, term });
         error!(
             %group, %position,
             "the leader's log lacks what is committed here: an unclean recovery has lost it; this replica begins anew"
@@ -126,6 +124,7 @@ impl Owner {
     /// The log is gone: the replica is added again, empty and recovering.
     pub(super) fn on_log_given_up(&mut self, group: GroupId) {
         let Some(Anew { machine, hard_state, desired }) = self.anew.remove(&group) else { return };
+        self.context.env.show(group, &Event::GivenUp);
         let mut options = GroupOptions::new(Membership::default(), self.required_of(group));
         options.hard_state = hard_state;
         options.recovering = true;

@@ -308,6 +308,7 @@ impl Owner {
         if let Some(range) = self.stalled.remove(&group) {
             self.read_committed(group, range);
         }
+        self.open_put_off(group, false);
     }
 
     fn read_for_follower(&self, group: GroupId, request: ReadRequest) {

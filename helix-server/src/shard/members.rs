@@ -67,6 +67,8 @@ impl Owner {
     pub(super) fn on_desired(&mut self, group: GroupId, replicas: Vec<ReplicaId>) {
         if let Some(anew) = self.anew.get_mut(&group) {
             anew.desired = replicas;
+        } else if let Some(unopened) = self.unopened.get_mut(&group) {
+            unopened.opening.desire(replicas);
         } else if let Some(suspected) = self.suspected.get_mut(&group) {
             suspected.desired = replicas;
         } else if let Some(replica) = self.replicas.get_mut(&group) {

@@ -91,6 +91,8 @@ pub(crate) enum ShardMessage {
     LogStartRecorded { group: GroupId, index: Index, term: Term },
     /// Damaged entries of a group are back.
     Repaired { group: GroupId },
+    /// Nobody who can be asked has the damaged entries of a group.
+    NotRepaired { group: GroupId },
     /// It is durable that the log of a group that begins anew, or that ends at damage, is suspect.
     MarkedRecovering { group: GroupId },
     /// The log of a group that begins anew is gone, durably, and its term and vote are there.
@@ -211,6 +213,11 @@ impl Shards {
     /// Damaged entries of a group are back.
     pub(crate) fn repaired(&self, group: GroupId) {
         self.send(group, ShardMessage::Repaired { group });
+    }
+
+    /// Nobody who can be asked has the damaged entries of a group. It may be somebody who is down.
+    pub(crate) fn not_repaired(&self, group: GroupId) {
+        self.send(group, ShardMessage::NotRepaired { group });
     }
 
     /// How groups stand, all of them or these. With `force`, elections begin in those that have no leader.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::error;
 
 use super::anew::Anew;
-use super::recover::Suspected;
+use super::recover::{Suspected, Unopened};
 use super::replica::{Machine, PendingCommand, Replica};
 use super::{ShardMessage, Shards};
 use crate::broker::batcher::Gather;
@@ -79,6 +79,10 @@ pub(crate) struct Owner {
     pub(super) replicas: BTreeMap<GroupId, Replica>,
     /// Replicas that are out of service while they begin anew.
     pub(super) anew: BTreeMap<GroupId, Anew>,
+    /// Replicas that are opened once damaged entries are repaired.
+    pub(super) unopened: BTreeMap<GroupId, Unopened>,
+    /// Groups whose log ends at a damaged entry, since nobody could be found who has that.
+    pub(super) to_cut: BTreeSet<GroupId>,
     /// Replicas that wait to be opened until it is durable that their log is suspect.
     pub(super) suspected: BTreeMap<GroupId, Suspected>,
     /// Committed entries that cannot be applied before they are repaired.
@@ -114,6 +118,8 @@ impl Owner {
             raft,
             replicas: BTreeMap::new(),
             anew: BTreeMap::new(),
+            unopened: BTreeMap::new(),
+            to_cut: BTreeSet::new(),
             suspected: BTreeMap::new(),
             stalled: BTreeMap::new(),
             lives: 0,
@@ -215,6 +221,9 @@ impl Owner {
                 self.guarded(group, |owner| owner.on_start_found(group, life, index, base_offset));
             }
             ShardMessage::Repaired { group } => self.guarded(group, |owner| owner.on_repaired(group)),
+            ShardMessage::NotRepaired { group } => {
+                self.guarded(group, |owner| owner.open_put_off(group, true));
+            }
             ShardMessage::MarkedRecovering { group } => {
                 self.guarded(group, |owner| owner.on_marked_recovering(group));
             }
@@ -376,6 +385,7 @@ impl Owner {
         self.raft.remove_group(group);
         self.anew.remove(&group);
         self.suspected.remove(&group);
+        self.unopened.remove(&group);
         self.stalled.remove(&group);
         self.gathering.remove(&group);
         self.context.partitions.remove(group);

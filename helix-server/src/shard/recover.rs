@@ -43,7 +43,8 @@ struct Resume {
 }
 
 /// Who belongs to a group, according to the metadata.
-struct Members {
+#[derive(Clone)]
+pub(super) struct Members {
     /// Who began it.
     founders: Vec<ReplicaId>,
     /// Who is to hold replicas of it now.
@@ -60,6 +61,28 @@ impl Members {
             Membership::of_voters(self.founders.clone())
         } else {
             Membership::default()
+        }
+    }
+}
+
+/// A replica that is not opened before a damaged entry is repaired.
+pub(super) struct Unopened {
+    pub(super) opening: Opening,
+    recovered: Option<RecoveredGroup>,
+}
+
+/// What is to be opened.
+pub(super) enum Opening {
+    Metadata(Members),
+    Partition(WantedPartition),
+}
+
+impl Opening {
+    /// The metadata says who is to hold replicas.
+    pub(super) fn desire(&mut self, replicas: Vec<ReplicaId>) {
+        match self {
+            Self::Metadata(members) => members.desired = replicas,
+            Self::Partition(wanted) => wanted.replicas = replicas,
         }
     }
 }
@@ -104,23 +127,25 @@ impl Owner {
     ///
     /// # Errors
     /// When what the disk holds of it cannot be understood.
-    pub(crate) fn open_metadata(
-        &mut self,
-        founders: Vec<ReplicaId>,
-        recovered: Option<&RecoveredGroup>,
-    ) -> Result<(), String> {
-        let members = Members { desired: founders.clone(), founders, is_new: false };
+    pub(crate) fn open_metadata(&mut self, founders: Vec<ReplicaId>) -> Result<(), String> {
+        self.open_metadata_of(Members { desired: founders.clone(), founders, is_new: false })
+    }
+
+    fn open_metadata_of(&mut self, members: Members) -> Result<(), String> {
+        let recovered = self.recovered.remove(&METADATA_GROUP);
         let mut machine = self.empty_metadata();
         if self.context.unusable.contains(&METADATA_GROUP) {
             let machine = Machine::metadata(machine, Index::ZERO);
             return self.give_up_at_start(METADATA_GROUP, members.desired, machine);
         }
-        let resume = resume_metadata(recovered)?;
+        let resume = resume_metadata(recovered.as_ref())?;
         if let Some(state) = &resume.state {
             machine.restore(resume.applied, state).map_err(|error| error.to_string())?;
         }
         let machine = Machine::metadata(machine, resume.applied);
-        self.open(METADATA_GROUP, members, recovered, &resume, machine)
+        let damaged = self.open(METADATA_GROUP, members.clone(), recovered.as_ref(), &resume, machine)?;
+        self.put_off(METADATA_GROUP, damaged, Unopened { opening: Opening::Metadata(members), recovered });
+        Ok(())
     }
 
     /// Opens the replica of a partition, with whatever the WAL holds of it.
@@ -128,7 +153,8 @@ impl Owner {
         let group = wanted.group;
         let here = self.replicas.contains_key(&group)
             || self.anew.contains_key(&group)
-            || self.suspected.contains_key(&group);
+            || self.suspected.contains_key(&group)
+            || self.unopened.contains_key(&group);
         if here {
             return;
         }
@@ -138,7 +164,7 @@ impl Owner {
     }
 
     fn open_partition(&mut self, wanted: WantedPartition) -> Result<(), String> {
-        let WantedPartition { group, founders, replicas: desired, config, is_new } = wanted;
+        let WantedPartition { group, founders, replicas: desired, config, is_new } = wanted.clone();
         let recovered = self.recovered.remove(&group);
         if self.context.unusable.contains(&group) {
             let partition = self.partition_from(group, config, PartitionCheckpoint::default());
@@ -146,7 +172,34 @@ impl Owner {
         }
         let (resume, checkpoint) = resume_partition(recovered.as_ref(), self.context.env.unix_ms())?;
         let machine = Machine::Partition(Box::new(self.partition_from(group, config, checkpoint)));
-        self.open(group, Members { founders, desired, is_new }, recovered.as_ref(), &resume, machine)
+        let members = Members { founders, desired, is_new };
+        let damaged = self.open(group, members, recovered.as_ref(), &resume, machine)?;
+        self.put_off(group, damaged, Unopened { opening: Opening::Partition(wanted), recovered });
+        Ok(())
+    }
+
+    /// A replica with a damaged entry behind its checkpoint is opened once that is repaired, or nobody can be found who has it.
+    fn put_off(&mut self, group: GroupId, damaged: Option<Index>, unopened: Unopened) {
+        let Some(index) = damaged else { return };
+        warn!(%group, %index, "an entry behind the last checkpoint is damaged: this replica is opened when another node has told it");
+        self.unopened.insert(group, unopened);
+        self.context.repairs.report(group, index);
+    }
+
+    /// Opens what was put off. `cut`: at a damaged entry its log ends.
+    pub(super) fn open_put_off(&mut self, group: GroupId, cut: bool) {
+        let Some(Unopened { opening, recovered }) = self.unopened.remove(&group) else { return };
+        if cut {
+            self.to_cut.insert(group);
+        }
+        self.recovered.extend(recovered.map(|recovered| (group, recovered)));
+        let opened = match opening {
+            Opening::Metadata(members) => self.open_metadata_of(members),
+            Opening::Partition(wanted) => self.open_partition(wanted),
+        };
+        if let Err(reason) = opened {
+            self.fail_group(group, &reason);
+        }
     }
 
     /// How safely entries of a group must be stored before they count.
@@ -173,6 +226,7 @@ impl Owner {
         Partition::new(group, config, limits, checkpoint)
     }
 
+    /// Opens a replica, or returns the damaged entry that stands in the way.
     fn open(
         &mut self,
         group: GroupId,
@@ -180,7 +234,7 @@ impl Owner {
         recovered: Option<&RecoveredGroup>,
         resume: &Resume,
         machine: Machine,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Index>, String> {
         let membership = resume.membership.clone().unwrap_or_else(|| members.at_first(self.context.me));
         let mut options = GroupOptions::new(membership, self.required_of(group));
         options.hard_state = hard_state(&self.context, group)?;
@@ -191,25 +245,29 @@ impl Owner {
         }
         let mut track = OffsetTrack::new(resume.applied, resume.next_offset);
         let desired = members.desired;
-        let Some(recovered) = recovered else { return self.add(group, options, track, machine, desired) };
-        match self.fill(group, &mut options, recovered.bounds, resume.applied, &mut track) {
-            Ok(None) => self.add(group, options, track, machine, desired),
-            Ok(Some(damaged)) if !options.recovering => {
+        let filled = match recovered {
+            Some(found) => self.fill(group, &mut options, found.bounds, resume.applied, &mut track),
+            None => Ok(None),
+        };
+        match filled {
+            Ok(None) => self.add(group, options, track, machine, desired)?,
+            Ok(Some(damaged)) if !self.to_cut.contains(&group) => return Ok(Some(damaged)),
+            Ok(Some(_)) if options.recovering => self.add(group, options, track, machine, desired)?,
+            Ok(Some(damaged)) => {
                 // It gives no vote, and counts for nothing, before its leader has confirmed it; and that has to survive a crash.
-                warn!(%group, %damaged, "an entry behind the last checkpoint is damaged: the log ends before it, and this replica is recovering");
+                warn!(%group, %damaged, "nobody has told a damaged entry: the log ends before it, and this replica is recovering");
                 options.recovering = true;
                 self.suspected.insert(group, Suspected { options, track, machine, desired });
                 self.suspect(group);
-                Ok(())
             }
-            Ok(Some(_)) => self.add(group, options, track, machine, desired),
-            Err(Unreadable::Other(reason)) => Err(reason),
+            Err(Unreadable::Other(reason)) => return Err(reason),
             Err(Unreadable::Damaged(index)) => {
                 warn!(%group, %index, "what is left around a damaged entry does not tell of which term it was");
                 let machine = self.emptied(group, &machine);
-                self.give_up_at_start(group, desired, machine)
+                self.give_up_at_start(group, desired, machine)?;
             }
         }
+        Ok(None)
     }
 
     /// Fills in what the WAL holds of a group. Returns the first damaged entry behind the checkpoint, if there is one: the log ends before it

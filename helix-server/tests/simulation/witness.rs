@@ -295,7 +295,7 @@ impl Inner {
             Event::UncleanRecovery => self.on_unclean(place, group),
             Event::Sound => self.on_sound(place, group),
             // The log goes, and until it is gone for certain it may come back.
-            Event::Diverged { .. } => {
+            Event::GivenUp => {
                 if let Some(replica) = self.replicas.get_mut(&(place, group)) {
                     replica.log.doubt();
                     replica.opened = false;
@@ -572,7 +572,7 @@ fn mark(event: &Event<'_>) -> [u64; 3] {
         Event::Sound => [10, 0, 0],
         Event::Failed(_) => [11, 0, 0],
         Event::Deleted => [12, 0, 0],
-        Event::Diverged { index, term } => [13, index.0, term.0],
+        Event::GivenUp => [13, 0, 0],
     }
 }
 
