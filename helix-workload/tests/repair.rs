@@ -55,7 +55,7 @@ fn flip_bits(path: &PathBuf, end: u64, places: usize, random: &mut SmallRng) {
 fn read_everything(loads: &TwoLoads, cluster: &Cluster) -> u64 {
     let counters = ReadCounters::default();
     for topic in TOPICS {
-        let ranges = reader::whole_topic(&loads.client, topic).or_panic();
+        let ranges = reader::whole_topic(loads.client(), topic).or_panic();
         let read = reader::read(&cluster.bootstrap(), topic, &ranges, &counters, |_, _, _| {});
         read.unwrap_or_else(|error| panic!("{error}\n{}", cluster.log_tails()));
     }

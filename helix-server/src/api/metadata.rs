@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::{errors, names};
 use crate::broker::Broker;
-use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::controller::SubmitError;
 use crate::controller::commands::{BrokerRegistration, CommandError};
+use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
 
 pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
     let auto_create = request.allow_auto_topic_creation && broker.config().auto_create_topics_enable;

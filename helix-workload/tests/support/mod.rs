@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use helix_workload::client::ClusterView;
+use helix_workload::client::{ClusterClient, ClusterView};
 use helix_workload::cluster::{Cluster, ClusterOptions};
 use helix_workload::history::ReadLog;
 use helix_workload::progress::{Progress, line};
@@ -65,6 +65,10 @@ impl TwoLoads {
     pub(crate) fn start(cluster: &Cluster) -> Self {
         let loads = two_loads::TwoLoads::start(&cluster.bootstrap(), &TwoLoadsOptions::default());
         Self(loads.unwrap_or_else(|error| panic!("{error}\n{}", cluster.log_tails())))
+    }
+
+    pub(crate) fn client(&self) -> &ClusterClient {
+        self.0.client()
     }
 
     pub(crate) fn await_acknowledged(&self, more: u64) {
