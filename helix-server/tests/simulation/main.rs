@@ -19,7 +19,7 @@ use std::ops::Range;
 /// Seeds that every run of the tests goes through.
 const SEEDS: Range<u64> = 0..60;
 /// As many new ones.
-const FRESH: u64 = 20;
+const FRESH: u64 = 5;
 
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
