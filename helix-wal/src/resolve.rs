@@ -116,7 +116,8 @@ fn resolve_group(
             replay.take_in(range, scanned);
         }
     }
-    let Replay { mut log, rejected, contradictory, .. } = replay;
+    let contradictory = replay.is_contradictory();
+    let Replay { mut log, rejected, .. } = replay;
     finish(&mut log, &candidates.states, meta_at);
     for (segment, run) in candidates.repairs {
         if let Some(patch) = after_start(Range::new(segment, run), start_state.as_ref()) {
@@ -160,6 +161,13 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
+    /// Whether an entry that is live does not follow the one before it. What has been superseded since may have followed something that is gone by
+    /// now, and says nothing.
+    fn is_contradictory(&self) -> bool {
+        self.contradictory
+            && self.log.ranges.iter().any(|range| self.continuation(range) == Continuation::Contradicts)
+    }
+
     fn take_in(&mut self, range: Range, scanned: bool) {
         let continuation = self.continuation(&range);
         if continuation == Continuation::Follows || !scanned || self.was_complete(&range) {
