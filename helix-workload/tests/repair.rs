@@ -1,7 +1,7 @@
 //! Bits of a node's log are flipped while it is down, in sealed segments or in the last one: it comes back, gets what is damaged from the
 //! others, serves nothing wrong meanwhile, and holds its own when another node is gone.
 //!
-//! `HELIX_ROUNDS` rounds (1 without it, one for each node).
+//! `HELIX_ROUNDS` rounds (1 without it).
 
 mod support;
 
