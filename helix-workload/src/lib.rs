@@ -22,6 +22,7 @@ pub mod floor;
 pub mod history;
 pub mod message;
 pub mod metrics;
+pub mod preload;
 pub mod process;
 pub mod producer;
 pub mod profile;

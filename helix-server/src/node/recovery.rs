@@ -9,7 +9,7 @@ use helix_raft::{GroupId, ReplicaId};
 
 use crate::controller::commands::METADATA_GROUP;
 use crate::controller::image::{ClusterImage, TopicImage};
-use crate::ops::recovery::{Forced, GroupReport, RecoverAnswer, RecoverRequest, Selection};
+use crate::ops::recovery::{GroupReport, RecoverAnswer, RecoverRequest, Selection};
 use crate::shard::{Shards, Standing};
 
 /// How long shards may take to answer. They do not before the node has found its cluster.
@@ -68,7 +68,7 @@ fn names(image: &ClusterImage) -> BTreeMap<GroupId, String> {
 
 fn report(image: &ClusterImage, names: &BTreeMap<GroupId, String>, standing: Standing) -> GroupReport {
     let node = |replica: ReplicaId| image.broker_of_replica(replica).map(|broker| broker.node.get());
-    let Standing { group, leader, voters, answered, sound, recovering, last, forced } = standing;
+    let Standing { group, leader, voters, answered, sound, replica, last, forced } = standing;
     GroupReport {
         group: group.0,
         name: names.get(&group).cloned().unwrap_or_else(|| "a partition of an unknown topic".to_owned()),
@@ -77,10 +77,10 @@ fn report(image: &ClusterImage, names: &BTreeMap<GroupId, String>, standing: Sta
         voters,
         answered,
         sound,
-        recovering,
+        replica,
         last_term: last.0.0,
         last_index: last.1.0,
-        forced: forced.map(|forced| forced.map_or_else(Forced::Refused, |()| Forced::Begun)),
+        forced,
     }
 }
 

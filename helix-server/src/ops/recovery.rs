@@ -65,14 +65,49 @@ pub struct GroupReport {
     pub answered: usize,
     /// How many of those are.
     pub sound: usize,
-    /// The log of this node's replica is suspect.
-    pub recovering: bool,
+    /// What there is of this node's replica.
+    pub replica: ReplicaState,
     /// The term of the last entry of its log.
     pub last_term: u64,
     /// The index of it.
     pub last_index: u64,
     /// If it was to be forced: what came of that.
     pub forced: Option<Forced>,
+}
+
+/// What there is of a node's replica of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// Its log holds all that it has acknowledged.
+    Sound,
+    /// Its log may lack some of that.
+    Recovering,
+    /// An entry of its log is damaged, and it is out of service until another node has told that entry.
+    AwaitsRepair,
+    /// It has given its log up and is about to go on with an empty one.
+    BeginsAnew,
+}
+
+impl ReplicaState {
+    /// Whether it takes part in elections.
+    #[must_use]
+    pub const fn in_service(self) -> bool {
+        matches!(self, Self::Sound | Self::Recovering)
+    }
+}
+
+impl fmt::Display for ReplicaState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sound => "is sound",
+            Self::Recovering => "is recovering",
+            Self::AwaitsRepair => {
+                "is out of service: an entry of its log is damaged, and other nodes are asked for that"
+            }
+            Self::BeginsAnew => "is out of service: it begins anew, with an empty log",
+        })
+    }
 }
 
 /// What came of forcing an election.
@@ -113,8 +148,10 @@ impl fmt::Display for GroupReport {
                 )?;
             }
         }
-        let state = if self.recovering { "recovering" } else { "sound" };
-        write!(f, "; this node's replica is {state}, its log ends at term {last_term}, index {last_index}")?;
+        write!(f, "; this node's replica {}", self.replica)?;
+        if self.replica.in_service() {
+            write!(f, ", its log ends at term {last_term}, index {last_index}")?;
+        }
         match &self.forced {
             None => Ok(()),
             Some(Forced::Begun) => f.write_str("; an election is forced"),
@@ -207,16 +244,25 @@ pub fn run(address: &HostPort, request: &RecoverRequest, out: &mut dyn Write) ->
         )?;
         return Ok(false);
     }
-    await_leaders(address, request, out)
+    await_leaders(address, request, answer, out)
 }
 
-/// Waits until every group has a leader, for as long as an election may take.
-fn await_leaders(address: &HostPort, request: &RecoverRequest, out: &mut dyn Write) -> io::Result<bool> {
+/// Waits until every group has a leader, for as long as an election may take. An election that could not be forced because the replica was out
+/// of service is forced once it is back.
+fn await_leaders(
+    address: &HostPort,
+    request: &RecoverRequest,
+    mut forced: RecoverAnswer,
+    out: &mut dyn Write,
+) -> io::Result<bool> {
     let look = RecoverRequest { force: false, ..request.clone() };
     let began = Instant::now();
     loop {
         let answer = ask(address, &look).map_err(io::Error::other)?;
         let waiting: Vec<_> = answer.groups.iter().filter(|report| report.waits()).collect();
+        if waiting.iter().any(|report| is_back(report, &forced)) {
+            forced = ask(address, request).map_err(io::Error::other)?;
+        }
         if waiting.is_empty() {
             writeln!(out, "every group has a leader")?;
             return Ok(true);
@@ -237,6 +283,12 @@ fn await_leaders(address: &HostPort, request: &RecoverRequest, out: &mut dyn Wri
     }
 }
 
+/// Whether a replica is in service that was not when an election was to be forced.
+fn is_back(report: &GroupReport, forced: &RecoverAnswer) -> bool {
+    let before = forced.groups.iter().find(|before| before.group == report.group);
+    report.replica.in_service() && before.is_none_or(|before| !before.replica.in_service())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,7 +301,7 @@ mod tests {
             voters: 3,
             answered: 2,
             sound: 0,
-            recovering: true,
+            replica: ReplicaState::Recovering,
             last_term: 7,
             last_index: 1200,
             forced: None,
@@ -282,7 +334,15 @@ mod tests {
             "events-3 (group 17): waits for a leader; of 3 voters 2 have answered, 0 of them sound; this node's replica is \
              recovering, its log ends at term 7, index 1200"
         );
-        let led = GroupReport { led_by: Some(2), recovering: false, forced: Some(Forced::Begun), ..report() };
+        let led = GroupReport {
+            led_by: Some(2),
+            replica: ReplicaState::Sound,
+            forced: Some(Forced::Begun),
+            ..report()
+        };
         assert!(!led.waits() && led.to_string().contains("led by node 2; this node's replica is sound"));
+        let closed = GroupReport { replica: ReplicaState::AwaitsRepair, ..report() };
+        let text = closed.to_string();
+        assert!(closed.waits() && !text.contains("index") && text.contains("out of service"), "{text}");
     }
 }

@@ -78,6 +78,14 @@ pub(super) enum Opening {
 }
 
 impl Opening {
+    /// Who is to hold replicas, as the metadata says.
+    pub(super) fn desired(&self) -> &[ReplicaId] {
+        match self {
+            Self::Metadata(members) => &members.desired,
+            Self::Partition(wanted) => &wanted.replicas,
+        }
+    }
+
     /// The metadata says who is to hold replicas.
     pub(super) fn desire(&mut self, replicas: Vec<ReplicaId>) {
         match self {

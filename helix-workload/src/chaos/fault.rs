@@ -30,6 +30,10 @@ pub enum Fault {
     DiskWiped,
     /// kill -9 of all nodes at once.
     AllKilled,
+    /// A node's machine is started again: whatever it had not synced may be missing, and it does not know what.
+    MachineRestarted,
+    /// The machines of all nodes are, at once: nobody is sure of anything.
+    AllMachinesRestarted,
     /// SIGTERM of one node after the other.
     RollingRestart,
 }
@@ -51,7 +55,7 @@ pub enum Victims {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::LeaderKilled,
         Self::FollowerKilled,
         Self::NodePaused,
@@ -63,6 +67,8 @@ impl Fault {
         Self::SyncFails,
         Self::DiskWiped,
         Self::AllKilled,
+        Self::MachineRestarted,
+        Self::AllMachinesRestarted,
         Self::RollingRestart,
     ];
 
@@ -80,6 +86,8 @@ impl Fault {
             Self::SyncFails => "sync-fails",
             Self::DiskWiped => "disk-wiped",
             Self::AllKilled => "all-killed",
+            Self::MachineRestarted => "machine-restarted",
+            Self::AllMachinesRestarted => "all-machines-restarted",
             Self::RollingRestart => "rolling-restart",
         }
     }
@@ -95,9 +103,10 @@ impl Fault {
             | Self::SlowLinks
             | Self::FlappingLinks
             | Self::SyncFails
-            | Self::DiskWiped => Victims::Any,
+            | Self::DiskWiped
+            | Self::MachineRestarted => Victims::Any,
             Self::DiskFull => Victims::SmallDisk,
-            Self::AllKilled | Self::RollingRestart => Victims::All,
+            Self::AllKilled | Self::AllMachinesRestarted | Self::RollingRestart => Victims::All,
         }
     }
 }

@@ -14,7 +14,6 @@ pub mod replicas;
 pub mod report;
 pub mod schedule;
 pub mod small_disk;
-pub mod sync_failure;
 pub mod tail;
 pub mod timeline;
 pub mod world;
@@ -352,7 +351,9 @@ fn particulars(strike: &Strike) -> String {
             let kb_per_s = strike.slowness.bytes_per_second.unwrap_or(0) / 1000;
             format!("{} ms later, {kb_per_s} kB/s", strike.slowness.delay.as_millis())
         }
-        Fault::AllKilled => format!("started again in the order {:?}", strike.order),
+        Fault::AllKilled | Fault::AllMachinesRestarted => {
+            format!("started again in the order {:?}", strike.order)
+        }
         _ => String::new(),
     }
 }

@@ -206,7 +206,7 @@ impl fmt::Display for Report {
             self.read,
         )?;
         for [fault, count, rest @ ..] in self.table() {
-            write!(f, "  {fault:<16} {count:>5}")?;
+            write!(f, "  {fault:<22} {count:>5}")?;
             for cell in rest {
                 write!(f, "  {cell:>15}")?;
             }

@@ -1,5 +1,6 @@
 //! The cluster that suffers: its nodes, the network between them, their disks, and what is done to them.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,11 +10,11 @@ use super::network::{Network, Weather};
 use super::replicas::{self, Comparison, NodeLog};
 use super::schedule::Strike;
 use super::small_disk::SmallDisk;
-use super::sync_failure::SyncFailure;
 use super::{ChaosError, ChaosOptions, Unavailable};
 use crate::client::ClusterView;
 use crate::cluster::{Cluster, ClusterError, ClusterOptions, free_ports};
 use crate::metrics::Samples;
+use crate::preload::{NoPreload, Preload};
 use crate::two_loads::TwoLoads;
 use crate::wait;
 
@@ -33,11 +34,28 @@ const PREPARED_LASTS: Duration = Duration::from_secs(20);
 /// Among so many lines it must be the reason of the end.
 const LAST_LINES: usize = 50;
 
+/// The library that some faults need, if one of them is wanted.
+fn prepare_preload(
+    options: &ChaosOptions,
+    directory: &Path,
+    skipped: &mut Vec<(Fault, Unavailable)>,
+) -> Option<Preload> {
+    let need = [Fault::SyncFails, Fault::MachineRestarted, Fault::AllMachinesRestarted];
+    let wanted: Vec<Fault> = need.into_iter().filter(|fault| options.faults.contains(fault)).collect();
+    if wanted.is_empty() {
+        return None;
+    }
+    let skip = |reason: NoPreload| {
+        skipped.extend(wanted.iter().map(|fault| (*fault, Unavailable(reason.to_string()))));
+    };
+    Preload::prepare(directory).map_err(skip).ok()
+}
+
 /// A running cluster and all that can be done to it.
 pub struct World {
     /// First, so that it is unmounted before the cluster's directory is removed.
     small_disk: Option<(u32, SmallDisk)>,
-    sync_failure: Option<SyncFailure>,
+    preload: Option<Preload>,
     network: Network,
     cluster: Cluster,
     /// Faults that can't be injected here, and why.
@@ -61,21 +79,19 @@ impl World {
                 }
             }
         });
-        let sync_failure = wanted(Fault::SyncFails).and_then(|fault| {
-            SyncFailure::prepare(cluster.directory()).map_err(|reason| skipped.push((fault, reason))).ok()
-        });
+        let preload = prepare_preload(options, cluster.directory(), &mut skipped);
         if let Some((id, disk)) = &small_disk {
             cluster.place_data(*id, disk.directory());
         }
-        if let Some(failure) = &sync_failure {
+        if let Some(preload) = &preload {
             for id in cluster.ids() {
-                for (name, value) in failure.environment(cluster.node_directory(id)) {
+                for (name, value) in preload.environment(cluster.node_directory(id)) {
                     cluster.set_environment(id, name, value);
                 }
             }
         }
         cluster.run_all()?;
-        Ok(Self { small_disk, sync_failure, network, cluster, skipped })
+        Ok(Self { small_disk, preload, network, cluster, skipped })
     }
 
     /// Faults that can't be injected here, and why.
@@ -134,10 +150,11 @@ impl World {
                 }
             }
             Fault::SyncFails => {
-                if let Some(failure) = &self.sync_failure {
-                    let directory = |id: &u32| self.cluster.node_directory(*id);
-                    victims.iter().try_for_each(|id| failure.begin(directory(id)))?;
-                }
+                self.for_each_machine(victims, Preload::fail_syncs)?;
+            }
+            Fault::MachineRestarted | Fault::AllMachinesRestarted => {
+                self.cluster.kill_all(victims)?;
+                self.for_each_machine(victims, Preload::restart_machine)?;
             }
             Fault::DiskWiped => victims.iter().try_for_each(|id| self.cluster.lose_disk(*id))?,
             Fault::FlappingLinks | Fault::RollingRestart => {}
@@ -172,7 +189,7 @@ impl World {
                 self.wait(Instant::now() + strike.lasts)?;
             }
             // Nothing is there that could suffer any longer.
-            Fault::AllKilled => {}
+            Fault::AllKilled | Fault::AllMachinesRestarted => {}
             _ => self.wait(until)?,
         }
         Ok(())
@@ -185,8 +202,8 @@ impl World {
             if_there(disk.empty())?;
         }
         for id in order {
-            if let Some(failure) = &self.sync_failure {
-                if_there(failure.end(self.cluster.node_directory(*id)))?;
+            if let Some(preload) = &self.preload {
+                if_there(preload.mend_syncs(self.cluster.node_directory(*id)))?;
             }
             self.cluster.resume(*id)?;
             self.cluster.run(*id)?;
@@ -232,6 +249,15 @@ impl World {
         }
     }
 
+    fn for_each_machine(
+        &self,
+        victims: &[u32],
+        fault: impl Fn(&Preload, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(preload) = &self.preload else { return Ok(()) };
+        victims.iter().try_for_each(|id| fault(preload, self.cluster.node_directory(*id)))
+    }
+
     fn cut_one_way(&self, victims: &[u32], outward: bool) {
         for id in victims {
             for other in self.cluster.ids() {
@@ -265,9 +291,9 @@ impl World {
 }
 
 /// What has not been begun need not be ended.
-fn if_there(outcome: std::io::Result<()>) -> std::io::Result<()> {
+fn if_there(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
@@ -297,7 +323,7 @@ fn small_disk_bytes(options: &ChaosOptions) -> u64 {
 fn connect(cluster: &mut Cluster) -> Result<Network, ChaosError> {
     let ids = cluster.ids();
     let address = |id: u32| -> Result<(u32, SocketAddr), ChaosError> {
-        let address = cluster.peer_address(id).parse().map_err(std::io::Error::other)?;
+        let address = cluster.peer_address(id).parse().map_err(io::Error::other)?;
         Ok((id, address))
     };
     let nodes = ids.iter().map(|id| address(*id)).collect::<Result<Vec<_>, _>>()?;

@@ -45,10 +45,17 @@ pub(crate) fn variable<T: FromStr>(name: &str, default: T) -> T {
 
 /// A cluster of real processes with its data below the target directory, which is on a real disk.
 pub(crate) fn start_cluster(name: &str, nodes: u32, settings: &[(&str, &str)]) -> Cluster {
+    let mut cluster = prepare_cluster(name, nodes, settings);
+    cluster.run_all().or_panic();
+    cluster
+}
+
+/// The same, before any of it runs.
+pub(crate) fn prepare_cluster(name: &str, nodes: u32, settings: &[(&str, &str)]) -> Cluster {
     let binary = server_binary().or_panic();
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     line(&format!("starting {nodes} nodes of {} in {}", binary.display(), directory.display()));
-    Cluster::start(ClusterOptions {
+    Cluster::prepare(ClusterOptions {
         binary,
         directory,
         nodes,
