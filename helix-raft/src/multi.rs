@@ -454,6 +454,16 @@ impl<P: Payload> MultiRaft<P> {
         self.slots.get(&id)?.group.log().term_at(index)
     }
 
+    /// The newest incarnation of a replica that has been heard of here; this process's own of its own.
+    pub fn incarnation_of(&self, replica: ReplicaId) -> Incarnation {
+        if replica == self.cx.me() { self.cx.config.incarnation } else { self.cx.incarnation_of(replica) }
+    }
+
+    /// Up to where the log of a group is known to be committed.
+    pub fn committed(&self, id: GroupId) -> Option<Index> {
+        Some(self.slots.get(&id)?.group.log().committed())
+    }
+
     /// Bytes of entries in memory, over all groups.
     pub const fn tail_bytes(&self) -> u64 {
         self.tail_bytes as u64

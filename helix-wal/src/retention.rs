@@ -16,6 +16,7 @@ use crate::footer::Directory;
 use crate::frame::FrameHeader;
 use crate::housekeeper::retire;
 use crate::index::{Contents, GroupLog, Index, Range, SegmentEntry, StateRef};
+use crate::planted::planted;
 use crate::reader;
 use crate::record::StoredRecord;
 use crate::segment::{FileName, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
@@ -405,7 +406,8 @@ impl Copying {
 
     fn try_add(&mut self, header: &FrameHeader, record: &StoredRecord) -> io::Result<()> {
         let header = FrameHeader { rewritten: true, synced_lsn: Lsn(0), ..*header };
-        self.index.add(&header, self.position);
+        let indexed_at = if planted("stale-footer") { SEGMENT_HEADER_BYTES } else { self.position };
+        self.index.add(&header, indexed_at);
         self.buffer.extend(header.encode(&self.segment.seed, self.position));
         record.record.payload.chunks().iter().for_each(|chunk| self.buffer.extend_from_slice(chunk));
         self.position += header.frame_bytes();

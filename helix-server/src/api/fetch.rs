@@ -161,17 +161,19 @@ async fn read_one(
     }
     let offset = asked.fetch_offset;
     if offset < view.log_start() || offset > view.log_end() {
-        // A deposed leader that does not know it must not make consumers start over: without the contact of a majority it
-        // only says that there is nothing new.
-        return if view.quorum_contact() {
-            Err(ResponseError::OffsetOutOfRange)
-        } else {
-            Ok(Slice::default())
-        };
+        return out_of_range(view);
     }
     let max_bytes = remaining.min(asked.partition_max_bytes.max(0) as usize);
-    fetch::read(broker, view, offset, max_bytes, first).await.map_err(|error| {
+    let slice = fetch::read(broker, view, offset, max_bytes, first).await.map_err(|error| {
         warn!(group = view.group.0, offset, %error, "fetch failed");
         ResponseError::KafkaStorageError
-    })
+    })?;
+    // Retention may have removed meanwhile what was asked for; what follows it must not be taken for it.
+    if offset < view.log_start() { out_of_range(view) } else { Ok(slice) }
+}
+
+/// A deposed leader that does not know it must not make consumers start over: without the contact of a majority it only says that there
+/// is nothing new.
+fn out_of_range(view: &PartitionView) -> Result<Slice, ResponseError> {
+    if view.quorum_contact() { Err(ResponseError::OffsetOutOfRange) } else { Ok(Slice::default()) }
 }

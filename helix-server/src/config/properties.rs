@@ -170,6 +170,8 @@ properties! {
     "helix.wal.background.sync.ms" => wal_background_sync_ms: u64 = 1000, "ms", Some(1..=3_600_000);
     /// As above, after this many bytes.
     "helix.wal.background.sync.bytes" => wal_background_sync_bytes: u64 = 64 << 20, "bytes", Some(MIB..=64 * GIB);
+    /// How often a node looks for disk space that it can give back: files in which nothing is kept any more, or little.
+    "helix.wal.reclaim.interval.ms" => wal_reclaim_interval_ms: u64 = 10_000, "ms", Some(100..=86_400_000);
     /// Disk space that producers cannot use, so that a full disk leaves room for the cluster's own records and for
     /// clearing up.
     "helix.disk.reserve.bytes" => disk_reserve_bytes: u64 = 256 << 20, "bytes", Some(0..=1024 * GIB);
@@ -197,6 +199,11 @@ impl BrokerConfig {
     /// `helix.batch.linger.ms`.
     pub fn batch_linger(&self) -> Duration {
         Duration::from_millis(self.batch_linger_ms)
+    }
+
+    /// `helix.wal.reclaim.interval.ms`.
+    pub fn wal_reclaim_interval(&self) -> Duration {
+        Duration::from_millis(self.wal_reclaim_interval_ms)
     }
 
     /// `helix.heartbeat.interval.ms`.

@@ -110,7 +110,11 @@ fn doubt_about_page_cache(state: &NodeState, around: &Surroundings) -> Option<Su
 fn first_start(around: &Surroundings) -> StartDecision {
     let state = NodeState {
         node: around.node,
-        replica: around.fresh_replica,
+        replica: if planted("blank-disk-keeps-its-id") {
+            ReplicaId(around.node.get().unsigned_abs().into())
+        } else {
+            around.fresh_replica
+        },
         incarnation: Incarnation(1),
         boot: around.boot,
         clean: false,

@@ -162,6 +162,11 @@ impl Env {
         }
     }
 
+    /// Whether somebody looks on.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observer.is_some()
+    }
+
     /// Runs a task on the current runtime.
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where

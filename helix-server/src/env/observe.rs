@@ -1,6 +1,6 @@
 //! What a node lets an onlooker see: the events that the promises of consensus and storage are about. Nobody looks in production.
 
-use helix_raft::{Body, Durability, Entry, GroupId, Index, Role, Term};
+use helix_raft::{Body, Durability, Entry, GroupId, HardState, Incarnation, Index, ReplicaId, Role, Term};
 
 use crate::entry::Command;
 
@@ -17,7 +17,15 @@ pub enum Event<'a> {
         applied: Index,
         /// Its log is suspect.
         recovering: bool,
+        /// Its term and vote.
+        promised: HardState,
+        /// Which replica it is.
+        me: ReplicaId,
+        /// Of the process.
+        incarnation: Incarnation,
     },
+    /// Its term and vote are stored.
+    Promised(HardState),
     /// Entries were handed to the WAL; they replace whatever the log had from the first of them on.
     Appended(&'a [Entry<Command>]),
     /// The log is stored through here.
@@ -28,6 +36,13 @@ pub enum Event<'a> {
         term: Term,
         /// How durably.
         durability: Durability,
+    },
+    /// The log is committed through here, as this replica has just counted or been told.
+    Committed {
+        /// The last index.
+        through: Index,
+        /// The newest incarnations of the group's voters that this node has heard of.
+        incarnations: &'a [(ReplicaId, Incarnation)],
     },
     /// A committed entry took effect.
     Applied {

@@ -498,7 +498,8 @@ fn start_reclaimer(
     metadata_applied: watch::Receiver<Index>,
 ) -> JoinHandle<()> {
     let (env, partitions, fatal) = (parts.env.clone(), Arc::clone(&parts.partitions), parts.fatal.clone());
-    parts.env.spawn(reclaim::run(env, wal.clone(), partitions, metadata_applied, fatal))
+    let interval = parts.config.broker.wal_reclaim_interval();
+    parts.env.spawn(reclaim::run(env, interval, wal.clone(), partitions, metadata_applied, fatal))
 }
 
 fn start_repairs(

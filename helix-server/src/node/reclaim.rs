@@ -12,18 +12,16 @@ use crate::broker::partitions::PartitionTable;
 use crate::env::{Env, watch};
 use crate::ops::fatal::Fatal;
 
-/// How often the log is looked through for space.
-const INTERVAL: Duration = Duration::from_secs(10);
-
-/// Runs until it is aborted.
+/// Looks for space every `interval`, until it is aborted.
 pub(super) async fn run(
     env: Env,
+    interval: Duration,
     wal: Wal,
     partitions: Arc<PartitionTable>,
     metadata_applied: watch::Receiver<Index>,
     fatal: Fatal,
 ) {
-    let mut clock = tokio::time::interval(INTERVAL);
+    let mut clock = tokio::time::interval(interval);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         clock.tick().await;

@@ -72,7 +72,22 @@ impl Owner {
         }
     }
 
+    /// Before anybody is told of it.
+    fn show_committed(&self, group: GroupId, ready: &Ready<Command>) {
+        let news = !ready.committed.is_empty() || ready.committed_to_read.is_some();
+        if news
+            && self.context.env.is_observed()
+            && let Some(through) = self.raft.committed(group)
+            && let Some(status) = self.raft.status(group)
+        {
+            let known = |voter: &ReplicaId| (*voter, self.raft.incarnation_of(*voter));
+            let incarnations: Vec<_> = status.membership.all_voters().iter().map(known).collect();
+            self.context.env.show(group, &Event::Committed { through, incarnations: &incarnations });
+        }
+    }
+
     fn process(&mut self, group: GroupId, ready: Ready<Command>, outgoing: &mut Outgoing) {
+        self.show_committed(group, &ready);
         if let Some(state) = ready.hard_state {
             self.persist_vote(group, state);
         }

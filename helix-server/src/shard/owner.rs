@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use helix_raft::{
-    CommittedRange, Durability, GroupId, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term,
+    CommittedRange, Durability, GroupId, HardState, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term,
 };
 use helix_wal::{Payload, RecoveredGroup, SpaceClass, Wal};
 use tokio::sync::{mpsc, oneshot};
@@ -192,7 +192,7 @@ impl Owner {
             ShardMessage::DeleteGroup(group) => self.delete_group(group),
             ShardMessage::Stored { positions, durability } => self.on_stored(positions, durability),
             ShardMessage::VotePersisted { group, state } => {
-                self.guarded(group, |owner| owner.raft.hard_state_persisted(group, state));
+                self.guarded(group, |owner| owner.on_promised(group, state));
             }
             ShardMessage::AppendFailed { group } => {
                 self.guarded(group, |owner| owner.raft.append_failed(group));
@@ -347,6 +347,11 @@ impl Owner {
                 partition.stop_serving(term);
             }
         }
+    }
+
+    fn on_promised(&mut self, group: GroupId, state: HardState) {
+        self.context.env.show(group, &Event::Promised(state));
+        self.raft.hard_state_persisted(group, state);
     }
 
     fn on_stored(&mut self, positions: Vec<(GroupId, Index, Term)>, durability: Durability) {

@@ -338,7 +338,11 @@ impl Owner {
         };
         let last = (options.last_index, options.last_term);
         let (start, applied, recovering) = (options.start_index, options.committed, options.recovering);
-        self.context.env.show(group, &Event::Opened { start, last, applied, recovering });
+        let promised = options.hard_state;
+        let me = self.context.me;
+        let incarnation = self.raft.incarnation_of(me);
+        let opened = Event::Opened { start, last, applied, recovering, promised, me, incarnation };
+        self.context.env.show(group, &opened);
         self.raft.add_group(group, options).map_err(|error| error.to_string())?;
         if let Machine::Partition(partition) = &replica.machine {
             self.context.partitions.insert(Arc::clone(partition.view()));

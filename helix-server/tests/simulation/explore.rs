@@ -86,6 +86,11 @@ fn watch_panics() {
 
 /// Runs the schedule of one seed.
 pub(crate) fn run(seed: u64, steps: u64) -> Outcome {
+    run_plan(Plan::new(seed, steps))
+}
+
+/// Runs one schedule.
+pub(crate) fn run_plan(plan: Plan) -> Outcome {
     watch_panics();
     PANIC.take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -93,7 +98,7 @@ pub(crate) fn run(seed: u64, steps: u64) -> Outcome {
     let ran = panic::catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             BEGUN.set(Some(tokio::time::Instant::now()));
-            world::run(Plan::new(seed, steps)).await
+            world::run(plan).await
         })
     }));
     BEGUN.set(None);
@@ -118,6 +123,16 @@ pub(crate) fn run_all(
     until: Option<Instant>,
     ended: impl Fn(u64, &Outcome) + Sync,
 ) -> Summary {
+    run_plans(seeds, |seed| Plan::new(seed, steps), until, ended)
+}
+
+/// The same with other plans.
+pub(crate) fn run_plans(
+    seeds: Range<u64>,
+    plan: impl Fn(u64) -> Plan + Sync,
+    until: Option<Instant>,
+    ended: impl Fn(u64, &Outcome) + Sync,
+) -> Summary {
     let begun = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let summary = Mutex::new(Summary::default());
@@ -130,7 +145,7 @@ pub(crate) fn run_all(
                     if seed >= seeds.end {
                         return;
                     }
-                    let outcome = run(seed, steps);
+                    let outcome = run_plan(plan(seed));
                     ended(seed, &outcome);
                     summary.lock().add(seed, outcome);
                 }

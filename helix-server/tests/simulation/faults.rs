@@ -27,9 +27,10 @@ enum Later {
 
 /// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(crate) enum Fault {
     Kill,
     KillSeveral,
+    KillAll,
     Power,
     PowerEverywhere,
     Restart,
@@ -49,9 +50,11 @@ enum Fault {
     Clock,
 }
 
-const FAULTS: &[(Fault, u32)] = &[
+/// All of them, each with its weight.
+pub(crate) const FAULTS: &[(Fault, u32)] = &[
     (Fault::Kill, 10),
     (Fault::KillSeveral, 4),
+    (Fault::KillAll, 2),
     (Fault::Power, 8),
     (Fault::PowerEverywhere, 3),
     (Fault::Restart, 5),
@@ -84,6 +87,8 @@ pub(crate) struct Faults {
     pause_ms: u64,
     synced: bool,
     harsh: bool,
+    /// What may strike, and how often.
+    kinds: &'static [(Fault, u32)],
     later: Vec<(Instant, Later)>,
     lost_disk: Option<LostDisk>,
     /// The machine whose log has damaged files. One in a schedule: what it holds no more others have to hold.
@@ -97,6 +102,7 @@ impl Faults {
             pause_ms: plan.pause_ms,
             synced: plan.synced,
             harsh: plan.harsh,
+            kinds: plan.faults,
             later: Vec::new(),
             lost_disk: None,
             damaged: None,
@@ -184,9 +190,10 @@ impl Faults {
     }
 
     fn strike(&mut self, world: &mut World) {
-        let total: u32 = FAULTS.iter().map(|(_, weight)| weight).sum();
+        let total: u32 = self.kinds.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.random.random_range(0..total);
-        let (fault, _) = FAULTS
+        let (fault, _) = self
+            .kinds
             .iter()
             .find(|(_, weight)| {
                 let here = drawn < *weight;
@@ -204,6 +211,7 @@ impl Faults {
                 let count = self.random.random_range(2..=places.len());
                 self.kill(world, &places[..count]);
             }
+            Fault::KillAll => self.kill(world, &(0..world.machines.len()).collect::<Vec<_>>()),
             Fault::Power if self.may_lose_power(world, place) => self.lose_power(world, place),
             Fault::PowerEverywhere
                 if self.synced || (self.harsh && self.lost_disk.is_none() && self.damaged.is_none()) =>

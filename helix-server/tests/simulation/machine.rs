@@ -344,8 +344,9 @@ impl Machine {
 
     /// The machine loses its power, and what was not synced.
     pub(crate) fn lose_power(&mut self) {
-        self.end(Crash::Machine);
+        // First, for nobody tells the other side that a connection is gone.
         self.hardware.network.machine_gone(self.place());
+        self.end(Crash::Machine);
         let boot = BootId(self.hardware.random.lock().random());
         *self.hardware.boot.lock() = boot;
     }

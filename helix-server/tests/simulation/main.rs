@@ -10,6 +10,7 @@ mod faults;
 mod machine;
 mod network;
 mod plan;
+mod promise;
 mod shadow;
 mod witness;
 mod world;
@@ -18,6 +19,8 @@ use std::ops::Range;
 
 /// Seeds that every run of the tests goes through.
 const SEEDS: Range<u64> = 0..60;
+/// Seeds in which something was found once, outside these.
+const FOUND: [u64; 3] = [78, 121, 155];
 /// As many new ones.
 const FRESH: u64 = 5;
 
@@ -41,6 +44,11 @@ fn explore(seeds: Range<u64>) {
 fn schedules_break_no_promise() {
     let seeds = variable::<String>("HELIX_SEEDS").map(|text| explore::parse_seeds(&text));
     explore(seeds.map_or(SEEDS, |seeds| seeds.unwrap_or_else(|error| panic!("HELIX_SEEDS: {error}"))));
+}
+
+#[test]
+fn schedules_that_broke_a_promise_once_keep_it() {
+    FOUND.iter().for_each(|seed| explore(*seed..seed + 1));
 }
 
 #[test]

@@ -84,7 +84,9 @@ struct Pipe {
     partial: BytesMut,
     /// The other side sees a reset.
     broken: bool,
-    /// The machine of one side went down: nothing moves, and nobody says why.
+    /// It does once it has read what has arrived.
+    reset: bool,
+    /// The machine of one side went down: nothing more is sent, and nobody says why. What the machine had sent still arrives.
     dead: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -106,6 +108,7 @@ impl Pipe {
             buffered: 0,
             partial: BytesMut::new(),
             broken: false,
+            reset: false,
             dead: false,
             reader: None,
             writer: None,
@@ -199,14 +202,25 @@ impl Network {
         self.state.lock().listeners.remove(&place);
     }
 
-    /// The machine of a node is gone: its connections hang.
+    /// The machine of a node is gone: its connections hang. What it had sent before is on its way, or waits to be read.
     pub(crate) fn machine_gone(&self, place: Place) {
         self.process_gone(place);
-        self.state.lock().hosts.insert(place, Host::Off);
+        let mut random = {
+            let mut state = self.state.lock();
+            state.hosts.insert(place, Host::Off);
+            SmallRng::seed_from_u64(state.random.random())
+        };
         self.each_pipe(|pipe| {
             if pipe.from == place || pipe.to == place {
                 pipe.dead = true;
+            }
+            if pipe.to == place {
                 pipe.queue.clear();
+            }
+            if pipe.from == place && random.random_bool(0.5) {
+                // The rest had not left the machine.
+                let left = random.random_range(0..=pipe.queue.len());
+                pipe.queue.truncate(left);
             }
         });
     }
@@ -216,7 +230,7 @@ impl Network {
         self.state.lock().hosts.insert(place, Host::On);
         self.each_pipe(|pipe| {
             if pipe.dead && (pipe.from == place || pipe.to == place) {
-                pipe.broken = true;
+                pipe.reset = true;
                 pipe.wake();
             }
         });
@@ -384,8 +398,11 @@ impl AsyncRead for SimStream {
                 return Poll::Ready(Ok(()));
             }
             pipe.reader = Some(cx.waker().clone());
-            if pipe.dead || this.network.state.lock().cut.contains(&(pipe.from, pipe.to)) {
+            if this.network.state.lock().cut.contains(&(pipe.from, pipe.to)) {
                 return Poll::Pending;
+            }
+            if pipe.reset && pipe.queue.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             let Some((due, _)) = pipe.queue.front() else { return Poll::Pending };
             if *due > Instant::now() {
@@ -413,7 +430,7 @@ impl AsyncRead for SimStream {
 impl AsyncWrite for SimStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut pipe = self.outgoing.lock();
-        if pipe.broken {
+        if pipe.broken || pipe.reset {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if pipe.buffered >= WINDOW_BYTES {

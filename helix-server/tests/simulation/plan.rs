@@ -4,6 +4,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::clients::producer::Habits;
+use crate::faults::{FAULTS, Fault};
 use crate::network::Weather;
 use crate::witness::Promises;
 
@@ -14,12 +15,18 @@ pub(crate) struct Plan {
     pub(crate) synced: bool,
     /// Machines lose their power whatever that costs.
     pub(crate) harsh: bool,
+    /// What it costs may be more than is promised.
+    pub(crate) may_lose: bool,
+    /// What may strike, and how often.
+    pub(crate) faults: &'static [(Fault, u32)],
     pub(crate) partitions: i32,
     pub(crate) producers: Vec<Habits>,
     pub(crate) weather: Weather,
     /// Mean pause between two faults, in ms.
     pub(crate) pause_ms: u64,
     pub(crate) topics_come_and_go: bool,
+    /// Partitions keep about so many bytes.
+    pub(crate) retention_bytes: Option<u64>,
     /// The schedule goes on until so much has happened.
     pub(crate) steps: u64,
     pub(crate) random: SmallRng,
@@ -35,18 +42,21 @@ impl Plan {
             nodes: if random.random_bool(0.25) { 5 } else { 3 },
             synced,
             harsh,
+            may_lose: harsh && !synced,
+            faults: FAULTS,
             partitions: random.random_range(1..=3),
             producers,
             weather: weather(&mut random),
             pause_ms: random.random_range(50..1500),
             topics_come_and_go: random.random_bool(0.4),
+            retention_bytes: random.random_bool(0.4).then(|| random.random_range(50_000..800_000)),
             steps,
             random,
         }
     }
 
     pub(crate) fn promises(&self) -> Promises {
-        Promises { synced: self.synced, founders: self.nodes, may_lose: self.harsh && !self.synced }
+        Promises { synced: self.synced, founders: self.nodes, may_lose: self.may_lose }
     }
 }
 

@@ -38,6 +38,10 @@ impl Digest {
         }
     }
 
+    pub(crate) fn is_membership(&self) -> bool {
+        self.kind == 3
+    }
+
     /// The offset of its first record, if it has any.
     pub(crate) fn base_offset(&self) -> Option<u64> {
         (self.records > 0).then_some(self.base_offset)
@@ -90,6 +94,12 @@ impl Log {
         self.entries.insert(index, logged);
     }
 
+    /// Ends the log here. Whether it ever held what it is to end with.
+    fn cut(&mut self, (index, term): (Index, Term)) -> bool {
+        self.entries.split_off(&index.next());
+        self.end() == (index, term)
+    }
+
     fn take(&mut self, write: &Write) {
         match write {
             Write::Entries(entries) => entries.iter().for_each(|(index, logged)| self.put(*index, *logged)),
@@ -108,7 +118,7 @@ pub(crate) struct Shadow {
     cached: usize,
     /// Everything that was ever handed out.
     newest: Log,
-    /// Its file was damaged.
+    /// It is being given up, or deleted.
     doubtful: bool,
 }
 
@@ -124,9 +134,25 @@ impl Shadow {
 
     pub(crate) fn holds(&self, index: Index, logged: Logged) -> bool {
         // What lies before the start was committed, and is the same everywhere.
-        self.doubtful
-            || index <= self.newest.start.0
-            || self.newest.entries.get(&index).is_some_and(|held| *held == logged)
+        self.doubtful || index <= self.newest.start.0 || self.has(index, logged)
+    }
+
+    /// Whether the entry itself is there.
+    pub(crate) fn has(&self, index: Index, logged: Logged) -> bool {
+        self.newest.entries.get(&index).is_some_and(|held| *held == logged)
+    }
+
+    /// All entries that were handed out and not replaced.
+    pub(crate) fn positions(&self) -> Vec<(Index, Logged)> {
+        self.newest.entries.iter().map(|(index, logged)| (*index, *logged)).collect()
+    }
+
+    /// The entries behind `after`, through `through`.
+    pub(crate) fn between(&self, after: Index, through: Index) -> Vec<(Index, Logged)> {
+        if after >= through {
+            return Vec::new();
+        }
+        self.newest.entries.range(after.next()..=through).map(|(index, logged)| (*index, *logged)).collect()
     }
 
     pub(crate) fn append(&mut self, entries: Vec<(Index, Logged)>) {
@@ -147,7 +173,11 @@ impl Shadow {
 
     /// What lies there is no longer needed. It may still be there.
     pub(crate) fn forget_through(&mut self, index: Index) {
-        self.newest.entries = self.newest.entries.split_off(&index.next());
+        let kept = self.newest.entries.split_off(&index.next());
+        let forgotten = std::mem::replace(&mut self.newest.entries, kept);
+        if let Some((index, logged)) = forgotten.last_key_value() {
+            self.newest.start = (*index, logged.term);
+        }
     }
 
     /// The log is stored through here. Returns what that is news of.
@@ -192,8 +222,13 @@ impl Shadow {
     /// The log was opened again and ends here.
     ///
     /// A crash of the process leaves everything that was stored, and any beginning of what was on its way. One of the machine
-    /// leaves what was synced, and any beginning of the rest.
-    pub(crate) fn reopen(&mut self, end: (Index, Term), crash: Crash) -> Result<(), String> {
+    /// leaves what was synced, and any beginning of the rest. A log that is known to be damaged may be cut anywhere.
+    pub(crate) fn reopen(
+        &mut self,
+        end: (Index, Term),
+        crash: Crash,
+        may_be_cut: bool,
+    ) -> Result<(), String> {
         if self.doubtful {
             (self.synced, self.cached) = (Log::default(), 0);
             self.unsynced.clear();
@@ -211,6 +246,7 @@ impl Shadow {
             kept.push_back(write);
         }
         let claimed = log.end();
+        let mut claimed_log = log.clone();
         let mut found = log.end() == end;
         'search: for write in writes {
             if found {
@@ -236,6 +272,20 @@ impl Shadow {
                     kept.push_back(Write::Entries(part));
                 }
             }
+        }
+        if !found && may_be_cut && claimed_log.cut(end) {
+            self.synced.cut(end);
+            let unsynced = claimed_log
+                .entries
+                .iter()
+                .filter(|(index, logged)| self.synced.entries.get(*index) != Some(*logged));
+            let unsynced: Vec<_> = unsynced.map(|(index, logged)| (*index, *logged)).collect();
+            if !unsynced.is_empty() {
+                self.unsynced = VecDeque::from([Write::Entries(unsynced)]);
+            }
+            self.cached = self.unsynced.len();
+            self.newest = claimed_log;
+            return Ok(());
         }
         if !found {
             return Err(format!(

@@ -1,11 +1,14 @@
 //! Sees everything that happens to every replica, and knows what must never happen: two leaders in one term, two entries in one
 //! place, a committed entry that changes, a leader without what is committed, a log that comes back shorter than it was said to be
-//! stored, a commit that too few have stored.
+//! stored, a commit that too few have stored or that counts copies of an entry of an earlier term, a vote that is given twice or
+//! forgotten.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use helix_raft::{Body, Durability, Entry, GroupId, Index, Membership, ReplicaId, Role, Term};
+use helix_raft::{
+    Body, Durability, Entry, GroupId, HardState, Incarnation, Index, Membership, ReplicaId, Role, Term,
+};
 use helix_server::controller::commands::METADATA_GROUP;
 use helix_server::entry::Command;
 use helix_server::env::{Event, Observer};
@@ -66,9 +69,17 @@ struct Inner {
     processes: HashMap<Place, u64>,
     deleted: BTreeSet<GroupId>,
     replicas: BTreeMap<(Place, GroupId), Replica>,
+    /// The terms and votes that were said to be stored.
+    promised: BTreeMap<(Place, GroupId), HardState>,
     /// Every entry that was ever appended anywhere.
     entries: Entries,
+    /// Who has lost an entry again, and with which start.
+    lost: HashMap<(GroupId, Index, Term), Vec<Loss>>,
+    /// Who runs where.
+    identities: BTreeMap<Place, (ReplicaId, Incarnation)>,
     committed: BTreeMap<GroupId, BTreeMap<Index, Logged>>,
+    /// Up to where somebody has said that a log is committed.
+    counted: BTreeMap<GroupId, Index>,
     leaders: HashMap<(GroupId, Term), Place>,
     memberships: BTreeMap<GroupId, Membership>,
     /// From which offset on unclean recoveries have taken records.
@@ -90,12 +101,24 @@ pub(crate) struct Seen {
     pub(crate) installs: u64,
     pub(crate) membership_changes: u64,
     pub(crate) damaged: u64,
+    pub(crate) retired: u64,
+    pub(crate) crashes: u64,
 }
 
 impl std::ops::AddAssign for Seen {
     fn add_assign(&mut self, other: Self) {
-        let Self { elections, commits, recovering, sound, unclean, installs, membership_changes, damaged } =
-            other;
+        let Self {
+            elections,
+            commits,
+            recovering,
+            sound,
+            unclean,
+            installs,
+            membership_changes,
+            damaged,
+            retired,
+            crashes,
+        } = other;
         self.elections += elections;
         self.commits += commits;
         self.recovering += recovering;
@@ -104,6 +127,8 @@ impl std::ops::AddAssign for Seen {
         self.installs += installs;
         self.membership_changes += membership_changes;
         self.damaged += damaged;
+        self.retired += retired;
+        self.crashes += crashes;
     }
 }
 
@@ -124,6 +149,10 @@ struct Replica {
     /// What has happened since it was opened last.
     crash: Option<Crash>,
     opened: bool,
+    /// It leads, in this term.
+    leads: Option<Term>,
+    /// Files of its log were damaged: it may end early, if the replica knows that it does.
+    damaged: bool,
 }
 
 impl Witness {
@@ -136,8 +165,12 @@ impl Witness {
             processes: HashMap::new(),
             deleted: BTreeSet::new(),
             replicas: BTreeMap::new(),
+            promised: BTreeMap::new(),
             entries: HashMap::new(),
+            lost: HashMap::new(),
+            identities: BTreeMap::new(),
             committed: BTreeMap::new(),
+            counted: BTreeMap::new(),
             leaders: HashMap::new(),
             memberships: BTreeMap::new(),
             losses: BTreeMap::new(),
@@ -188,6 +221,7 @@ impl Witness {
 
     pub(crate) fn crashed(&self, place: Place, crash: Crash) {
         let mut inner = self.inner.lock();
+        inner.seen.crashes += 1;
         inner.processes.remove(&place);
         inner.may_fail.remove(&place);
         inner.failed.remove(&place);
@@ -201,15 +235,17 @@ impl Witness {
     }
 
     pub(crate) fn disk_lost(&self, place: Place) {
-        self.inner.lock().replicas.retain(|(at, _), _| *at != place);
+        let mut inner = self.inner.lock();
+        inner.replicas.retain(|(at, _), _| *at != place);
+        inner.promised.retain(|(at, _), _| *at != place);
     }
 
-    /// Bits of old files were flipped: what the logs of the node come back with is anybody's guess.
+    /// Bits of old files were flipped: the logs of the node may come back cut, but only as such.
     pub(crate) fn disk_damaged(&self, place: Place) {
         let mut inner = self.inner.lock();
         inner.seen.damaged += 1;
         for (_, replica) in inner.replicas.iter_mut().filter(|((at, _), _)| *at == place) {
-            replica.log.doubt();
+            replica.damaged = true;
         }
     }
 
@@ -272,8 +308,14 @@ impl Inner {
         }
         tracing::trace!(node = place + 1, %group, "{}", Brief(event));
         match *event {
-            Event::Opened { start, last, applied, recovering } => {
-                self.on_opened(place, group, start, last, applied, recovering);
+            Event::Opened { last, applied, recovering, promised, me, incarnation, .. } => {
+                self.identities.insert(place, (me, incarnation));
+                self.on_opened(place, group, last, applied, recovering);
+                self.on_promise_found(place, group, promised);
+            }
+            Event::Promised(state) => self.on_promised(place, group, state),
+            Event::Committed { through, incarnations } => {
+                self.on_committed(place, group, through, incarnations);
             }
             Event::Appended(entries) => self.on_appended(place, group, entries),
             Event::Stored { index, term, durability } => {
@@ -282,11 +324,15 @@ impl Inner {
             Event::Applied { index, term, body } => self.on_applied(place, group, index, term, body),
             Event::Installed { index, term } => self.on_installed(place, group, index, term),
             Event::LogStartMoved { index } => {
+                self.seen.retired += 1;
                 if let Some(replica) = self.replicas.get_mut(&(place, group)) {
                     replica.log.forget_through(index);
                 }
             }
             Event::Role { role, term } => {
+                if let Some(replica) = self.replicas.get_mut(&(place, group)) {
+                    replica.leads = (role == Role::Leader).then_some(term);
+                }
                 if role == Role::Leader {
                     self.on_leader(place, group, term);
                 }
@@ -297,8 +343,10 @@ impl Inner {
             // The log goes, and until it is gone for certain it may come back.
             Event::GivenUp => {
                 if let Some(replica) = self.replicas.get_mut(&(place, group)) {
+                    let before = replica.log.positions();
                     replica.log.doubt();
                     replica.opened = false;
+                    self.unmark_lost(place, group, before, |_, _| false);
                 }
             }
             Event::Failed(_) if self.may_fail.contains(&place) => {
@@ -310,7 +358,82 @@ impl Inner {
             Event::Deleted => {
                 self.deleted.insert(group);
                 self.replicas.remove(&(place, group));
+                self.promised.remove(&(place, group));
             }
+        }
+    }
+
+    /// What a node does not hold any more does not count as stored there.
+    fn unmark_lost(
+        &mut self,
+        place: Place,
+        group: GroupId,
+        before: Vec<(Index, Logged)>,
+        holds: impl Fn(Index, Logged) -> bool,
+    ) {
+        let Some((replica, incarnation)) = self.identities.get(&place).copied() else { return };
+        for (index, logged) in before {
+            let key = (group, index, logged.term);
+            if !holds(index, logged)
+                && let Some(known) = self.entries.get_mut(&key)
+                && (known.cached | known.synced) & (1 << place) != 0
+            {
+                known.cached &= !(1 << place);
+                known.synced &= !(1 << place);
+                self.lost.entry(key).or_default().push((place, replica, incarnation));
+            }
+        }
+    }
+
+    /// A term and vote are stored: within a term a vote is given once.
+    fn on_promised(&mut self, place: Place, group: GroupId, state: HardState) {
+        let known = self.promised.entry((place, group)).or_insert(state);
+        let before = std::mem::replace(known, state);
+        if !state.covers(&before) || contradicts(before, state) {
+            self.accuse(format!(
+                "node {}, group {group}: it has promised {before:?}, and then {state:?}",
+                place + 1
+            ));
+        }
+    }
+
+    /// A replica was opened: what it has promised stands.
+    fn on_promise_found(&mut self, place: Place, group: GroupId, found: HardState) {
+        let Some(known) = self.promised.get(&(place, group)).copied() else { return };
+        if !self.deleted.contains(&group) && (!found.covers(&known) || contradicts(known, found)) {
+            self.accuse(format!(
+                "node {}, group {group}: it has promised {known:?}, and came back with {found:?}",
+                place + 1
+            ));
+        }
+    }
+
+    /// A replica counts as committed what it has through `through`.
+    fn on_committed(
+        &mut self,
+        place: Place,
+        group: GroupId,
+        through: Index,
+        heard_of: &[(ReplicaId, Incarnation)],
+    ) {
+        let Some(replica) = self.replicas.get(&(place, group)) else { return };
+        let counted = self.counted.entry(group).or_default();
+        let news = replica.log.between(*counted, through);
+        *counted = through.max(*counted);
+        if let Some((last, logged)) = news.last()
+            && replica.leads.is_some_and(|term| logged.term < term)
+        {
+            // Raft thesis, section 3.6.2.
+            let text = format!(
+                "node {}, group {group}: it leads in {:?} and counts copies of {last} of {}",
+                place + 1,
+                replica.leads,
+                logged.term
+            );
+            self.accuse(text);
+        }
+        for (index, logged) in news {
+            self.check_stored(place, group, index, logged, heard_of);
         }
     }
 
@@ -318,7 +441,6 @@ impl Inner {
         &mut self,
         place: Place,
         group: GroupId,
-        start: Index,
         last: (Index, Term),
         applied: Index,
         recovering: bool,
@@ -326,11 +448,20 @@ impl Inner {
         if recovering {
             self.seen.recovering += 1;
         }
-        let fresh = || Replica { log: Shadow::default(), applied, recovering, crash: None, opened: true };
+        let fresh = || Replica {
+            log: Shadow::default(),
+            applied,
+            recovering,
+            crash: None,
+            opened: true,
+            leads: None,
+            damaged: false,
+        };
         let replica = self.replicas.entry((place, group)).or_insert_with(fresh);
         replica.applied = applied;
         replica.recovering = recovering;
         replica.opened = true;
+        replica.leads = None;
         let crash = replica.crash.take();
         if replica.log.is_doubtful() && last.0 == Index::ZERO {
             // It was given up, and begins anew.
@@ -340,9 +471,18 @@ impl Inner {
             // What says that it was deleted may have been lost with the crash; then it is deleted again.
             replica.log.doubt();
         }
-        let reopened = replica.log.reopen(last, crash.unwrap_or(Crash::Process));
-        tracing::trace!(node = place + 1, %group, %start, "reopened");
-        if !recovering {
+        let before = replica.log.positions();
+        // It is known to lack what cannot be read any more.
+        let may_be_cut = replica.damaged && recovering;
+        let reopened = replica.log.reopen(last, crash.unwrap_or(Crash::Process), may_be_cut);
+        let now: BTreeMap<Index, Logged> = replica.log.positions().into_iter().collect();
+        // A suspect log counts for nothing.
+        self.unmark_lost(place, group, before, |index, logged| {
+            !recovering && now.get(&index) == Some(&logged)
+        });
+        if let Some(replica) = self.replicas.get(&(place, group))
+            && !recovering
+        {
             // What was on its way when the process died may have arrived; it counts like everything else that is there.
             mark_held(&mut self.entries, place, group, &replica.log);
         }
@@ -424,7 +564,6 @@ impl Inner {
             Some(_) => {}
             None => {
                 committed.insert(index, logged);
-                self.seen.commits += 1;
                 self.on_first_commit(place, group, index, term, body);
             }
         }
@@ -439,24 +578,46 @@ impl Inner {
         term: Term,
         body: &Body<Command>,
     ) {
-        let mut must_be_synced = self.promises.synced || group == METADATA_GROUP;
+        self.seen.commits += 1;
+        if !self.entries.contains_key(&(group, index, term)) {
+            self.accuse(format!(
+                "node {}, group {group}: {index} of {term} is applied, and nobody has appended it",
+                place + 1
+            ));
+        }
         if let Body::Membership(membership) = body {
-            must_be_synced = true;
             self.seen.membership_changes += 1;
             self.memberships.insert(group, membership.clone());
         }
+    }
+
+    /// What counts as committed is stored by a majority, as durably as it has to be.
+    ///
+    /// What a replica has said that it holds counts until whoever counts has heard that it has started again since: it may have said so just
+    /// before it lost it.
+    fn check_stored(
+        &mut self,
+        place: Place,
+        group: GroupId,
+        index: Index,
+        logged: Logged,
+        heard_of: &[(ReplicaId, Incarnation)],
+    ) {
+        let must_be_synced = self.promises.synced || group == METADATA_GROUP || logged.digest.is_membership();
         let at_first = if group == METADATA_GROUP { self.promises.founders } else { REPLICATION_FACTOR };
         let voters = self.memberships.get(&group).map_or(at_first, |membership| membership.voters.len());
-        let Some(known) = self.entries.get(&(group, index, term)) else { return };
+        let Some(known) = self.entries.get(&(group, index, logged.term)) else { return };
         let held_by = if must_be_synced { known.synced } else { known.cached | known.synced };
-        // Where files were damaged it is not known what came back.
-        let doubtful =
-            self.replicas.iter().filter(|((_, of), replica)| *of == group && replica.log.is_doubtful());
-        let held_by = doubtful.fold(held_by, |held_by, ((at, _), _)| held_by | 1 << at);
+        let lost_unheard = |at: &&Loss| {
+            heard_of.iter().any(|(replica, incarnation)| *replica == at.1 && *incarnation < at.2)
+        };
+        let lost = self.lost.get(&(group, index, logged.term)).into_iter().flatten();
+        let held_by = lost.filter(lost_unheard).fold(held_by, |held_by, (at, ..)| held_by | 1 << at);
         if (held_by.count_ones() as usize) <= voters / 2 {
             let text = format!(
-                "node {}, group {group}: {index} of {term} counts as committed, stored by the nodes {held_by:#b} only",
-                place + 1
+                "node {}, group {group}: {index} of {} counts as committed, stored by the nodes {held_by:#b} only",
+                place + 1,
+                logged.term
             );
             self.accuse(text);
         }
@@ -506,6 +667,9 @@ impl Inner {
             .filter(|(index, logged)| !winner.log.holds(**index, **logged))
             .map(|(index, logged)| (*index, *logged))
             .collect();
+        if let (Some((first, _)), Some(counted)) = (lost.first(), self.counted.get_mut(&group)) {
+            *counted = first.prev().min(*counted);
+        }
         for (index, logged) in &lost {
             committed.remove(index);
             let holder = self
@@ -530,7 +694,14 @@ impl Inner {
     }
 }
 
+/// Where an entry was lost, of which replica, and by which start of it.
+type Loss = (Place, ReplicaId, Incarnation);
 type Entries = HashMap<(GroupId, Index, Term), Known>;
+
+/// Whether two states that one replica has promised can't both be kept.
+fn contradicts(before: HardState, after: HardState) -> bool {
+    before.term == after.term && before.vote.is_some() && before.vote != after.vote
+}
 
 /// Notes who has stored everything that a log holds.
 fn mark_held(entries: &mut Entries, place: Place, group: GroupId, log: &Shadow) {
@@ -573,6 +744,8 @@ fn mark(event: &Event<'_>) -> [u64; 3] {
         Event::Failed(_) => [11, 0, 0],
         Event::Deleted => [12, 0, 0],
         Event::GivenUp => [13, 0, 0],
+        Event::Promised(HardState { term, vote }) => [14, term.0, vote.map_or(0, |vote| vote.0)],
+        Event::Committed { through, .. } => [15, through.0, 0],
     }
 }
 
@@ -588,6 +761,7 @@ impl std::fmt::Display for Brief<'_> {
                 write!(f, "appended {}..={} of {}", first.index, last.index, last.term)
             }
             Event::Applied { index, term, .. } => write!(f, "applied {index} of {term}"),
+            Event::Committed { through, .. } => write!(f, "committed through {through}"),
             other => write!(f, "{other:?}"),
         }
     }

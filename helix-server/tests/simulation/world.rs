@@ -56,12 +56,11 @@ impl World {
         let network = Network::new(seed(), plan.nodes);
         network.set_weather(plan.weather);
         let witness = Witness::new(Plan::promises(plan));
+        let configs: Vec<ServerConfig> = (0..plan.nodes).map(|place| config(place, plan)).collect();
         let mut seed = || plan.random.next_u64();
-        let machines: Vec<Machine> = (0..plan.nodes)
-            .map(|place| {
-                let config = config(place, plan.nodes, plan.synced);
-                Machine::new(seed(), network.clone(), config, Arc::clone(&witness))
-            })
+        let machines: Vec<Machine> = configs
+            .into_iter()
+            .map(|config| Machine::new(seed(), network.clone(), config, Arc::clone(&witness)))
             .collect();
         let nodes = Nodes::new(seed(), machines.iter().map(Machine::door).collect());
         Self { machines, network, witness, nodes }
@@ -103,11 +102,13 @@ impl World {
 }
 
 /// A node's configuration: as in production, with files and memory small enough that everything that depends on them happens.
-fn config(place: Place, nodes: usize, synced: bool) -> ServerConfig {
+fn config(place: Place, plan: &Plan) -> ServerConfig {
     let peers: Vec<String> =
-        (0..nodes).map(|other| format!("{}@{}", other + 1, Network::address(other))).collect();
+        (0..plan.nodes).map(|other| format!("{}@{}", other + 1, Network::address(other))).collect();
     let (id, peers) = ((place + 1).to_string(), peers.join(","));
     let listen = format!("node{place}:9092");
+    let retention = plan.retention_bytes.map_or(-1, u64::cast_signed);
+    let retention = format!("log.retention.bytes={retention}");
     let mut words = vec![
         "helix-server",
         "--node-id",
@@ -117,7 +118,7 @@ fn config(place: Place, nodes: usize, synced: bool) -> ServerConfig {
         "--listen",
         &listen,
         "--write-durability",
-        if synced { "fsync" } else { "replication-only" },
+        if plan.synced { "fsync" } else { "replication-only" },
     ];
     for setting in [
         "helix.shards=2",
@@ -128,6 +129,9 @@ fn config(place: Place, nodes: usize, synced: bool) -> ServerConfig {
         "default.replication.factor=3",
         "helix.batch.max.bytes=65536",
         "message.max.bytes=100000",
+        "helix.wal.reclaim.interval.ms=1500",
+        "log.retention.check.interval.ms=700",
+        &retention,
     ] {
         words.extend(["--set", setting]);
     }
@@ -206,7 +210,8 @@ impl Clients {
                 tasks.spawn(producer.run(stop.subscribe()));
                 lane += 1;
             }
-            let reader = Reader::new(world.nodes.clone(), Arc::clone(ledger), partition.clone());
+            let (nodes, retention) = (world.nodes.clone(), plan.retention_bytes.is_some());
+            let reader = Reader::new(nodes, Arc::clone(ledger), partition.clone(), retention);
             readers.push((partition, reader.position()));
             reading.spawn(reader.run());
         }

@@ -28,6 +28,8 @@ struct Place {
 #[derive(Debug, Default)]
 struct Contents {
     places: BTreeMap<i64, Place>,
+    /// Where the log begins, as far as readers were told: retention has removed what lies before.
+    begins: i64,
 }
 
 /// Shared by all clients.
@@ -82,6 +84,13 @@ impl Ledger {
     /// Messages were acknowledged by a majority.
     pub(crate) fn acknowledged(&self, partition: &Partition, base_offset: i64, first: MessageId, count: u32) {
         self.note(partition, base_offset, first, count, |place| place.acknowledged = true);
+    }
+
+    /// Retention has removed what lies before this offset.
+    pub(crate) fn retired(&self, partition: &Partition, begins: i64) {
+        let mut all = self.contents.lock();
+        let contents = all.entry(partition.clone()).or_default();
+        contents.begins = begins.max(contents.begins);
     }
 
     /// A message was read.
@@ -140,7 +149,7 @@ impl Ledger {
             let mut newest: HashMap<u32, u64> = HashMap::new();
             let lost_from = self.lost_from(partition).unwrap_or(i64::MAX);
             for (offset, place) in contents.places.range(..lost_from) {
-                if place.acknowledged && !place.read {
+                if place.acknowledged && !place.read && *offset >= contents.begins {
                     self.accuse(format!("{partition:?}: offset {offset} was acknowledged and is not there"));
                 }
                 let MessageId { lane, number } = place.message;

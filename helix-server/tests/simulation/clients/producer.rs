@@ -153,9 +153,14 @@ impl Lane {
     /// Whether all of it was acknowledged.
     fn take_answers(&mut self, answers: Vec<Option<ProduceResponse>>) -> bool {
         let mut again = VecDeque::new();
-        for (place, answer) in answers.into_iter().enumerate() {
-            let Some(batch) = self.unacknowledged.pop_front() else { break };
-            let verdict = answer.map_or(Verdict::Again, |answer| verdict(&answer));
+        // Answers come in order: with one all later ones are lost.
+        let mut answers = answers.into_iter().map_while(|answer| answer).fuse().enumerate();
+        while let Some(batch) = self.unacknowledged.pop_front() {
+            let Some((place, answer)) = answers.next() else {
+                again.push_back(batch);
+                continue;
+            };
+            let verdict = verdict(&answer);
             tracing::debug!(lane = self.lane, first = ?batch.first, sequence = batch.sequence, ?verdict, "produced");
             match verdict {
                 Verdict::Acknowledged(offset) => {

@@ -1,4 +1,4 @@
-//! A consumer of one partition: reads from the beginning on, without a gap, never back.
+//! A consumer of one partition: reads from the beginning on, without a gap but for what retention has removed, never back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,10 @@ use helix_server::env::watch;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
-use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{
+    ApiKey, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+};
 use rand::Rng;
 
 use super::call::{Connection, Nodes, topic_name};
@@ -15,6 +18,9 @@ use super::ledger::{Ledger, Partition};
 use super::message;
 
 const FETCH_VERSION: i16 = 12;
+const LIST_VERSION: i16 = 7;
+/// Asks where the log begins.
+const EARLIEST: i64 = -2;
 
 /// A consumer at work.
 pub(crate) struct Reader {
@@ -26,12 +32,15 @@ pub(crate) struct Reader {
     connection: Option<Connection>,
     /// The process that answered last, and how far it said that readers may go.
     high_watermark: Option<(usize, i64)>,
+    /// Whether old records are removed.
+    retention: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(nodes: Nodes, ledger: Arc<Ledger>, partition: Partition) -> Self {
+    pub(crate) fn new(nodes: Nodes, ledger: Arc<Ledger>, partition: Partition, retention: bool) -> Self {
         let position = watch::Sender::new(0);
-        Self { nodes, ledger, partition, position, epoch: 0, connection: None, high_watermark: None }
+        let (epoch, connection, high_watermark) = (0, None, None);
+        Self { nodes, ledger, partition, position, epoch, connection, high_watermark, retention }
     }
 
     /// The next offset that it will read.
@@ -66,7 +75,8 @@ impl Reader {
                 true
             }
             Some(ResponseError::OffsetOutOfRange) => {
-                self.out_of_range(&data);
+                let begins = self.ask_where_it_begins(&connection).await;
+                self.out_of_range(&data, begins);
                 false
             }
             Some(error) if error.is_retriable() => false,
@@ -138,8 +148,33 @@ impl Reader {
         }
     }
 
-    /// Nobody asked for records to be removed: the log never ends before what was read of it.
-    fn out_of_range(&mut self, data: &PartitionData) {
+    async fn ask_where_it_begins(&self, connection: &Connection) -> Option<i64> {
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(self.partition.number)
+            .with_timestamp(EARLIEST);
+        let topic = ListOffsetsTopic::default()
+            .with_name(topic_name(&self.partition.topic))
+            .with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+        let answer: ListOffsetsResponse = connection.ask(ApiKey::ListOffsets, LIST_VERSION, &request).await?;
+        let partition = answer.topics.first()?.partitions.first()?;
+        (partition.error_code == 0).then_some(partition.offset)
+    }
+
+    /// Retention may have removed what comes next. Otherwise the log never ends before what was read of it.
+    fn out_of_range(&mut self, data: &PartitionData, begins: Option<i64>) {
+        if self.retention {
+            match begins {
+                Some(begins) if begins > self.position.get() => {
+                    self.ledger.retired(&self.partition, begins);
+                    self.position.send_replace(begins);
+                    return;
+                }
+                // Whoever answered leads no more, or is gone.
+                None => return,
+                Some(_) => {}
+            }
+        }
         if !self.ledger.has_lost(&self.partition) {
             self.ledger.accuse(format!(
                 "{:?}: {} is out of range, says who knows {}",
