@@ -1,7 +1,8 @@
 //! What comes from other nodes, on its way into mailboxes.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use helix_raft::{HeartbeatEvent, Wake};
 use tokio::sync::mpsc;
 
@@ -24,7 +25,7 @@ pub(super) struct NodeEvents {
     pub(super) liveness: Arc<NodeLiveness>,
     pub(super) founding: mpsc::Sender<FoundingEvent>,
     pub(super) listed: Vec<NodeId>,
-    pub(super) running: OnceLock<Running>,
+    pub(super) running: ArcSwapOption<Running>,
 }
 
 /// What exists once the cluster is founded.
@@ -36,13 +37,31 @@ pub(super) struct Running {
     pub(super) repairs: Repairs,
 }
 
+/// For as long as this lives events get to what runs. That leads back here, so without an end to it nothing of all that would ever be freed.
+pub(super) struct Delivery {
+    events: Arc<NodeEvents>,
+}
+
+impl Delivery {
+    pub(super) fn begin(events: &Arc<NodeEvents>, running: Running) -> Self {
+        events.running.store(Some(Arc::new(running)));
+        Self { events: Arc::clone(events) }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.events.running.store(None);
+    }
+}
+
 impl PeerEvents for NodeEvents {
     fn raft(&self, messages: Vec<Inbound>) {
         self.shards.peer_messages(messages);
     }
 
     fn control(&self, from: Identity, message: ControlMessage) {
-        match (message, self.running.get()) {
+        match (message, self.running.load().as_deref()) {
             (ControlMessage::Founding(status), Some(running)) => {
                 if let Some(answer) = founding::answer(&running.founded, &self.listed, &from, &status) {
                     running.cluster.send_control(from.node, &answer);
@@ -69,13 +88,13 @@ impl PeerEvents for NodeEvents {
     }
 
     fn repair(&self, from: NodeId, message: RepairMessage, permit: Option<ReceivePermit>) {
-        if let Some(running) = self.running.get() {
+        if let Some(running) = self.running.load().as_deref() {
             running.repairs.take(from, message, permit);
         }
     }
 
     fn peer_state(&self, node: NodeId, state: PeerState) {
-        if let Some(running) = self.running.get() {
+        if let Some(running) = self.running.load().as_deref() {
             match &state {
                 PeerState::Connected(identity) => self.liveness.set_connected(identity.replica, true),
                 _ => {
@@ -85,7 +104,7 @@ impl PeerEvents for NodeEvents {
                 }
             }
         }
-        if let (PeerState::Connected(_), Some(running)) = (&state, self.running.get()) {
+        if let (PeerState::Connected(_), Some(running)) = (&state, self.running.load().as_deref()) {
             // A node that has just (re)connected has missed the news: it gets everything that is led here.
             let led = self.leaders.led_by(running.me.replica);
             let deltas = led.iter().map(|(group, info)| info.delta(*group)).collect();

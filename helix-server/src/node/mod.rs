@@ -8,10 +8,10 @@ mod sound;
 mod storage;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use helix_raft::{Durability, GroupId, Index, MultiRaft, MultiRaftConfig};
 use helix_wal::RecoveredGroup;
 use thiserror::Error;
@@ -49,7 +49,7 @@ use crate::peers::hello::Identity;
 use crate::peers::{HeartbeatTiming, PeerLimits, Peers, PeersHandle, PeersOptions};
 use crate::repair::{RepairParts, Repairs};
 use crate::shard::{Mailboxes, Owner, ShardContext, Shards, TICK};
-use events::{NodeEvents, Running};
+use events::{Delivery, NodeEvents, Running};
 use storage::Storage;
 
 pub use storage::OpenStorageError;
@@ -118,6 +118,19 @@ struct Engine {
     sound: JoinHandle<StateFile>,
     repairs: Repairs,
     repairer: JoinHandle<()>,
+}
+
+impl Engine {
+    /// What other nodes may speak to.
+    fn running(&self, founded: &Arc<FoundedCluster>) -> Running {
+        Running {
+            me: self.me,
+            founded: Arc::clone(founded),
+            cluster: self.cluster.clone(),
+            controller: self.controller.clone(),
+            repairs: self.repairs.clone(),
+        }
+    }
 }
 
 /// Runs a node until `stop` is told, or until it cannot go on.
@@ -265,7 +278,7 @@ async fn join_cluster(
         liveness: Arc::clone(&parts.liveness),
         founding,
         listed: listed.clone(),
-        running: OnceLock::new(),
+        running: ArcSwapOption::empty(),
     });
     let Some(listener) = listener else {
         let founded = Arc::new(found_alone(&parts.env, &mut storage.state)?);
@@ -341,7 +354,8 @@ async fn serve(
         votes: Arc::clone(&votes),
         cluster: Arc::clone(&founded),
     };
-    let engine = start_engine(parts, started, &events, peers, mailboxes)?;
+    let engine = start_engine(parts, started, peers, mailboxes)?;
+    let _delivery = Delivery::begin(&events, engine.running(&founded));
     let (producer_ids, producer_id_owner) = ProducerIds::start(&parts.env, engine.controller.clone());
     let broker =
         Arc::new(Broker { parts: broker_parts(parts, &engine, producer_ids, &wal, founded.cluster) });
@@ -409,7 +423,6 @@ struct Started {
 fn start_engine(
     parts: &Parts,
     started: Started,
-    events: &NodeEvents,
     peers: Option<Arc<PeersHandle>>,
     mailboxes: Mailboxes,
 ) -> Result<Engine, NodeError> {
@@ -464,16 +477,6 @@ fn start_engine(
             owner.open_metadata(founders.clone()).map_err(NodeError::Metadata)?;
         }
         shards.push(parts.env.spawn(owner.run(mailbox)));
-    }
-    let running = Running {
-        me,
-        founded: Arc::clone(founded),
-        cluster: cluster.clone(),
-        controller: controller.clone(),
-        repairs: repairs.clone(),
-    };
-    if events.running.set(running).is_err() {
-        error!("the node was started twice");
     }
     let reconciler = Reconciler {
         me: me.replica,
