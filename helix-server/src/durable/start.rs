@@ -87,7 +87,7 @@ pub fn decide(previous: Option<NodeState>, around: &Surroundings) -> Result<Star
         // Group 0 acknowledges nothing before it is synced, in both modes: a crash of the machine takes nothing from it that counts.
         let metadata_is_sound = !state.recovering.contains(METADATA_GROUP);
         state.recovering = Recovering::all();
-        if metadata_is_sound {
+        if metadata_is_sound && !planted("metadata-is-suspect") {
             state.recovering.mark_sound([METADATA_GROUP]);
         }
     }

@@ -53,6 +53,13 @@ pub enum Event<'a> {
         /// What it is.
         body: &'a Body<Command>,
     },
+    /// "Start here" was handed to the WAL, to replace the log.
+    Installing {
+        /// The log will begin behind this index.
+        index: Index,
+        /// The term of that index.
+        term: Term,
+    },
     /// The log was replaced by "start here".
     Installed {
         /// It begins behind this index.

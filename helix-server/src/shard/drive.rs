@@ -370,6 +370,7 @@ impl Owner {
     /// Replaces a group's log by "start here": on disk first, then in memory.
     fn install(&mut self, group: GroupId, start: Start<Command>) {
         let record = start_record(group, &start);
+        self.context.env.show(group, &Event::Installing { index: start.index, term: start.term });
         let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
         self.context.wal.append(vec![record], helix_wal::Durability::Synced, move |result| match result {
             Ok(()) => shards.send(group, ShardMessage::StartInstalled { group, start }),

@@ -246,8 +246,9 @@ impl Owner {
         let membership = resume.membership.clone().unwrap_or_else(|| members.at_first(self.context.me));
         let mut options = GroupOptions::new(membership, self.required_of(group));
         options.hard_state = hard_state(&self.context, group)?;
-        options.recovering =
-            !members.is_new && self.context.recovering.contains(group) && !planted("recovering-votes");
+        options.recovering = (!members.is_new || planted("young-is-suspect"))
+            && self.context.recovering.contains(group)
+            && !planted("recovering-votes");
         if options.recovering {
             warn!(%group, "this replica's log is suspect after a machine crash: it gives no vote until a leader has confirmed it");
         }

@@ -40,6 +40,7 @@ pub(crate) enum Fault {
     Flap,
     SlowLink,
     Reset,
+    Stall,
     Weather,
     SlowDisk,
     DiskFull,
@@ -64,6 +65,7 @@ pub(crate) const FAULTS: &[(Fault, u32)] = &[
     (Fault::Flap, 3),
     (Fault::SlowLink, 3),
     (Fault::Reset, 5),
+    (Fault::Stall, 5),
     (Fault::Weather, 3),
     (Fault::SlowDisk, 4),
     (Fault::DiskFull, 3),
@@ -228,6 +230,10 @@ impl Faults {
                 self.disturb_links(world, *fault, place);
             }
             Fault::Reset => world.network.reset(place, self.other(world, place)),
+            Fault::Stall => {
+                let (other, by_ms) = (self.other(world, place), self.random.random_range(100..5000));
+                world.network.stall(place, other, Duration::from_millis(by_ms));
+            }
             Fault::Weather => world.network.set_weather(plan::weather(&mut self.random)),
             Fault::SlowDisk => {
                 world.machines[place].set_slow_disk(self.random.random_range(5..300));
@@ -238,7 +244,7 @@ impl Faults {
             Fault::TornWrite => self.tear_a_write(world, place),
             Fault::DiskLost if self.may_lose_disk(world, place) => self.lose_disk(world, place),
             Fault::Damage if self.may_damage(world, place) => {
-                if world.machines[place].damage_log(&mut self.random) {
+                if world.machines[place].damage_log(&mut self.random, self.synced) {
                     self.damaged = Some(place);
                 }
             }

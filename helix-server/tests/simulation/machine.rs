@@ -29,6 +29,8 @@ use super::clients::call::Door;
 use super::network::{Network, Place};
 use super::witness::{Witness, WitnessOf};
 
+/// At the end of what is written, so much may not be known to be synced.
+const UNCERTAIN_BYTES: usize = 128 << 10;
 /// 2027, or near it.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 
@@ -263,19 +265,34 @@ impl Machine {
         disk.stop_after(after);
     }
 
-    /// Flips bits in an old file of the log. Whether there was one.
-    pub(crate) fn damage_log(&self, random: &mut SmallRng) -> bool {
+    /// Flips bits in an old file of the log, or, where everything is synced at once, in an old part of a newer one. Whether there was one.
+    pub(crate) fn damage_log(&self, random: &mut SmallRng, synced: bool) -> bool {
         let wal = &self.hardware.wal;
         let Ok(mut names) = wal.list() else { return false };
         names.retain(|name| name.ends_with(".wal"));
         names.sort();
-        // What is not synced yet may be at the end of the newest ones: there, damage looks like a write that never came to its end.
-        names.truncate(names.len().saturating_sub(2));
+        let old = names.len().saturating_sub(2);
+        if !synced {
+            names.truncate(old);
+        }
         if names.is_empty() {
             return false;
         }
-        let name = &names[random.random_range(0..names.len())];
-        let length = wal.contents(name).map_or(0, |bytes| bytes.len() as u64);
+        let chosen = random.random_range(0..names.len());
+        let name = &names[chosen];
+        let Some(bytes) = wal.contents(name) else { return false };
+        let length = if chosen < old {
+            bytes.len()
+        } else {
+            // What is not synced yet, or not known to be, is at the end of the newest ones: there, damage looks like a write that never came
+            // to its end.
+            let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+            written.saturating_sub(UNCERTAIN_BYTES)
+        };
+        if length == 0 {
+            return false;
+        }
+        let length = length as u64;
         let from = random.random_range(0..length.max(1));
         for _ in 0..random.random_range(1..4) {
             wal.flip_bit(name, from + random.random_range(0..64), random.random());

@@ -61,6 +61,8 @@ struct State {
     slow: BTreeMap<(Place, Place), Duration>,
     pipes: Vec<Weak<Mutex<Pipe>>>,
     delivered: u64,
+    /// Connections made so far.
+    connections: u64,
 }
 
 /// The network between the nodes of a simulation.
@@ -72,6 +74,7 @@ pub(crate) struct Network {
 
 /// One direction of a connection.
 struct Pipe {
+    number: u64,
     from: Place,
     to: Place,
     /// What is on its way, in the order of arrival.
@@ -98,8 +101,9 @@ enum Item {
 }
 
 impl Pipe {
-    fn new(from: Place, to: Place) -> Self {
+    fn new(number: u64, from: Place, to: Place) -> Self {
         Self {
+            number,
             from,
             to,
             queue: VecDeque::new(),
@@ -144,6 +148,7 @@ impl Network {
             slow: BTreeMap::new(),
             pipes: Vec::new(),
             delivered: 0,
+            connections: 0,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(Notify::new()) }
     }
@@ -193,6 +198,28 @@ impl Network {
             if (pipe.from, pipe.to) == (one, other) || (pipe.from, pipe.to) == (other, one) {
                 pipe.broken = true;
                 pipe.wake();
+            }
+        });
+    }
+
+    /// One connection between two nodes makes no progress for a while, one way, while others do: its packets get lost.
+    pub(crate) fn stall(&self, from: Place, to: Place, by: Duration) {
+        let mut found = Vec::new();
+        self.each_pipe(|pipe| {
+            if (pipe.from, pipe.to) == (from, to) && !pipe.dead && !pipe.broken {
+                found.push(pipe.number);
+            }
+        });
+        let chosen = {
+            let mut state = self.state.lock();
+            let Some(last) = found.len().checked_sub(1) else { return };
+            found[state.random.random_range(0..=last)]
+        };
+        let until = Instant::now() + by;
+        self.each_pipe(|pipe| {
+            if pipe.number == chosen {
+                pipe.queue.iter_mut().for_each(|(due, _)| *due = until.max(*due));
+                pipe.last_due = pipe.last_due.max(Some(until));
             }
         });
     }
@@ -300,8 +327,10 @@ impl State {
         let Some(listener) = self.listeners.get(&to) else {
             return Some(Err(io::ErrorKind::ConnectionRefused.into()));
         };
-        let [there, back] =
-            [(from, to), (to, from)].map(|(from, to)| Arc::new(Mutex::new(Pipe::new(from, to))));
+        let number = 2 * self.connections;
+        self.connections += 1;
+        let [there, back] = [(number, from, to), (number + 1, to, from)]
+            .map(|(number, from, to)| Arc::new(Mutex::new(Pipe::new(number, from, to))));
         let end = |incoming: &Arc<Mutex<Pipe>>, outgoing: &Arc<Mutex<Pipe>>, peer| {
             Box::new(SimStream {
                 network: network.clone(),

@@ -159,9 +159,13 @@ impl Shadow {
         self.write(Write::Entries(entries));
     }
 
+    /// "Start here" was handed out.
+    pub(crate) fn begin_install(&mut self, index: Index, term: Term) {
+        self.write(Write::Start(index, term));
+    }
+
     /// "Start here" is written and synced before anything else.
     pub(crate) fn install(&mut self, index: Index, term: Term) {
-        self.write(Write::Start(index, term));
         self.stored(index, term, Durability::Synced);
         self.doubtful = false;
     }

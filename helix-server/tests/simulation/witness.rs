@@ -322,6 +322,11 @@ impl Inner {
                 self.on_stored(place, group, index, term, durability);
             }
             Event::Applied { index, term, body } => self.on_applied(place, group, index, term, body),
+            Event::Installing { index, term } => {
+                if let Some(replica) = self.replicas.get_mut(&(place, group)) {
+                    replica.log.begin_install(index, term);
+                }
+            }
             Event::Installed { index, term } => self.on_installed(place, group, index, term),
             Event::LogStartMoved { index } => {
                 self.seen.retired += 1;
@@ -744,6 +749,7 @@ fn mark(event: &Event<'_>) -> [u64; 3] {
         Event::Failed(_) => [11, 0, 0],
         Event::Deleted => [12, 0, 0],
         Event::GivenUp => [13, 0, 0],
+        Event::Installing { index, term } => [16, index.0, term.0],
         Event::Promised(HardState { term, vote }) => [14, term.0, vote.map_or(0, |vote| vote.0)],
         Event::Committed { through, .. } => [15, through.0, 0],
     }
