@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use helix_raft::planted;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -198,7 +199,8 @@ impl Shared {
         }
         for accepted in self.accepted.lock().values() {
             let other = &accepted.identity;
-            if other.replica == identity.replica && other.incarnation < identity.incarnation {
+            let old = other.replica == identity.replica && other.incarnation < identity.incarnation;
+            if old && !planted("old-incarnation") {
                 accepted.cancel.send_replace(true);
             }
         }
@@ -214,7 +216,8 @@ impl Shared {
 
     /// Whether messages of this process may still be taken.
     pub(super) fn is_current(&self, identity: &Identity) -> bool {
-        self.incarnations.lock().get(&identity.replica).is_none_or(|known| *known == identity.incarnation)
+        let known = self.incarnations.lock().get(&identity.replica).copied();
+        planted("old-incarnation") || known.is_none_or(|known| known == identity.incarnation)
     }
 
     /// Takes the place of an earlier connection of the same node and lane. The receiver turns true when this one has
