@@ -91,6 +91,12 @@ impl Partition {
     /// This replica leads now, and has applied an entry of its own term: it may answer clients.
     pub fn start_serving(&mut self, term: Term) {
         self.serving = Some(term);
+        // A moment ago the node refused whatever came for the partition, perhaps before there was a replica to note it, and what was sent
+        // behind that may come now. Taken for a gap that the producer made, it would make librdkafka go on under a new epoch, with which
+        // it repeats what is stored already.
+        if !planted("refusals-forgotten") {
+            self.view.note_refusal(Instant::now());
+        }
         if planted("producers-forgotten") {
             self.producers = Producers::default();
         }
@@ -100,9 +106,7 @@ impl Partition {
     /// This replica does not lead (any more). Whoever waits is told so; what was appended may or may not commit.
     pub fn stop_serving(&mut self, term: Term) {
         self.view.set_leadership(Leadership { epoch: term.0 as i32, serving: false });
-        if self.serving.take().is_some() {
-            self.view.note_refusal(Instant::now());
-        }
+        self.serving = None;
         self.producers.drop_overlay();
         // Dropping an unanswered reply answers that another replica leads.
         self.pending.clear();
@@ -117,7 +121,6 @@ impl Partition {
     /// Takes a batch from a connection.
     pub fn gather(&mut self, request: AppendRequest, now: Instant) {
         if self.serving.is_none() {
-            self.view.note_refusal(now);
             request.reply.send(Err(AppendError::NotLeader));
             return;
         }

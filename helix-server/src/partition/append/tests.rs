@@ -86,6 +86,15 @@ async fn a_gap_that_a_refusal_made_is_not_blamed_on_the_producer() {
 }
 
 #[tokio::test]
+async fn a_gap_from_before_a_leader_served_is_not_blamed_on_the_producer() {
+    let (mut partition, now) = (leader(), Instant::now());
+    // Whoever looks for a leader first does not even get to the replica, so it can't have noted anything.
+    let behind = gather(&mut partition, 4, now);
+    assert!(prepare(&mut partition, now).is_none());
+    assert_eq!(answer(behind), Err(AppendError::Sequence(SequenceError::AfterRejection)));
+}
+
+#[tokio::test]
 async fn an_entry_takes_no_more_offsets_than_its_field_holds() {
     let mut entry = Building {
         index: Index(1),

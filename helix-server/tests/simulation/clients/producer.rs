@@ -167,10 +167,6 @@ impl Lane {
                     self.ledger.acknowledged(&self.partition, offset, batch.first, batch.count);
                 }
                 Verdict::Again => again.push_back(batch),
-                // Behind a batch that has to be repeated, later ones do not follow what is stored.
-                Verdict::Fatal(ResponseError::OutOfOrderSequenceNumber) if !again.is_empty() => {
-                    again.push_back(batch);
-                }
                 Verdict::Fatal(error) => {
                     self.give_up_producer_id(error, place, &batch);
                     again.push_back(batch);
