@@ -17,8 +17,9 @@ use super::epochs::EpochCache;
 use super::slices::{self, Slice};
 use crate::config::topic::TopicConfig;
 
-/// For this long after a refusal, gaps in the sequences of producers may be the broker's own doing.
-const REFUSAL_MEMORY: Duration = Duration::from_secs(120);
+/// For this long after a refusal, gaps in the sequences of producers may be the broker's own doing. Clients wait no longer for an answer (60 s is
+/// the `socket.timeout.ms` of librdkafka) before they send everything again, in order.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 
 /// A committed entry that is still in memory.
 #[derive(Debug, Clone)]
