@@ -19,8 +19,9 @@ use std::ops::Range;
 
 /// Seeds that every run of the tests goes through.
 const SEEDS: Range<u64> = 0..60;
-/// Seeds in which something was found once, outside these.
-const FOUND: [u64; 3] = [78, 121, 155];
+/// Outside these, seeds that find bugs when they are planted again (`scripts/planted`): `metadata-is-suspect`, `removed-while-read` and
+/// `append-of-an-old-term`.
+const FOUND: [u64; 3] = [109, 302, 366];
 /// As many new ones.
 const FRESH: u64 = 5;
 
@@ -47,7 +48,7 @@ fn schedules_break_no_promise() {
 }
 
 #[test]
-fn schedules_that_broke_a_promise_once_keep_it() {
+fn schedules_that_find_planted_bugs_break_no_promise() {
     FOUND.iter().for_each(|seed| explore(*seed..seed + 1));
 }
 
