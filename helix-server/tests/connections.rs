@@ -116,6 +116,7 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
             if let Some(found) = look().await {
                 return found;
             }
+            // Nothing of this tells anybody when it changes: so often it is looked at.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

@@ -25,11 +25,13 @@ impl PeerEvents for Mailbox {
     fn raft(&self, _messages: Vec<Inbound>) {}
     fn control(&self, from: Identity, message: ControlMessage) {
         if let ControlMessage::Founding(status) = message {
+            // Statuses are repeated, and the test may be over.
             let _ = self.founding.try_send(FoundingEvent::Status(from, status));
         }
     }
     fn repair(&self, _from: NodeId, _message: RepairMessage, _permit: Option<ReceivePermit>) {}
     fn peer_state(&self, node: NodeId, state: PeerState) {
+        // The test may be over.
         let _ = self.founding.try_send(FoundingEvent::Peer(node, state));
     }
     fn heartbeat(&self, _event: HeartbeatEvent) {}
@@ -90,6 +92,7 @@ async fn found_and_answer(node: Node, listed: &[NodeId]) -> FoundedCluster {
             if let FoundingEvent::Status(from, status) = event
                 && let Some(message) = answer(&known, &listed, &from, &status)
             {
+                // Whoever asked asks again.
                 let _ = node.peers.send_control(from.node, &message);
             }
         }
