@@ -96,6 +96,28 @@ fn a_failed_sync_stops_the_log_once_and_for_all() {
     assert!(wal.close().is_err());
 }
 
+/// What a failed sync was to write counts as written from then on, and another sync has nothing to do: a process that takes over
+/// with the page cache has to write it again.
+#[test]
+fn what_a_failed_sync_left_in_memory_is_written_again() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 1, 10)], Durability::Synced).unwrap();
+    disk.fail_syncs(true);
+    append(&wal, vec![entry(GROUP, 2, 10)], Durability::Synced).unwrap_err();
+    drop(wal);
+    disk.crash(Crash::Process);
+
+    let (wal, _) = open(&disk, true);
+    assert_eq!(bounds(&wal, GROUP).last_index, Index(2));
+    drop(wal);
+    disk.crash(Crash::Machine);
+
+    let (wal, recovered) = open(&disk, false);
+    assert_eq!(recovered.damage, []);
+    assert_eq!(bounds(&wal, GROUP).last_index, Index(2), "the second process had said that it was stored");
+}
+
 #[test]
 fn a_full_disk_refuses_and_resumes() {
     let disk = FaultyDisk::new(1);

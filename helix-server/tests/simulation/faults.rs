@@ -17,6 +17,8 @@ use crate::world::World;
 #[derive(Debug, Clone, Copy)]
 enum Later {
     Start(Place),
+    /// Soon after its process has started, the machine loses its power.
+    StartAndFall(Place),
     PowerUp(Place),
     Kill(Place),
     LosePower(Place),
@@ -157,7 +159,9 @@ impl Faults {
             {
                 world.witness.accuse(format!("node {} ended by itself: {error}", place + 1));
             }
-            self.in_ms(2000, Later::Start(place));
+            // Machines whose disks fail are often about to fail themselves.
+            let falls = matches!(ended, Ended::Failed(_)) && self.random.random_bool(0.4);
+            self.in_ms(2000, if falls { Later::StartAndFall(place) } else { Later::Start(place) });
         }
     }
 
@@ -175,6 +179,12 @@ impl Faults {
             tracing::info!(?what, "ends");
             match what {
                 Later::Start(place) => world.machines[place].start(),
+                Later::StartAndFall(place) => {
+                    world.machines[place].start();
+                    if self.may_lose_power(world, place) {
+                        self.in_ms(300, Later::LosePower(place));
+                    }
+                }
                 Later::PowerUp(place) => {
                     world.machines[place].power_up();
                     self.in_ms(300, Later::Start(place));

@@ -20,8 +20,8 @@ use std::ops::Range;
 /// Seeds that every run of the tests goes through.
 const SEEDS: Range<u64> = 0..60;
 /// Outside these, seeds that find bugs when they are planted again (`scripts/planted`): `metadata-is-suspect`, `removed-while-read` and
-/// `append-of-an-old-term`.
-const FOUND: [u64; 3] = [109, 302, 366];
+/// `append-of-an-old-term`, `young-is-suspect` and `failed-sync-forgotten`.
+const FOUND: [u64; 5] = [109, 302, 366, 747, 988];
 /// As many new ones.
 const FRESH: u64 = 5;
 
