@@ -7,7 +7,6 @@ mod machine;
 mod network;
 mod plan;
 mod replay;
-mod shadow;
 mod witness;
 mod world;
 

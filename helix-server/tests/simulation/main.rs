@@ -11,7 +11,6 @@ mod machine;
 mod network;
 mod plan;
 mod promise;
-mod shadow;
 mod witness;
 mod world;
 
