@@ -54,3 +54,53 @@ impl Digests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::BUCKETS;
+
+    const ONE: GroupId = GroupId(1);
+    const TWO: GroupId = GroupId(1 + BUCKETS as u64);
+    const LEADER: ReplicaId = ReplicaId(1);
+    const OTHER: ReplicaId = ReplicaId(2);
+
+    fn leads(term: u64, to: &[ReplicaId]) -> Contribution {
+        Contribution { term: Term(term), led_to: to.to_vec(), followed: None }
+    }
+
+    fn follows(term: u64, leader: ReplicaId) -> Contribution {
+        Contribution { term: Term(term), led_to: Vec::new(), followed: Some(leader) }
+    }
+
+    /// Nodes of different versions compare these.
+    #[test]
+    fn digests_are_part_of_the_protocol() {
+        assert_eq!(group_digest(GroupId(1), Term(1)), 0xe9fd_6049_d65a_f21e);
+        assert_eq!(group_digest(GroupId(7), Term(3)), 0x6baa_7868_1a99_f995);
+    }
+
+    #[test]
+    fn sums_of_leader_and_follower_agree_while_they_agree_who_leads() {
+        let bucket = Bucket::of(ONE);
+        assert_eq!(Bucket::of(TWO), bucket, "the test is about sums");
+        let (mut leader, mut follower) = (Digests::default(), Digests::default());
+        let nothing = Contribution::default();
+        assert_eq!((leader.led(OTHER, bucket), follower.followed(LEADER, bucket)), (0, 0));
+
+        for group in [ONE, TWO] {
+            leader.replace(group, &nothing, &leads(2, &[OTHER]));
+            follower.replace(group, &nothing, &follows(2, LEADER));
+        }
+        let both = leader.led(OTHER, bucket);
+        assert_eq!(both, group_digest(ONE, Term(2)).wrapping_add(group_digest(TWO, Term(2))));
+        assert_eq!(follower.followed(LEADER, bucket), both);
+        assert_eq!((leader.followed(OTHER, bucket), follower.led(LEADER, bucket)), (0, 0));
+
+        follower.replace(TWO, &follows(2, LEADER), &follows(3, OTHER));
+        assert_eq!(follower.followed(LEADER, bucket), group_digest(ONE, Term(2)));
+        assert_eq!(follower.followed(OTHER, bucket), group_digest(TWO, Term(3)));
+        leader.replace(TWO, &leads(2, &[OTHER]), &nothing);
+        assert_eq!(leader.led(OTHER, bucket), follower.followed(LEADER, bucket));
+    }
+}

@@ -28,3 +28,27 @@ impl Rng {
         low + u32::try_from(self.next() % span).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The published test vector of SplitMix64 for the seed 0.
+    #[test]
+    fn it_is_splitmix64() {
+        let mut rng = Rng::new(0);
+        let expected = [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f];
+        assert_eq!(expected.map(|_| rng.next()), expected);
+    }
+
+    #[test]
+    fn every_number_of_a_range_comes_up_and_no_other() {
+        let mut rng = Rng::new(1);
+        let mut seen = [0; 3];
+        for _ in 0..100 {
+            seen[rng.between(10, 12) as usize - 10] += 1;
+        }
+        assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
+        assert_eq!(rng.between(7, 7), 7);
+    }
+}

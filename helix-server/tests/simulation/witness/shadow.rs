@@ -118,6 +118,9 @@ pub(crate) struct Shadow {
     cached: usize,
     /// Everything that was ever handed out.
     newest: Log,
+    /// The same without regard to crashes: what one has cut off still lies behind a gap in its file, until something is appended in its place.
+    /// If the footer that leaves it out is damaged, it comes back (docs/wal-format.md).
+    left_out: Log,
     /// It is being given up, or deleted.
     doubtful: bool,
 }
@@ -172,6 +175,7 @@ impl Shadow {
 
     fn write(&mut self, write: Write) {
         self.newest.take(&write);
+        self.left_out.take(&write);
         self.unsynced.push_back(write);
     }
 
@@ -226,7 +230,8 @@ impl Shadow {
     /// The log was opened again and ends here.
     ///
     /// A crash of the process leaves everything that was stored, and any beginning of what was on its way. One of the machine
-    /// leaves what was synced, and any beginning of the rest. A log that is known to be damaged may be cut anywhere.
+    /// leaves what was synced, and any beginning of the rest. A log that is known to be damaged may be cut anywhere, and may end where it did
+    /// before an earlier crash.
     pub(crate) fn reopen(
         &mut self,
         end: (Index, Term),
@@ -289,6 +294,13 @@ impl Shadow {
             }
             self.cached = self.unsynced.len();
             self.newest = claimed_log;
+            return Ok(());
+        }
+        let mut before_cuts = self.left_out.clone();
+        if !found && may_be_cut && before_cuts.cut(end) {
+            self.newest = before_cuts.clone();
+            self.synced = before_cuts;
+            self.cached = 0;
             return Ok(());
         }
         if !found {
