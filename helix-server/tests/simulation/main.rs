@@ -18,11 +18,11 @@ use std::ops::Range;
 
 /// Seeds that every run of the tests goes through.
 const SEEDS: Range<u64> = 0..60;
-/// Outside these, seeds that find bugs when they are planted again (`scripts/planted`): `metadata-is-suspect`, `removed-while-read` and
+/// Outside these, seeds that find bugs when they are planted again (`scripts/planted`): `metadata-is-suspect`, `removed-while-read`,
 /// `append-of-an-old-term`, `young-is-suspect` and `failed-sync-forgotten`;
 /// and one in which a damaged footer brings back what had been cut off.
 const FOUND: [u64; 6] = [109, 302, 366, 747, 988, 5150];
-/// As many new ones.
+/// So many new ones besides.
 const FRESH: u64 = 5;
 
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
