@@ -248,67 +248,21 @@ impl Shadow {
             Crash::Machine => 0,
         };
         let mut log = self.synced.clone();
-        let mut kept = VecDeque::new();
         let mut writes = std::mem::take(&mut self.unsynced);
-        for write in writes.drain(..certain) {
-            log.take(&write);
-            kept.push_back(write);
-        }
-        let claimed = log.end();
-        let mut claimed_log = log.clone();
-        let mut found = log.end() == end;
-        'search: for write in writes {
-            if found {
-                break;
-            }
-            match write {
-                Write::Start(..) => {
-                    log.take(&write);
-                    kept.push_back(write);
-                    found = log.end() == end;
-                }
-                Write::Entries(entries) => {
-                    let mut part = Vec::new();
-                    for (index, logged) in entries {
-                        log.put(index, logged);
-                        part.push((index, logged));
-                        if log.end() == end {
-                            kept.push_back(Write::Entries(part));
-                            found = true;
-                            break 'search;
-                        }
-                    }
-                    kept.push_back(Write::Entries(part));
-                }
-            }
-        }
-        if !found && may_be_cut && claimed_log.cut(end) {
-            self.synced.cut(end);
-            let unsynced = claimed_log
-                .entries
-                .iter()
-                .filter(|(index, logged)| self.synced.entries.get(*index) != Some(*logged));
-            let unsynced: Vec<_> = unsynced.map(|(index, logged)| (*index, *logged)).collect();
-            if !unsynced.is_empty() {
-                self.unsynced = VecDeque::from([Write::Entries(unsynced)]);
-            }
-            self.cached = self.unsynced.len();
-            self.newest = claimed_log;
+        let mut kept: VecDeque<Write> = writes.drain(..certain).inspect(|write| log.take(write)).collect();
+        let claimed = log.clone();
+        if log.end() == end || take_until(&mut log, &mut kept, writes, end) {
+            self.go_on_with(log, kept, crash);
             return Ok(());
         }
-        let mut before_cuts = self.left_out.clone();
-        if !found && may_be_cut && before_cuts.cut(end) {
-            self.newest = before_cuts.clone();
-            self.synced = before_cuts;
-            self.cached = 0;
+        let claimed_end = claimed.end();
+        if may_be_cut && (self.is_cut(claimed, end) || self.has_grown(end)) {
             return Ok(());
         }
-        if !found {
-            return Err(format!(
-                "stored through {claimed:?} for certain, and handed out through {:?}",
-                log.end()
-            ));
-        }
+        Err(format!("stored through {claimed_end:?} for certain, and handed out through {:?}", log.end()))
+    }
+
+    fn go_on_with(&mut self, log: Log, kept: VecDeque<Write>, crash: Crash) {
         self.newest = log;
         match crash {
             Crash::Process => {
@@ -321,6 +275,67 @@ impl Shadow {
                 self.synced = self.newest.clone();
             }
         }
-        Ok(())
     }
+
+    /// Whether what was `claimed` was cut here.
+    fn is_cut(&mut self, mut claimed: Log, end: (Index, Term)) -> bool {
+        if !claimed.cut(end) {
+            return false;
+        }
+        self.synced.cut(end);
+        let unsynced =
+            claimed.entries.iter().filter(|(index, logged)| self.synced.entries.get(*index) != Some(*logged));
+        let unsynced: Vec<_> = unsynced.map(|(index, logged)| (*index, *logged)).collect();
+        if !unsynced.is_empty() {
+            self.unsynced = VecDeque::from([Write::Entries(unsynced)]);
+        }
+        self.cached = self.unsynced.len();
+        self.newest = claimed;
+        true
+    }
+
+    /// Whether this is an end that the log had before a crash cut it.
+    fn has_grown(&mut self, end: (Index, Term)) -> bool {
+        let mut before_cuts = self.left_out.clone();
+        if !before_cuts.cut(end) {
+            return false;
+        }
+        self.newest = before_cuts.clone();
+        self.synced = before_cuts;
+        self.cached = 0;
+        true
+    }
+}
+
+/// Takes `writes` into the log until it ends here. Whether it ever does; `kept` gets what was taken.
+fn take_until(
+    log: &mut Log,
+    kept: &mut VecDeque<Write>,
+    writes: VecDeque<Write>,
+    end: (Index, Term),
+) -> bool {
+    for write in writes {
+        match write {
+            Write::Start(..) => {
+                log.take(&write);
+                kept.push_back(write);
+                if log.end() == end {
+                    return true;
+                }
+            }
+            Write::Entries(entries) => {
+                let mut part = Vec::new();
+                for (index, logged) in entries {
+                    log.put(index, logged);
+                    part.push((index, logged));
+                    if log.end() == end {
+                        kept.push_back(Write::Entries(part));
+                        return true;
+                    }
+                }
+                kept.push_back(Write::Entries(part));
+            }
+        }
+    }
+    false
 }
