@@ -205,3 +205,27 @@ fn what_is_not_here_is_reported_and_does_no_harm() {
     assert!(raft.add_group(GroupId(1), options).is_err(), "it is here already");
     assert!(raft.take_ready().is_empty());
 }
+
+/// A report about an earlier term, that comes late, says nothing about the vote in the present one.
+#[test]
+fn the_own_vote_counts_once_it_is_stored() {
+    let (me, group) = (ReplicaId(1), GroupId(1));
+    let mut raft = Raft::new(MultiRaftConfig::new(me, Incarnation(1), 1));
+    let options = GroupOptions::new(Membership::of_voters(vec![me]), Durability::PageCache);
+    raft.add_group(group, options).expect("a new group");
+    let to_persist = |raft: &mut Raft| raft.take_ready().into_iter().find_map(|(_, ready)| ready.hard_state);
+    let role = |raft: &Raft| raft.status(group).unwrap().role;
+
+    let first = to_persist(&mut raft).expect("it campaigns at once");
+    let second = loop {
+        raft.tick();
+        if let Some(state) = to_persist(&mut raft) {
+            break state;
+        }
+    };
+    assert!(second.term > first.term, "its election timer has run out");
+    raft.hard_state_persisted(group, first);
+    assert_eq!(role(&raft), Role::Candidate);
+    raft.hard_state_persisted(group, second);
+    assert_eq!(role(&raft), Role::Leader);
+}
