@@ -67,6 +67,20 @@ impl Cluster {
         }
     }
 
+    /// Where a node disagrees with another one about which groups that leads.
+    fn differing(&self) -> Vec<Bucket> {
+        let mut differing = Vec::new();
+        for (leader, leading) in &self.nodes {
+            for (follower, following) in self.nodes.iter().filter(|node| node.0 != leader) {
+                let differs = |bucket: &Bucket| {
+                    leading.led_digest(*follower, *bucket) != following.followed_digest(*leader, *bucket)
+                };
+                differing.extend(Bucket::all().filter(differs));
+            }
+        }
+        differing
+    }
+
     fn visited(&self) -> u64 {
         self.nodes.values().map(Raft::ticks_visited).sum()
     }
@@ -102,20 +116,7 @@ fn ten_thousand_idle_groups_cost_nothing() {
 #[test]
 fn digests_agree_while_leaders_do() {
     let mut cluster = Cluster::new(500, 1 << 20);
-    let agree = |cluster: &Cluster| {
-        let nodes: Vec<(&ReplicaId, &Raft)> = cluster.nodes.iter().collect();
-        let mut differing = Vec::new();
-        for (leader, leading) in &nodes {
-            for (follower, following) in nodes.iter().filter(|node| node.0 != *leader) {
-                let differs = |bucket: &Bucket| {
-                    leading.led_digest(**follower, *bucket) != following.followed_digest(**leader, *bucket)
-                };
-                differing.extend(Bucket::all().filter(differs));
-            }
-        }
-        differing
-    };
-    assert_eq!(agree(&cluster), []);
+    assert_eq!(cluster.differing(), []);
     let led = |cluster: &Cluster, bucket| cluster.nodes[&ReplicaId(1)].led_digest(ReplicaId(2), bucket);
     assert!(Bucket::all().any(|bucket| led(&cluster, bucket) != 0));
 
@@ -123,7 +124,19 @@ fn digests_agree_while_leaders_do() {
     let group = GroupId(u64::from(BUCKETS) + 2);
     let leader = cluster.node(1).status(group).unwrap().leader.unwrap();
     cluster.nodes.get_mut(&leader).unwrap().append_failed(group);
-    assert_eq!(agree(&cluster), [Bucket(2); 2]);
+    assert_eq!(cluster.differing(), [Bucket(2); 2]);
+}
+
+#[test]
+fn who_is_removed_and_knows_it_follows_nobody() {
+    let mut cluster = Cluster::new(1, 1 << 20);
+    let (group, left) = (GroupId(1), Membership::of_voters(vec![ReplicaId(2), ReplicaId(3)]));
+    assert_eq!(cluster.node(2).status(group).unwrap().role, Role::Leader);
+    cluster.node(2).change_membership(group, &left).unwrap();
+    cluster.settle();
+    let removed = cluster.node(1).status(group).unwrap();
+    assert_eq!((removed.membership, removed.leader), (left, Some(ReplicaId(2))));
+    assert_eq!(cluster.differing(), []);
 }
 
 #[test]
