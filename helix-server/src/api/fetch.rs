@@ -137,6 +137,7 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], limit: usize, read_committ
                 broker.metrics().request_error(ApiKey::Fetch, error.code());
                 partition.error_code = error.code();
                 if matches!(error, ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch) {
+                    // Without a view there is no group to ask about; the error is answered all the same.
                     let view = one.view.as_ref().ok();
                     partition.current_leader = view.and_then(|v| broker.current_leader(v.group));
                 }

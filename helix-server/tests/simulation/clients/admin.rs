@@ -38,6 +38,7 @@ pub(crate) async fn create(nodes: &Nodes, ledger: &Ledger, topic: &str, partitio
                 return tell_groups(nodes, ledger, topic).await;
             }
         }
+        // As a client waits before it tries again.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -52,6 +53,7 @@ async fn tell_groups(nodes: &Nodes, ledger: &Ledger, topic: &str) {
             }
             return;
         }
+        // Any node may be the first to know, and none may run just now: there is nothing to wait for but time.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -71,6 +73,7 @@ async fn delete(nodes: &Nodes, topic: &str) {
                 return;
             }
         }
+        // As a client waits before it tries again.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -99,6 +102,7 @@ pub(crate) async fn come_and_go(
         let (enough, told) = watch::channel(false);
         let writing = lane.run(told);
         let ending = async {
+            // So long the topic is written to.
             tokio::time::sleep(Duration::from_millis(500)).await;
             enough.send_replace(true);
         };
@@ -106,6 +110,7 @@ pub(crate) async fn come_and_go(
         ledger.forget(&topic);
         delete(&nodes, &topic).await;
         round += 1;
+        // So long there is none.
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
 }

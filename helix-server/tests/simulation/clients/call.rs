@@ -135,6 +135,7 @@ impl Connection {
         Some(Box::pin(async move {
             let answered = tokio::time::timeout(PATIENCE, while_it_lives(&door, &broker, outcome)).await;
             let Outcome::Response(response) = answered.ok()?? else { return None };
+            // The way of the answer.
             tokio::time::sleep(nodes.way()).await;
             // Some answers are lost with their connection.
             if nodes.random(|random| random.random_range(0..300)) == 0 {
@@ -145,6 +146,7 @@ impl Connection {
     }
 
     async fn while_it_lives<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        // The way of the request.
         tokio::time::sleep(self.nodes.way()).await;
         while_it_lives(&self.door, &self.broker, work).await
     }
