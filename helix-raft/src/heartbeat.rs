@@ -483,4 +483,29 @@ mod tests {
         }
         assert_eq!((one.incarnation(TWO), two.incarnation(ONE)), (Incarnation(2), Incarnation(2)));
     }
+
+    #[test]
+    fn an_answer_about_buckets_that_there_are_not_wakes_nothing() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        let differing = vec![BUCKETS - 1, BUCKETS, u8::MAX];
+        let answer = HeartbeatAnswer {
+            incarnation: Incarnation(1),
+            to_incarnation: Incarnation(1),
+            sequence: 0,
+            echo_sent_ms: 0,
+            differing,
+        };
+        assert_eq!(one.on_answer(0, TWO, &answer), [Wake { replica: TWO, bucket: Bucket(BUCKETS - 1) }]);
+    }
+
+    #[test]
+    fn who_was_forgotten_is_a_stranger() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        let mut two = heartbeats(TWO, 1, ONE, 0);
+        let (_, heartbeat) = two.tick(0, &Fixed::default()).remove(0);
+        assert!(one.on_heartbeat(0, TWO, &heartbeat, &Fixed::default()).0.is_some());
+        one.remove_peer(TWO);
+        assert!(one.tick(100, &Fixed::default()).is_empty());
+        assert_eq!(one.on_heartbeat(100, TWO, &heartbeat, &Fixed::default()).0, None);
+    }
 }

@@ -184,7 +184,9 @@ fn what_contradicts_itself_is_refused() {
     let refused = |options: &GroupOptions<Vec<u8>>| RaftLog::open(options).err().unwrap();
     let mut unknown_terms = options();
     (unknown_terms.last_index, unknown_terms.last_term) = (Index(5), Term(2));
-    assert!(refused(&unknown_terms).contains("terms"));
+    assert!(refused(&unknown_terms).contains("first entries"));
+    unknown_terms.terms = vec![(Index(2), Term(2))];
+    assert!(refused(&unknown_terms).contains("first entries"));
     let mut gap = options();
     (gap.last_index, gap.last_term) = (Index(2), Term(1));
     gap.tail = vec![entry(1, 1, 0), entry(3, 1, 1)];
@@ -196,4 +198,95 @@ fn what_contradicts_itself_is_refused() {
     (falling.last_index, falling.last_term) = (Index(4), Term(1));
     falling.terms = vec![(Index(1), Term(2)), (Index(3), Term(1))];
     assert!(refused(&falling).contains("falls"));
+}
+
+#[test]
+fn the_terms_before_the_tail_may_begin_before_the_log_and_go_on_from_its_start() {
+    let mut options = GroupOptions::<Vec<u8>>::new(Membership::default(), Durability::PageCache);
+    (options.start_index, options.start_term, options.committed) = (Index(3), Term(2), Index(3));
+    (options.last_index, options.last_term) = (Index(7), Term(5));
+    options.tail = entries(5, 4, &[4, 5]);
+    for terms in
+        [vec![(Index(1), Term(2)), (Index(5), Term(4))], vec![(Index(4), Term(2)), (Index(5), Term(4))]]
+    {
+        options.terms = terms;
+        let log = RaftLog::open(&options).unwrap();
+        let terms: Vec<u64> = (3..=7).filter_map(|index| log.term_at(Index(index))).map(Term::get).collect();
+        assert_eq!(terms, [2, 2, 4, 4, 5]);
+    }
+}
+
+/// A log with three entries that are stored, committed and applied.
+fn applied() -> RaftLog<Vec<u8>> {
+    let mut log = empty();
+    log.offer(position(0, 0), &entries(0, 0, &[1, 1, 2]));
+    assert!(log.next_write().is_some());
+    log.reported(position(3, 2), Durability::PageCache);
+    assert!(log.commit_to(Index(9)), "as far as it goes");
+    assert!(!log.commit_to(Index(3)) && !log.commit_to(Index(2)), "it moved before");
+    assert_eq!(log.next_committed().len(), 3);
+    log
+}
+
+#[test]
+fn what_is_asked_of_memory_is_given_as_long_as_it_fits() {
+    let mut log = applied();
+    let each = log.tail_bytes() / 3;
+    let through = |log: &RaftLog<Vec<u8>>, bytes| log.slice(Index(1), Index(3), bytes).len();
+    assert_eq!([1, each, 2 * each - 1, 2 * each].map(|bytes| through(&log, bytes)), [1, 1, 1, 2]);
+    assert_eq!(log.trim(each), each, "no more than was asked for");
+    assert_eq!((log.tail_first(), log.tail_bytes()), (Index(2), 2 * each));
+}
+
+#[test]
+fn the_log_begins_later_at_an_applied_entry_of_it_alone() {
+    let mut log = applied();
+    log.push(entry(4, 2, 2));
+    let each = log.tail_bytes() / 4;
+    assert!(!log.move_start(position(0, 0)), "it begins there");
+    assert!(!log.move_start(position(4, 2)), "that is not applied");
+    assert!(!log.move_start(position(2, 2)), "that entry is another one");
+    assert_eq!((log.start(), log.tail_first()), (position(0, 0), Index(1)));
+    assert!(log.move_start(position(2, 1)));
+    assert_eq!((log.start(), log.last()), (position(2, 1), position(4, 2)));
+    assert_eq!((log.tail_first(), log.tail_bytes()), (Index(3), 2 * each));
+}
+
+#[test]
+fn a_report_that_was_not_asked_for_counts_if_it_is_about_this_log() {
+    let mut log = applied();
+    log.push(entry(4, 2, 2));
+    log.reported(position(3, 1), Durability::Synced);
+    log.reported(position(4, 2), Durability::Synced);
+    assert_eq!(log.synced(), Index(0), "of another entry, and of one that nobody was given to write");
+    log.reported(position(3, 2), Durability::Synced);
+    assert_eq!(log.synced(), Index(3));
+}
+
+#[test]
+fn a_report_ends_the_waiting_for_what_was_asked_before_it_and_no_safer() {
+    let mut log = empty();
+    log.offer(position(0, 0), &entries(0, 0, &[1, 1]));
+    assert!(log.next_write().is_some());
+    log.offer(position(2, 1), &entries(2, 1, &[1]));
+    assert!(log.next_write().is_some());
+    log.reported(position(2, 1), Durability::PageCache);
+    log.offer(position(2, 1), &entries(2, 1, &[2]));
+    assert!(log.next_write().is_none(), "the second write is still under way");
+    log.reported(position(3, 1), Durability::PageCache);
+    assert!(log.next_write().is_some());
+
+    log.want_sync(Index(3));
+    assert_eq!(log.next_sync(), Some(position(3, 2)));
+    log.reported(position(3, 2), Durability::PageCache);
+    log.offer(position(2, 1), &entries(2, 1, &[3]));
+    assert!(log.next_write().is_none(), "the sync is still under way");
+    log.reported(position(3, 2), Durability::Synced);
+    assert!(log.next_write().is_some());
+
+    log.want_sync(Index(3));
+    assert_eq!(log.next_sync(), Some(position(3, 3)));
+    log.reported(position(3, 3), Durability::Synced);
+    log.offer(position(2, 1), &entries(2, 1, &[4]));
+    assert!(log.next_write().is_some(), "what is synced is written");
 }

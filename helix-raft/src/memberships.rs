@@ -79,3 +79,55 @@ impl Memberships {
         self.first_after(after).is_some_and(|index| index <= through)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ReplicaId;
+
+    fn of(voters: &[u64]) -> Membership {
+        Membership::of_voters(voters.iter().copied().map(ReplicaId).collect())
+    }
+
+    /// In force from 10, 20 and 30 on.
+    fn three() -> Memberships {
+        Memberships::new(Index(10), of(&[1]), vec![(Index(20), of(&[1, 2])), (Index(30), of(&[1, 2, 3]))])
+    }
+
+    #[test]
+    fn each_is_in_force_from_its_entry_on() {
+        let three = three();
+        let at = |index| three.at(Index(index)).0.get();
+        assert_eq!([10, 19, 20, 29, 30, 99].map(at), [10, 10, 20, 20, 30, 30]);
+        let since =
+            |index| three.since(Index(index)).map(|membership| membership.voters.len()).collect::<Vec<_>>();
+        assert_eq!((since(19), since(20), since(30)), (vec![1, 2, 3], vec![2, 3], vec![3]));
+        assert_eq!(three.all().map(|membership| membership.voters.len()).collect::<Vec<_>>(), [1, 2, 3]);
+        let first_after = |index| three.first_after(Index(index)).map(Index::get);
+        assert_eq!([19, 20, 30].map(first_after), [Some(20), Some(30), None]);
+        assert!(three.changes_within(Index(19), Index(20)) && three.changes_within(Index(15), Index(30)));
+        assert!(!three.changes_within(Index(20), Index(29)) && !three.changes_within(Index(15), Index(19)));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_in_force_no_more() {
+        let mut three = three();
+        assert!(!three.truncate_from(Index(31)));
+        assert_eq!(three.current_index(), Index(30));
+        assert!(three.truncate_from(Index(30)));
+        assert_eq!((three.current_index(), three.current()), (Index(20), &of(&[1, 2])));
+        assert!(three.truncate_from(Index(15)));
+        assert_eq!(three.current_index(), Index(10), "the base is never cut off");
+    }
+
+    #[test]
+    fn the_log_begins_with_what_is_in_force_there() {
+        let mut three = three();
+        three.move_start(Index(19));
+        assert_eq!(three.all().count(), 3);
+        three.move_start(Index(20));
+        assert_eq!((three.at(Index(20)), three.all().count()), (&(Index(20), of(&[1, 2])), 2));
+        three.move_start(Index(99));
+        assert_eq!((three.at(Index(99)), three.all().count()), (&(Index(30), of(&[1, 2, 3])), 1));
+    }
+}

@@ -204,3 +204,59 @@ impl<P> MessageBody<P> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Body;
+
+    fn append(prev: (u64, u64), entries: &[(u64, u64, u64)]) -> Append<Vec<u8>> {
+        let entry = |(index, term, prev_term): &(u64, u64, u64)| Entry {
+            index: Index(*index),
+            term: Term(*term),
+            prev_term: Term(*prev_term),
+            body: Body::NoOp,
+        };
+        Append {
+            seq: 1,
+            prev_index: Index(prev.0),
+            prev_term: Term(prev.1),
+            entries: entries.iter().map(entry).collect(),
+            commit: Index::ZERO,
+            required: Durability::PageCache,
+            sound_through: None,
+        }
+    }
+
+    #[test]
+    fn entries_follow_each_other_in_terms_that_do_not_fall() {
+        let well_formed = |prev, entries| append(prev, entries).is_well_formed(Term(5));
+        assert!(well_formed((7, 3), &[]));
+        assert!(well_formed((7, 3), &[(8, 3, 3), (9, 5, 3)]));
+        assert!(!well_formed((7, 3), &[(9, 3, 3)]), "a gap");
+        assert!(!well_formed((7, 3), &[(8, 3, 3), (8, 3, 3)]), "the same twice");
+        assert!(!well_formed((u64::MAX, 3), &[(0, 3, 3)]), "nothing follows the last index");
+        assert!(!well_formed((7, 3), &[(8, 4, 2)]), "another entry before it");
+        assert!(!well_formed((7, 3), &[(8, 2, 3)]), "its term falls");
+        assert!(!well_formed((7, 3), &[(8, 6, 3)]), "its term is to come");
+    }
+
+    #[test]
+    fn elections_go_by_the_connection_that_no_payload_holds_up() {
+        let (last_index, last_term, unclean) = (Index(1), Term(1), false);
+        let control: [MessageBody<Vec<u8>>; 5] = [
+            MessageBody::PreVote { last_index, last_term, unclean },
+            MessageBody::PreVoteAnswer { granted: true, recovering: false },
+            MessageBody::Vote { last_index, last_term, unclean },
+            MessageBody::VoteAnswer { granted: true, recovering: false },
+            MessageBody::TimeoutNow,
+        ];
+        assert!(control.iter().all(MessageBody::is_control));
+        let data = [
+            MessageBody::Append(append((0, 0), &[])),
+            MessageBody::Heartbeat { seq: 1, commit: Index(1) },
+            MessageBody::InstallStartAnswer { index: Index(1) },
+        ];
+        assert!(!data.iter().any(MessageBody::is_control));
+    }
+}

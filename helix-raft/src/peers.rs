@@ -96,3 +96,17 @@ impl Context {
         membership.all_voters().into_iter().find(|voter| self.hears(*voter)) == Some(self.me())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incarnation_is_seen_first_again_or_anew() {
+        let mut cx = Context::new(MultiRaftConfig::new(ReplicaId(1), Incarnation(1), 1));
+        let mut see = |incarnation| cx.see_incarnation(ReplicaId(2), Incarnation(incarnation));
+        assert_eq!([see(0), see(3), see(3), see(2)], [Seen::Same, Seen::First, Seen::Same, Seen::Old]);
+        assert_eq!((see(4), see(3)), (Seen::Restarted, Seen::Old));
+        assert_eq!(cx.incarnation_of(ReplicaId(2)), Incarnation(4));
+    }
+}

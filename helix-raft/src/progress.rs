@@ -202,3 +202,117 @@ impl Progress {
         self.matched.get() >= last.get() && self.commit_known.get() >= committed.get() && !self.recovering
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes back late from the log that was deleted is told apart by its number, whichever process sends it.
+    #[test]
+    fn numbers_go_on_when_a_follower_starts_anew() {
+        let mut progress = Progress::new(Index(5), Incarnation(1), Inflights::new(4, 1000)).numbered_after(7);
+        assert_eq!(progress.next_seq(), 8);
+        progress.reset(Incarnation(2));
+        assert_eq!((progress.incarnation, progress.first_seq), (Incarnation(2), 8));
+        assert_eq!(progress.next_seq(), 9);
+    }
+
+    fn streaming(matched: u64) -> Progress {
+        let mut progress = Progress::new(Index(1), Incarnation(1), Inflights::new(4, 1000));
+        progress.become_replicate(Index(matched));
+        progress.stored(Index(matched), Index(0));
+        progress
+    }
+
+    #[test]
+    fn answers_end_the_silence_but_not_that_of_a_start() {
+        let mut progress = streaming(5);
+        (progress.silent_ticks, progress.commit_seq) = (3, Some(7));
+        progress.answered(6);
+        assert_eq!((progress.silent_ticks, progress.commit_seq), (0, Some(7)));
+        progress.answered(7);
+        assert_eq!(progress.commit_seq, None);
+        progress.become_start();
+        progress.silent_ticks = 3;
+        progress.answered(8);
+        assert_eq!(progress.silent_ticks, 3);
+    }
+
+    #[test]
+    fn who_has_turned_away_and_back_is_asked_where_the_logs_agree() {
+        let mut progress = streaming(5);
+        (progress.commit_sent, progress.commit_known) = (Index(5), Index(4));
+        progress.all_seen(Index(5));
+        assert_eq!((progress.state, progress.commit_sent), (ProgressState::Replicate, Index(4)));
+        progress.all_seen(Index(6));
+        assert_eq!(progress.state, ProgressState::Replicate);
+        progress.all_seen(Index(3));
+        assert_eq!((progress.state, progress.next), (ProgressState::Probe, Index(6)));
+        progress.become_start();
+        progress.all_seen(Index(3));
+        assert_eq!(progress.state, ProgressState::Start, "that is its own question");
+    }
+
+    #[test]
+    fn more_stored_or_more_synced_is_news() {
+        let mut progress = streaming(5);
+        let mut news = |matched, synced| progress.stored(Index(matched), Index(synced));
+        assert!(!news(5, 0) && !news(4, 0), "known");
+        assert!(news(5, 3), "more is synced");
+        assert!(news(6, 3), "more is stored");
+        assert!(!news(6, 3) && !news(6, 2));
+        assert_eq!((progress.matched, progress.synced, progress.next), (Index(6), Index(3), Index(7)));
+    }
+
+    #[test]
+    fn what_a_follower_turns_out_to_lack_counts_no_more() {
+        let mut progress = streaming(5);
+        progress.stored(Index(5), Index(5));
+        progress.commit_known = Index(4);
+        progress.limit_stored(Index(2));
+        assert_eq!([progress.matched, progress.synced, progress.commit_known], [Index(2); 3]);
+        progress.limit_stored(Index(9));
+        assert_eq!(progress.counted(Durability::Synced), Index(2));
+    }
+
+    #[test]
+    fn nothing_is_streamed_on_top_of_what_the_follower_has_not_stored() {
+        let mut progress = streaming(5);
+        progress.become_replicate(Index(3));
+        assert_eq!(progress.next, Index(6));
+        assert!(progress.inflights.room().is_some(), "all of it is stored");
+        progress.become_replicate(Index(7));
+        assert_eq!((progress.next, progress.inflights.room()), (Index(8), None));
+        progress.stored(Index(7), Index(0));
+        assert!(progress.inflights.room().is_some());
+    }
+
+    #[test]
+    fn an_answer_is_owed_for_what_is_under_way_and_a_start_may_take_longer() {
+        let mut progress = streaming(5);
+        assert!(!progress.is_waiting());
+        assert_eq!(progress.patience(10), 6);
+        progress.commit_seq = Some(1);
+        assert!(progress.is_waiting());
+        progress.become_probe(Index(3));
+        assert!(!progress.is_waiting());
+        progress.probe_seq = Some(2);
+        assert!(progress.is_waiting());
+        assert_eq!(progress.patience(10), 6);
+        progress.become_start();
+        assert!(progress.is_waiting());
+        assert_eq!(progress.patience(10), 41);
+    }
+
+    #[test]
+    fn who_lacks_nothing_and_is_sound_is_up_to_date() {
+        let mut progress = streaming(5);
+        progress.commit_known = Index(4);
+        assert!(progress.is_up_to_date(Index(5), Index(4)));
+        assert!(!progress.is_up_to_date(Index(6), Index(4)));
+        assert!(!progress.is_up_to_date(Index(5), Index(5)));
+        progress.recovering = true;
+        assert!(!progress.is_up_to_date(Index(5), Index(4)));
+        assert_eq!(progress.counted(Durability::PageCache), Index(0));
+    }
+}

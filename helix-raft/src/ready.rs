@@ -192,3 +192,33 @@ pub struct ReplicaProgress {
     /// Its log is suspect.
     pub recovering: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_thing_to_do_is_something_to_do() {
+        let empty = Ready::<Vec<u8>>::empty;
+        assert!(empty().is_empty());
+        let at = Position::default();
+        let range = CommittedRange { from: Index(1), through: Index(1) };
+        let read = ReadRequest { to: ReplicaId(1), from: Index(1), through: Index(1), max_bytes: 1 };
+        let role = RoleChange { role: Role::Follower, term: Term(1), leader: None };
+        let membership = CommittedMembership { index: Index(1), membership: Membership::default() };
+        let each = [
+            Ready { hard_state: Some(HardState::default()), ..empty() },
+            Ready { sync: Some(at), ..empty() },
+            Ready { committed_to_read: Some(range), ..empty() },
+            Ready { reads: vec![read], ..empty() },
+            Ready { need_start: vec![ReplicaId(1)], ..empty() },
+            Ready { membership: Some(membership), ..empty() },
+            Ready { role_changed: Some(role), ..empty() },
+            Ready { leader_ready: true, ..empty() },
+            Ready { sound: true, ..empty() },
+            Ready { unclean_recovery: true, ..empty() },
+            Ready { diverged: Some(at), ..empty() },
+        ];
+        assert!(each.iter().all(|ready| !ready.is_empty()));
+    }
+}

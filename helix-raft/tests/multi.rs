@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use helix_raft::{
-    BUCKETS, Body, Bucket, Durability, GroupId, GroupOptions, Incarnation, Index, Liveness, Membership,
-    Message, MultiRaft, MultiRaftConfig, ProposeError, ReplicaId, Role, StepOutcome,
+    BUCKETS, Body, Bucket, DigestSource, Durability, GroupId, GroupOptions, Incarnation, Index, Liveness,
+    Membership, Message, MultiRaft, MultiRaftConfig, ProposeError, ReplicaId, Role, StepOutcome,
 };
 
 type Raft = MultiRaft<Vec<u8>>;
@@ -13,6 +13,22 @@ struct Cluster {
     nodes: BTreeMap<ReplicaId, Raft>,
     network: Vec<Message<Vec<u8>>>,
     groups_with_work: usize,
+}
+
+/// Does what a node has to do with a disk that takes no time: for how many groups, and what is to be sent.
+fn write_ready(raft: &mut Raft) -> (usize, Vec<Message<Vec<u8>>>) {
+    let readies = raft.take_ready();
+    let (groups, mut messages) = (readies.len(), Vec::new());
+    for (group, ready) in readies {
+        if let Some(hard) = ready.hard_state {
+            raft.hard_state_persisted(group, hard);
+        }
+        if let Some(last) = ready.append.last() {
+            raft.appended(group, last.index, last.term, ready.append_required);
+        }
+        messages.extend(ready.messages);
+    }
+    (groups, messages)
 }
 
 impl Cluster {
@@ -45,16 +61,9 @@ impl Cluster {
         loop {
             for raft in self.nodes.values_mut() {
                 while raft.has_ready() {
-                    for (group, ready) in raft.take_ready() {
-                        self.groups_with_work += 1;
-                        if let Some(hard) = ready.hard_state {
-                            raft.hard_state_persisted(group, hard);
-                        }
-                        if let Some(last) = ready.append.last() {
-                            raft.appended(group, last.index, last.term, ready.append_required);
-                        }
-                        self.network.extend(ready.messages);
-                    }
+                    let (groups, messages) = write_ready(raft);
+                    self.groups_with_work += groups;
+                    self.network.extend(messages);
                 }
             }
             if self.network.is_empty() {
@@ -73,7 +82,8 @@ impl Cluster {
         for (leader, leading) in &self.nodes {
             for (follower, following) in self.nodes.iter().filter(|node| node.0 != leader) {
                 let differs = |bucket: &Bucket| {
-                    leading.led_digest(*follower, *bucket) != following.followed_digest(*leader, *bucket)
+                    DigestSource::led_digest(leading, *follower, *bucket)
+                        != DigestSource::followed_digest(following, *leader, *bucket)
                 };
                 differing.extend(Bucket::all().filter(differs));
             }
@@ -140,6 +150,55 @@ fn who_is_removed_and_knows_it_follows_nobody() {
 }
 
 #[test]
+fn the_node_of_who_is_out_of_a_group_is_no_matter_to_it() {
+    let mut cluster = Cluster::new(1, 1 << 20);
+    let (group, gone) = (GroupId(1), Liveness { heard: false, round_trip: false });
+    cluster
+        .node(2)
+        .change_membership(group, &Membership::of_voters(vec![ReplicaId(2), ReplicaId(3)]))
+        .unwrap();
+    cluster.settle();
+    for id in [2, 3] {
+        cluster.node(id).peer_liveness(ReplicaId(1), gone);
+        assert!(!cluster.node(id).has_ready());
+    }
+    cluster.node(2).peer_liveness(ReplicaId(3), gone);
+    assert!(cluster.node(2).has_ready());
+}
+
+/// An entry that could not be written is taken back, and with it that this replica is out.
+#[test]
+fn who_takes_back_its_removal_follows_again() {
+    let mut cluster = Cluster::new(1, 1 << 20);
+    let group = GroupId(1);
+    let followed =
+        |cluster: &Cluster| cluster.nodes[&ReplicaId(1)].followed_digest(ReplicaId(2), Bucket::of(group));
+    let before = followed(&cluster);
+    assert_ne!(before, 0);
+    cluster
+        .node(2)
+        .change_membership(group, &Membership::of_voters(vec![ReplicaId(2), ReplicaId(3)]))
+        .unwrap();
+    // Through the joint configuration, up to where the one without this replica arrives and is not stored.
+    let removed = |cluster: &Cluster| {
+        let membership = cluster.nodes[&ReplicaId(1)].status(group).unwrap().membership;
+        !membership.contains(ReplicaId(1))
+    };
+    while !removed(&cluster) {
+        for raft in cluster.nodes.values_mut() {
+            cluster.network.extend(write_ready(raft).1);
+        }
+        for message in std::mem::take(&mut cluster.network) {
+            cluster.node(message.to.get()).step(message);
+        }
+    }
+    assert_eq!(followed(&cluster), 0);
+    cluster.node(1).append_failed(group);
+    assert!(!removed(&cluster));
+    assert_eq!(followed(&cluster), before);
+}
+
+#[test]
 fn a_dead_node_wakes_only_the_groups_it_leads() {
     let mut cluster = Cluster::new(300, 1 << 20);
     cluster.nodes.remove(&ReplicaId(1));
@@ -155,15 +214,7 @@ fn a_dead_node_wakes_only_the_groups_it_leads() {
     // Without any tick, the next voter in order takes over each of them.
     for _ in 0..20 {
         for raft in cluster.nodes.values_mut() {
-            for (group, ready) in raft.take_ready() {
-                if let Some(hard) = ready.hard_state {
-                    raft.hard_state_persisted(group, hard);
-                }
-                if let Some(last) = ready.append.last() {
-                    raft.appended(group, last.index, last.term, ready.append_required);
-                }
-                cluster.network.extend(ready.messages);
-            }
+            cluster.network.extend(write_ready(raft).1);
         }
         for message in std::mem::take(&mut cluster.network) {
             if let Some(raft) = cluster.nodes.get_mut(&message.to) {
@@ -182,7 +233,7 @@ fn a_dead_node_wakes_only_the_groups_it_leads() {
 #[test]
 fn tails_share_one_budget_and_the_least_recently_used_goes_first() {
     let mut cluster = Cluster::new(3, 3000);
-    let mine: Vec<GroupId> = (1..=3).map(GroupId).collect();
+    let mine = [2, 3, 1].map(GroupId);
     for group in &mine {
         let leader = cluster.node(1).status(*group).unwrap().leader.unwrap();
         for _ in 0..10 {
@@ -203,6 +254,21 @@ fn tails_share_one_budget_and_the_least_recently_used_goes_first() {
     }
     assert_eq!(cluster.node(1).tail_bytes(), 0);
     assert_eq!(cluster.node(1).active_groups(), 0);
+    assert_eq!(cluster.node(1).groups().count(), 0);
+    assert_eq!(cluster.node(2).groups().collect::<Vec<_>>(), [1, 2, 3].map(GroupId));
+}
+
+#[test]
+fn what_is_known_of_groups_and_nodes() {
+    let mut cluster = Cluster::new(1, 1 << 20);
+    let group = GroupId(1);
+    cluster.node(2).propose(group, vec![1]).unwrap();
+    cluster.settle();
+    let raft = &cluster.nodes[&ReplicaId(1)];
+    assert_eq!((raft.committed(group), raft.committed(GroupId(9))), (Some(Index(2)), None));
+    assert_eq!(raft.incarnation_of(ReplicaId(1)), Incarnation(1));
+    assert_eq!(raft.incarnation_of(ReplicaId(2)), Incarnation(1));
+    assert_eq!(raft.incarnation_of(ReplicaId(9)), Incarnation::UNKNOWN);
 }
 
 #[test]
