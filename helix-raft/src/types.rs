@@ -304,3 +304,31 @@ impl Bucket {
         (0..BUCKETS).map(Bucket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(voters: &[u64], learners: &[u64]) -> Membership {
+        let replicas = |ids: &[u64]| ids.iter().copied().map(ReplicaId).collect();
+        Membership { voters: replicas(voters), outgoing: Vec::new(), learners: replicas(learners) }
+    }
+
+    #[test]
+    fn who_takes_a_place_is_a_learner_no_more_and_who_leaves_is_nothing() {
+        let members = of(&[1, 2], &[3, 4, 5]);
+        assert_eq!(members.replacing(ReplicaId(2), ReplicaId(4)), of(&[1, 4], &[3, 5]));
+        assert_eq!(members.replacing(ReplicaId(5), ReplicaId(4)), of(&[1, 2], &[3]));
+    }
+
+    #[test]
+    fn an_entry_counts_with_what_it_carries() {
+        let entry = |body| Entry { index: Index(1), term: Term(1), prev_term: Term(0), body };
+        assert_eq!(entry(Body::<Vec<u8>>::NoOp).len_bytes(), ENTRY_OVERHEAD_BYTES);
+        assert_eq!(entry(Body::Data(vec![0; 5])).len_bytes(), ENTRY_OVERHEAD_BYTES + 5);
+        assert_eq!("abc".to_owned().len_bytes(), 3);
+        let members = entry(Body::<Vec<u8>>::Membership(of(&[1, 2], &[3])));
+        assert_eq!(members.len_bytes(), ENTRY_OVERHEAD_BYTES + 24);
+        assert!(members.requires_sync() && !entry(Body::Data(vec![0; 5])).requires_sync());
+    }
+}

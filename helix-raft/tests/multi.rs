@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use helix_raft::{
     BUCKETS, Body, Bucket, DigestSource, Durability, GroupId, GroupOptions, Incarnation, Index, Liveness,
-    Membership, Message, MultiRaft, MultiRaftConfig, ProposeError, ReplicaId, Role, StepOutcome,
+    Membership, Message, MessageBody, MultiRaft, MultiRaftConfig, ProposeError, ReplicaId, Role, StepOutcome,
+    Term,
 };
 
 type Raft = MultiRaft<Vec<u8>>;
@@ -166,6 +167,110 @@ fn the_node_of_who_is_out_of_a_group_is_no_matter_to_it() {
     assert!(cluster.node(2).has_ready());
 }
 
+/// A replica that has deleted its log goes on in the same process: what it says is told from what it said before.
+#[test]
+fn who_is_added_again_is_fed_at_once() {
+    let mut cluster = Cluster::new(1, 1 << 20);
+    let (group, three) = (GroupId(1), ReplicaId(3));
+    let voters = vec![ReplicaId(2), ReplicaId(1)];
+    cluster.node(2).change_membership(group, &Membership::of_voters(voters.clone())).unwrap();
+    cluster.settle();
+    cluster.node(3).remove_group(group);
+    let options = GroupOptions::new(Membership::default(), Durability::PageCache);
+    cluster.node(3).add_group(group, options).expect("it is not there any more");
+    let again = Membership { learners: vec![three], ..Membership::of_voters(voters) };
+    cluster.node(2).change_membership(group, &again).unwrap();
+    cluster.settle();
+    let status = cluster.node(2).status(group).unwrap();
+    let progress = status.progress.iter().find(|progress| progress.replica == three).unwrap();
+    assert!(progress.replicating);
+    assert_eq!(progress.matched, status.last_index);
+}
+
+/// A replica that was removed, does not know, and asks for votes is told, and its node is of interest as long as that takes.
+#[test]
+fn who_strays_is_told() {
+    let mut cluster = Cluster::new(1, 1 << 20);
+    let (group, gone) = (GroupId(1), Liveness { heard: false, round_trip: false });
+    cluster
+        .node(2)
+        .change_membership(group, &Membership::of_voters(vec![ReplicaId(2), ReplicaId(3)]))
+        .unwrap();
+    cluster.settle();
+    let stray = Message {
+        group,
+        from: ReplicaId(1),
+        to: ReplicaId(2),
+        from_incarnation: Incarnation(1),
+        to_incarnation: Incarnation(1),
+        term: Term(9),
+        body: MessageBody::PreVote { last_index: Index(1), last_term: Term(1), unclean: false },
+    };
+    cluster.node(2).step(stray);
+    let told = cluster.node(2).take_ready().into_iter().flat_map(|(_, ready)| ready.messages);
+    assert!(told.into_iter().any(|message| message.to == ReplicaId(1)));
+    cluster.node(2).peer_liveness(ReplicaId(1), gone);
+    assert!(cluster.node(2).has_ready(), "the group cares");
+    for _ in 0..19 {
+        assert_eq!(cluster.node(2).active_groups(), 1);
+        cluster.node(2).tick();
+        write_ready(cluster.node(2));
+    }
+    cluster.node(2).tick();
+    write_ready(cluster.node(2));
+    assert_eq!(cluster.node(2).active_groups(), 0, "it has had its time");
+    cluster.node(2).peer_liveness(ReplicaId(1), Liveness { heard: true, round_trip: true });
+    assert!(!cluster.node(2).has_ready());
+}
+
+#[test]
+fn a_leader_counts_for_how_long_a_follower_lags() {
+    let mut cluster = Cluster::new(1, 1 << 20);
+    let group = GroupId(1);
+    let lagging = |cluster: &Cluster| {
+        let status = cluster.nodes[&ReplicaId(2)].status(group).unwrap();
+        status.progress.iter().map(|progress| progress.lagging_ticks).collect::<Vec<_>>()
+    };
+    cluster.node(2).propose(group, vec![1]).unwrap();
+    for _ in 0..3 {
+        cluster.node(2).tick();
+    }
+    assert_eq!(lagging(&cluster), [3, 3]);
+    cluster.settle();
+    cluster.node(2).propose(group, vec![2]).unwrap();
+    while cluster.node(1).has_ready() || cluster.node(2).has_ready() {
+        let mut messages = write_ready(cluster.node(2)).1;
+        messages.extend(write_ready(cluster.node(1)).1);
+        for message in messages.into_iter().filter(|message| message.to != ReplicaId(3)) {
+            cluster.node(message.to.get()).step(message);
+        }
+    }
+    cluster.node(2).tick();
+    assert_eq!(lagging(&cluster), [0, 4]);
+}
+
+#[test]
+fn who_has_voted_is_counted_and_who_of_them_is_sound() {
+    let mut raft = Raft::new(MultiRaftConfig::new(ReplicaId(1), Incarnation(1), 1));
+    let group = GroupId(1);
+    let options =
+        GroupOptions::new(Membership::of_voters((1..=7).map(ReplicaId).collect()), Durability::PageCache);
+    raft.add_group(group, options).expect("a new group");
+    for (from, recovering) in [(2, true), (3, false)] {
+        raft.step(Message {
+            group,
+            from: ReplicaId(from),
+            to: ReplicaId(1),
+            from_incarnation: Incarnation(1),
+            to_incarnation: Incarnation(1),
+            term: Term(0),
+            body: MessageBody::PreVoteAnswer { granted: false, recovering },
+        });
+    }
+    let ballots = raft.status(group).unwrap().ballots;
+    assert_eq!((ballots.answered, ballots.sound), (3, 2));
+}
+
 /// An entry that could not be written is taken back, and with it that this replica is out.
 #[test]
 fn who_takes_back_its_removal_follows_again() {
@@ -278,7 +383,7 @@ fn what_is_not_here_is_reported_and_does_no_harm() {
     let nowhere = GroupId(99);
     assert_eq!(raft.propose(nowhere, vec![]), Err(ProposeError::UnknownGroup(nowhere)));
     assert!(raft.status(nowhere).is_none());
-    raft.appended(nowhere, Index(1), helix_raft::Term(1), Durability::Synced);
+    raft.appended(nowhere, Index(1), Term(1), Durability::Synced);
     raft.campaign(nowhere);
     let options = GroupOptions::new(Membership::default(), Durability::PageCache);
     assert!(raft.add_group(GroupId(1), options).is_err(), "it is here already");

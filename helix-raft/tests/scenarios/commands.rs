@@ -17,16 +17,20 @@
 //! force-recover N
 //! campaign N | transfer N M | wake N M | serve N | trim N | move-start N index | incarnation N M number
 //! change N voters=.. [learners=..] | replace N old new   asks N to change the members
-//! inject N leader term prev_index prev_term entries.. commit=I   an append as if from a leader; entry: term or term=1,2
+//! inject N leader term prev_index prev_term entries.. commit=I [required=synced]   an append as if from a leader; entry: term or term=1,2
+//! install N leader term index start_term   a start as if from a leader
 //! ask-vote N candidate term              a request for a vote as if from a candidate with a long log
 //! beat N leader term [commit=I]        a heartbeat as if from a leader
+//! read N follower from prev_term index/term..   the driver of N has read these entries; start-for N follower index term   has made a start
+//! timeout-now N leader term            a request to campaign at once as if from a leader
 //! status | log-of N | net | members N
 //! ```
 //!
 //! A command after `!` says nothing.
 
 use helix_raft::{
-    Append, Body, Durability, Entry, Incarnation, Index, Membership, Message, MessageBody, ReplicaId, Term,
+    Append, Body, Durability, Entry, Incarnation, Index, Membership, Message, MessageBody, ReplicaId, Start,
+    Term,
 };
 
 use crate::show;
@@ -292,6 +296,17 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
             forge(world, to, from, term, body);
         }
         "beat" => beat(world, arguments),
+        "install" => install(world, arguments),
+        "read" => answer_read(world, arguments),
+        "start-for" => {
+            let (index, term) = (Index(arguments.number(3)), Term(arguments.number(4)));
+            let start = start_at(world, index, term);
+            world.raft(arguments.replica(1)).start_provided(GROUP, arguments.replica(2), start);
+        }
+        "timeout-now" => {
+            let (to, from, term) = (arguments.replica(1), arguments.replica(2), Term(arguments.number(3)));
+            forge(world, to, from, term, MessageBody::TimeoutNow);
+        }
         "status" => {
             let ids: Vec<ReplicaId> = world.replicas.keys().copied().collect();
             for id in ids {
@@ -339,7 +354,10 @@ fn inject(world: &mut World, arguments: &Arguments<'_>) {
         prev_term,
         entries,
         commit: Index(arguments.option_number("commit").unwrap_or(0)),
-        required: world.settings.required,
+        required: match arguments.option("required") {
+            Some("synced") => Durability::Synced,
+            _ => world.settings.required,
+        },
         sound_through: None,
     };
     forge(world, to, from, term, MessageBody::Append(append));
@@ -350,6 +368,34 @@ fn beat(world: &mut World, arguments: &Arguments<'_>) {
     let (to, from, term) = (arguments.replica(1), arguments.replica(2), Term(arguments.number(3)));
     let commit = Index(arguments.option_number("commit").unwrap_or(0));
     forge(world, to, from, term, MessageBody::Heartbeat { seq: 1, commit });
+}
+
+/// A start as if from a leader: `install TO FROM TERM INDEX START_TERM`.
+fn install(world: &mut World, arguments: &Arguments<'_>) {
+    let (to, from, term) = (arguments.replica(1), arguments.replica(2), Term(arguments.number(3)));
+    let start = start_at(world, Index(arguments.number(4)), Term(arguments.number(5)));
+    forge(world, to, from, term, MessageBody::InstallStart { start });
+}
+
+fn start_at(world: &World, index: Index, term: Term) -> Start<String> {
+    let membership = world.settings.members.clone();
+    Start { index, term, membership, payload: "forged".to_owned() }
+}
+
+/// What the driver may have read for a follower: `read LEADER FOLLOWER FROM PREV_TERM INDEX/TERM..`.
+fn answer_read(world: &mut World, arguments: &Arguments<'_>) {
+    let (leader, to) = (arguments.replica(1), arguments.replica(2));
+    let (from, first_prev_term) = (Index(arguments.number(3)), Term(arguments.number(4)));
+    let mut prev_term = first_prev_term;
+    let mut entries: Vec<Entry<String>> = Vec::new();
+    for word in arguments.words.iter().skip(5) {
+        let (index, term) = word.split_once('/').expect("an entry is its index and term");
+        let number = |text: &str| text.parse::<u64>().expect("index and term are numbers");
+        let (index, term) = (Index(number(index)), Term(number(term)));
+        entries.push(Entry { index, term, prev_term, body: Body::Data(format!("e{index}{term}")) });
+        prev_term = term;
+    }
+    world.raft(leader).entries_read(GROUP, to, from, first_prev_term, entries);
 }
 
 fn forge(world: &mut World, to: ReplicaId, from: ReplicaId, term: Term, body: MessageBody<String>) {
