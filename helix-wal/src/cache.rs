@@ -97,12 +97,32 @@ mod tests {
             cache.put(key(first), &run(1));
         }
         assert!(cache.get(&key(0)).is_some());
+        // Room for less than half of it: the four of 144 bytes have to make way for 288.
+        cache.put(key(9), &run(4));
+        assert!([1, 2, 3].iter().all(|first| cache.get(&key(*first)).is_none()));
+        assert!(cache.get(&key(0)).is_some(), "it was used last");
         cache.put(key(9), &run(1));
-        assert!(cache.get(&key(0)).is_some());
-        assert!(cache.get(&key(1)).is_none());
+        assert_eq!(cache.runs.lock().bytes, 288);
+        let other = (SegmentId(2), GroupId(1), Index(0));
+        cache.put(other, &run(1));
         cache.forget(SegmentId(1));
-        assert!(cache.get(&key(0)).is_none());
-        assert_eq!(cache.runs.lock().bytes, 0);
+        assert!(cache.get(&key(0)).is_none() && cache.get(&key(9)).is_none());
+        assert!(cache.get(&other).is_some());
+        assert_eq!(cache.runs.lock().bytes, 144);
+    }
+
+    #[test]
+    fn a_full_cache_is_not_too_full_and_what_came_first_goes_first() {
+        let run: Arc<[EntryMeta]> = vec![META].into();
+        let key = |first| (SegmentId(1), GroupId(1), Index(first));
+        let cache = FooterCache::new(576);
+        for first in [3, 2, 1, 0] {
+            cache.put(key(first), &run);
+        }
+        assert_eq!(cache.runs.lock().bytes, 576);
+        cache.put(key(9), &run);
+        let left: Vec<u64> = (0..10).filter(|first| cache.get(&key(*first)).is_some()).collect();
+        assert_eq!(left, [0, 1, 9]);
     }
 
     const META: EntryMeta = EntryMeta {

@@ -247,4 +247,40 @@ mod tests {
         assert_eq!(classify(&whole, ended(64 + 2 * FRAME, true)).index.damage.len(), 1);
         assert_eq!(classify(&whole, ended(64 + 2 * FRAME, false)).index.damage, []);
     }
+
+    #[test]
+    fn what_begins_where_the_segment_ended_was_never_part_of_it() {
+        let ended = SegmentEvidence { expected_end: Some(64 + FRAME), ..evidence(0, true) };
+        let classified = classify(&scan(vec![frame(1, true), frame(2, false)]), ended);
+        assert_eq!((classified.index.damage.len(), classified.truncated_bytes), (0, FRAME));
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted() {
+        let items = vec![frame(1, true), gap(2), frame(3, true), frame(4, false)];
+        assert_eq!(classify(&scan(items), evidence(0, false)).truncated_bytes, 2 * FRAME);
+    }
+
+    #[test]
+    fn a_segment_was_never_used_if_neither_header_nor_frames_say_so() {
+        let found = |header, items| Scan { header, ..scan(items) };
+        let damage = |scan: &Scan| classify(scan, evidence(200, false)).index.damage.len();
+        assert_eq!(damage(&found(HeaderFound::Unused, vec![])), 0);
+        assert_eq!(
+            damage(&found(HeaderFound::Unused, vec![frame(1, true)])),
+            1,
+            "it goes on behind the frame"
+        );
+        assert_eq!(damage(&found(HeaderFound::Invalid, vec![])), 1, "all of it");
+    }
+
+    #[test]
+    fn damage_stays_when_frames_are_left_out() {
+        let items = vec![frame(1, true), gap(2), frame(3, true)];
+        let mut classified = classify(&scan(items), evidence(0, true));
+        classified.leave_out(&HashSet::from([Lsn(103)]));
+        assert_eq!(classified.index.damage.len(), 1);
+        let runs = &classified.index.groups[&GroupId(1)].runs;
+        assert_eq!(runs.iter().map(|run| run.first).collect::<Vec<_>>(), [Index(1)]);
+    }
 }

@@ -231,4 +231,47 @@ mod tests {
         assert!(contents.runs.is_empty());
         assert_eq!(contents.states.len(), 1);
     }
+
+    #[test]
+    fn only_entries_with_records_have_a_timestamp() {
+        let with = |index, offset_count, max_timestamp_ms| FrameHeader {
+            offset_count,
+            max_timestamp_ms,
+            ..entry(1, index, 1, u64::from(index > 1), index)
+        };
+        let mut index = SegmentIndex::default();
+        index.add(&with(1, 0, 900), 96);
+        assert_eq!(index.groups[&GroupId(1)].runs[0].max_timestamp_ms, i64::MIN);
+        index.add(&with(2, 1, 500), 192);
+        index.add(&with(3, 0, 700), 288);
+        assert_eq!(index.groups[&GroupId(1)].runs[0].max_timestamp_ms, 500);
+    }
+
+    #[test]
+    fn a_log_that_starts_with_its_first_entry_begins_with_the_second() {
+        let mut index = SegmentIndex::default();
+        for at in 1..=3 {
+            index.add(&entry(1, at, 1, u64::from(at > 1), at), at * 96);
+        }
+        index.add(&header(1, RecordKind::Start, 1, 1, 0, 4), 600);
+        assert_eq!(index.groups[&GroupId(1)].runs[0].first, Index(2));
+    }
+
+    #[test]
+    fn what_a_start_leaves_is_where_it_was() {
+        let mut whole = SegmentIndex::default();
+        for at in 1..=5 {
+            whole.add(&entry(1, at, 1, u64::from(at > 1), at), at * 96);
+        }
+        let mut trimmed = whole.clone();
+        trimmed.add(&header(1, RecordKind::Start, 3, 1, 0, 6), 600);
+        let run = trimmed.run_of(GroupId(1), Index(4)).unwrap();
+        assert_eq!((run.last(), run.bytes), (Index(5), 2 * 96));
+        assert_eq!([4, 5].map(|at| run.get(Index(at)).unwrap().position), [4 * 96, 5 * 96]);
+        assert!(run.get(Index(3)).is_none() && run.get(Index(6)).is_none());
+        // Everything from before its floor is dead, whatever its index.
+        let start = header(1, RecordKind::Start, 3, 1, 0, 6);
+        whole.add(&FrameHeader { floor_lsn: Lsn(6), ..start }, 600);
+        assert!(whole.groups[&GroupId(1)].runs.is_empty());
+    }
 }

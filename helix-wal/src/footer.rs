@@ -560,4 +560,118 @@ mod tests {
             prop_assert_eq!(Directory::load(&*file, SegmentId(1), bytes.len() as u64).unwrap(), None);
         }
     }
+
+    /// What is read back if that was written.
+    fn read_back<T>(encode: impl FnOnce(&mut Vec<u8>), decode: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
+        let mut bytes = Vec::new();
+        encode(&mut bytes);
+        decode(&bytes)
+    }
+
+    const HIGHEST: u64 = QUANTITY_END - 1;
+
+    #[test]
+    fn entries_with_numbers_that_cannot_be_are_refused() {
+        let read_back = |entry: EntryMeta| read_back(|out| entry.encode(out), EntryMeta::decode);
+        let highest = EntryMeta {
+            position: POSITION_END - 1,
+            term: Term(HIGHEST),
+            base_offset: Offset(HIGHEST),
+            max_timestamp_ms: -1,
+            lsn: Lsn(HIGHEST),
+            offset_count: u32::MAX,
+            payload_len: u32::MAX,
+        };
+        assert_eq!(read_back(highest), Some(highest));
+        for beyond in [
+            EntryMeta { position: POSITION_END, ..highest },
+            EntryMeta { term: Term(QUANTITY_END), ..highest },
+            EntryMeta { base_offset: Offset(QUANTITY_END), ..highest },
+            EntryMeta { lsn: Lsn(QUANTITY_END), ..highest },
+        ] {
+            assert_eq!(read_back(beyond), None, "{beyond:?}");
+        }
+    }
+
+    #[test]
+    fn runs_with_numbers_that_cannot_be_are_refused() {
+        let read_back = |run: RunSummary| read_back(|out| run.encode(out), RunSummary::decode);
+        let highest = RunSummary {
+            group: GroupId(u64::MAX),
+            first: Index(HIGHEST),
+            count: u64::from(u32::MAX) - 1,
+            prev_term: Term(HIGHEST),
+            last_term: Term(HIGHEST),
+            first_lsn: Lsn(HIGHEST),
+            last_lsn: Lsn(HIGHEST),
+            base_offset: Offset(HIGHEST),
+            next_offset: Offset(HIGHEST),
+            max_timestamp_ms: i64::MIN,
+            bytes: POSITION_END - 1,
+            entries_position: POSITION_END - 1,
+            entries_crc: u32::MAX,
+        };
+        assert_eq!(read_back(highest), Some(highest));
+        for beyond in [
+            RunSummary { first: Index(QUANTITY_END), ..highest },
+            RunSummary { count: 0, ..highest },
+            RunSummary { count: u64::from(u32::MAX), ..highest },
+            RunSummary { prev_term: Term(QUANTITY_END), ..highest },
+            RunSummary { next_offset: Offset(QUANTITY_END), ..highest },
+            RunSummary { bytes: POSITION_END, ..highest },
+            RunSummary { entries_position: POSITION_END, ..highest },
+        ] {
+            assert_eq!(read_back(beyond), None, "{beyond:?}");
+        }
+    }
+
+    #[test]
+    fn states_with_numbers_that_cannot_be_are_refused() {
+        let read_back = |state: StateMeta| read_back(|out| state.encode(out), StateMeta::decode);
+        let highest = StateMeta {
+            group: GroupId(u64::MAX),
+            kind: StateKind::Delete,
+            index: Index(HIGHEST),
+            term: Term(HIGHEST),
+            base_offset: Offset(HIGHEST),
+            lsn: Lsn(HIGHEST),
+            floor_lsn: Lsn(HIGHEST),
+            position: POSITION_END - 1,
+            payload_len: 100,
+        };
+        for kind in [StateKind::Start, StateKind::Checkpoint, StateKind::Delete] {
+            let state = StateMeta { kind, ..highest };
+            assert_eq!(read_back(state), Some(state));
+        }
+        assert_eq!(highest.frame_bytes(), 96 + 104);
+        for beyond in [
+            StateMeta { position: POSITION_END, ..highest },
+            StateMeta { index: Index(QUANTITY_END), ..highest },
+            StateMeta { floor_lsn: Lsn(QUANTITY_END), ..highest },
+        ] {
+            assert_eq!(read_back(beyond), None, "{beyond:?}");
+        }
+    }
+
+    #[test]
+    fn damage_ends_behind_its_beginning_and_within_a_file() {
+        let read_back = |damage: DamageMeta| read_back(|out| damage.encode(out), DamageMeta::decode);
+        for of in [DamageOf::Unknown, DamageOf::Entry(GroupId(5), Index(6)), DamageOf::State(GroupId(9))] {
+            let damage = DamageMeta { from: POSITION_END - 1, to: POSITION_END - 1, of };
+            assert_eq!(read_back(damage), Some(damage));
+            assert_eq!(read_back(DamageMeta { to: POSITION_END - 2, ..damage }), None);
+            assert_eq!(read_back(DamageMeta { to: POSITION_END, ..damage }), None);
+        }
+    }
+
+    #[test]
+    fn the_newest_state_of_each_kind_is_kept() {
+        let mut index = SegmentIndex::default();
+        for (kind, lsn) in [(RecordKind::Start, 1), (RecordKind::Checkpoint, 2), (RecordKind::Start, 3)] {
+            index.add(&header(1, kind, 0, 0, 0, lsn), 64 + lsn * 96);
+        }
+        let states = &index.encode(SegmentId(1), 4096).directory.states;
+        let kinds: Vec<_> = states.iter().map(|state| (state.kind, state.lsn.0)).collect();
+        assert_eq!(kinds, [(StateKind::Checkpoint, 2), (StateKind::Start, 3)]);
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use helix_workload::chaos::fault::Fault;
 use helix_workload::client::TopicSpec;
+use helix_workload::flood::Stream;
 use helix_workload::profile::{Profile, ProfileError};
 
 /// Load and checks for any Kafka-compatible cluster.
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Consume(Consume),
     /// Write, measure, read everything back, check it, and report
     Bench(Bench),
+    /// Send prebuilt requests over plain connections, so that nearly all that is spent is the brokers'
+    Flood(Flood),
     /// Read everything back and hold it against the history of an earlier `produce`
     Verify(Verify),
     /// Run a cluster of real processes, let faults strike it under load, and check what is left
@@ -165,6 +168,32 @@ pub(crate) struct Bench {
     /// Do not read everything back
     #[arg(long)]
     pub(crate) no_verify: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Flood {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) shape: TopicShape,
+    /// Traffic, as connections=N,in-flight=N,messages=N,bytes=N,rate=N; what is left out is 6, 5, 100, 1024, and no limit. Several run
+    /// at the same time, with figures of their own
+    #[arg(long = "stream", value_name = "NAME=N,...", default_value = "connections=6")]
+    pub(crate) streams: Vec<Stream>,
+    /// Seconds of load before measuring begins
+    #[arg(long, default_value_t = 3)]
+    pub(crate) warmup_secs: u64,
+    /// Seconds of measured load
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) duration_secs: u64,
+    /// Process ids of the brokers, for CPU per GB and memory
+    #[arg(long, value_name = "PID,...", value_delimiter = ',')]
+    pub(crate) broker_pids: Vec<u32>,
+    /// Measure the floor in this directory, on the brokers' disk, before and after the load
+    #[arg(long, value_name = "DIR")]
+    pub(crate) floor_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -7,7 +7,7 @@ use crate::client::{ClientError, ClusterClient, TopicSpec};
 use crate::engine::{Load, LoadOptions, LoadOutcome, StartError};
 use crate::floor::{self, FloorError};
 use crate::metrics::{HttpError, Samples};
-use crate::process::{self, ProcessError, Usage};
+use crate::process::{ProcessError, Used};
 use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::reader::ReadError;
@@ -18,7 +18,6 @@ use crate::verify;
 const DRAIN: Duration = Duration::from_secs(330);
 const TOPIC_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
-const FLOOR_BYTES: u64 = 2_000_000_000;
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -70,13 +69,8 @@ pub enum BenchError {
 pub fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchError> {
     let client = ClusterClient::new(&options.bootstrap)?;
     let view = client.ensure_topic(&options.topic, TOPIC_DEADLINE)?;
-    let floor = |when: &str| {
-        options.floor_directory.as_ref().map(|directory| {
-            progress.note(&format!("measuring the floor {when} the load"));
-            floor::measure(directory, FLOOR_BYTES)
-        })
-    };
-    let floor_before = floor("before").transpose()?;
+    let floor = |when| floor::beside(options.floor_directory.as_deref(), when, progress);
+    let floor_before = floor("before")?;
     let before = Observation::take(options)?;
     let load = Load::start(LoadOptions {
         bootstrap: options.bootstrap.clone(),
@@ -91,7 +85,7 @@ pub fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchE
     })?;
     let (outcome, used) = drive(load, options, progress)?;
     let after = Observation::take(options)?;
-    let floor_after = floor("after").transpose()?;
+    let floor_after = floor("after")?;
     let verification = if options.verify { Some(read_back(&client, &outcome, progress)?) } else { None };
     let mut report = summarise(options, &outcome);
     // What the topic has, whether or not the number was asked for.
@@ -105,28 +99,6 @@ pub fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchE
     report.floors = floor_before.zip(floor_after).map(|(before, after)| Floors { before, after });
     report.verification = verification;
     Ok(report)
-}
-
-/// What was used in the measured time.
-#[derive(Debug, Clone, Copy)]
-struct Used {
-    client: Usage,
-    brokers: Option<Usage>,
-}
-
-impl Used {
-    fn look(options: &BenchOptions) -> Result<Self, BenchError> {
-        let known = !options.broker_pids.is_empty();
-        let brokers = known.then(|| process::usage_of_all(&options.broker_pids)).transpose()?;
-        Ok(Self { client: process::usage(std::process::id())?, brokers })
-    }
-
-    fn since(self, before: Self) -> Self {
-        let grown =
-            |after: Usage, before: Usage| Usage { cpu: after.cpu.saturating_sub(before.cpu), ..after };
-        let brokers = self.brokers.zip(before.brokers).map(|(after, before)| grown(after, before));
-        Self { client: grown(self.client, before.client), brokers }
-    }
 }
 
 /// Warm-up, measured time, and the end.
@@ -145,11 +117,11 @@ fn drive(
         }
     };
     watch(&load, execution.warmup_secs);
-    let before = Used::look(options)?;
+    let before = Used::look(&options.broker_pids)?;
     load.begin_measuring();
     watch(&load, execution.duration_secs);
     load.end_measuring();
-    let used = Used::look(options)?.since(before);
+    let used = Used::look(&options.broker_pids)?.since(before);
     bar.finish();
     Ok((load.stop(DRAIN), used))
 }

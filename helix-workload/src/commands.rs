@@ -10,6 +10,7 @@ use helix_workload::chaos::fault::Fault;
 use helix_workload::chaos::{self, ChaosOptions, page};
 use helix_workload::client::ClusterClient;
 use helix_workload::engine::{Load, LoadOptions};
+use helix_workload::flood::{self, FloodOptions};
 use helix_workload::history::History;
 use helix_workload::profile::Profile;
 use helix_workload::progress::Progress;
@@ -21,7 +22,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
-use crate::arguments::{Bench, Chaos, Command, Consume, LoadShape, Produce, Target, TopicShape, Verify};
+use crate::arguments::{
+    Bench, Chaos, Command, Consume, Flood, LoadShape, Produce, Target, TopicShape, Verify,
+};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -34,6 +37,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Produce(produce) => run_produce(&produce),
         Command::Consume(consume) => run_consume(&consume),
         Command::Bench(bench) => run_bench(&bench),
+        Command::Flood(flood) => run_flood(&flood),
         Command::Verify(verify) => run_verify(&verify),
         Command::Chaos(chaos) => run_chaos(chaos),
     }
@@ -109,6 +113,25 @@ fn run_bench(bench: &Bench) -> Outcome {
     print!("{report}");
     save_json(bench.output.json.as_deref(), &report)?;
     if bench.shape.delete_topic {
+        ClusterClient::new(&options.bootstrap)?.delete_topic(&options.topic.name)?;
+    }
+    report.fault().map_or(Ok(()), |fault| Err(fault.into()))
+}
+
+fn run_flood(command: &Flood) -> Outcome {
+    let options = FloodOptions {
+        bootstrap: command.target.bootstrap.clone(),
+        topic: command.shape.named(&command.target.topic),
+        streams: command.streams.clone(),
+        warmup: Duration::from_secs(command.warmup_secs),
+        duration: Duration::from_secs(command.duration_secs),
+        broker_pids: command.broker_pids.clone(),
+        floor_directory: command.floor_dir.clone(),
+    };
+    let report = flood::run(&options, &Progress::detect())?;
+    print!("{report}");
+    save_json(command.output.json.as_deref(), &report)?;
+    if command.shape.delete_topic {
         ClusterClient::new(&options.bootstrap)?.delete_topic(&options.topic.name)?;
     }
     report.fault().map_or(Ok(()), |fault| Err(fault.into()))

@@ -20,12 +20,14 @@ use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use crate::process;
+use crate::progress::Progress;
 
 const CHUNK_BYTES: usize = 256 * 1024;
 const WINDOW_CHUNKS: u64 = 16;
 /// Files are written in a circle of this size, so that the floor needs little disk however long it runs.
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
 const REPLICAS: usize = 3;
+const BESIDE_BYTES: u64 = 2_000_000_000;
 
 /// What the floor costs here and now.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -55,6 +57,17 @@ pub fn measure(directory: &Path, bytes: u64) -> Result<Floor, FloorError> {
     let gb = (chunks * CHUNK_BYTES as u64) as f64 / 1e9;
     let cpu = own_cpu().saturating_sub(cpu_before);
     Ok(Floor { mb_per_s: gb * 1e3 / took.as_secs_f64(), cpu_s_per_gb: cpu.as_secs_f64() / gb })
+}
+
+/// Beside a load: moves so much that it takes seconds. `None` without a directory.
+pub fn beside(
+    directory: Option<&Path>,
+    when: &str,
+    progress: &Progress,
+) -> Result<Option<Floor>, FloorError> {
+    let Some(directory) = directory else { return Ok(None) };
+    progress.note(&format!("measuring the floor {when} the load"));
+    measure(directory, BESIDE_BYTES).map(Some)
 }
 
 fn own_cpu() -> Duration {

@@ -6,7 +6,8 @@
 //! * [`engine`] runs the producers (one thread each, [`producer`]) and notes every acknowledgement in a [`history`];
 //! * [`verify`] reads everything back ([`reader`]) and holds it against the history by the rules of [`check`];
 //! * [`floor`] measures the least that the same work can cost on this machine, in the same run;
-//! * [`mod@bench`] puts these together and [`report`] prints the outcome.
+//! * [`mod@bench`] puts these together and [`report`] prints the outcome;
+//! * [`flood`] measures the brokers alone, with prebuilt requests over plain connections.
 //!
 //! [`cluster`] starts, kills and restarts real `helix-server` processes for the tests under `tests/` and for [`chaos`], which
 //! makes them suffer while [`two_loads`] run.
@@ -18,6 +19,7 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod engine;
+pub mod flood;
 pub mod floor;
 pub mod history;
 pub mod message;

@@ -47,6 +47,31 @@ pub fn usage_of_all(pids: &[u32]) -> Result<Usage, ProcessError> {
     Ok(sum)
 }
 
+/// What this process and the brokers have used.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
+    /// This process.
+    pub client: Usage,
+    /// All brokers together, if their processes are known.
+    pub brokers: Option<Usage>,
+}
+
+impl Used {
+    /// Up to now; there are no brokers if no process is named.
+    pub fn look(broker_pids: &[u32]) -> Result<Self, ProcessError> {
+        let brokers = (!broker_pids.is_empty()).then(|| usage_of_all(broker_pids)).transpose()?;
+        Ok(Self { client: usage(std::process::id())?, brokers })
+    }
+
+    /// CPU time since `before`; memory as it is now.
+    pub fn since(self, before: Self) -> Self {
+        let grown =
+            |after: Usage, before: Usage| Usage { cpu: after.cpu.saturating_sub(before.cpu), ..after };
+        let brokers = self.brokers.zip(before.brokers).map(|(after, before)| grown(after, before));
+        Self { client: grown(self.client, before.client), brokers }
+    }
+}
+
 /// Fields 14 and 15 count from behind the command, which may itself hold spaces and parentheses.
 fn cpu_from_stat(stat: &str) -> Option<Duration> {
     let after_command = &stat[stat.rfind(')')? + 1..];

@@ -78,3 +78,15 @@ pub trait DiskFile: Send + Sync {
 pub fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_disk_is_not_a_full_one() {
+        let is_full = |kind: io::ErrorKind| is_out_of_space(&kind.into());
+        assert!(is_full(io::ErrorKind::StorageFull) && is_full(io::ErrorKind::QuotaExceeded));
+        assert!(!is_full(io::ErrorKind::Other) && !is_full(io::ErrorKind::PermissionDenied));
+    }
+}
