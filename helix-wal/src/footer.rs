@@ -674,4 +674,34 @@ mod tests {
         let kinds: Vec<_> = states.iter().map(|state| (state.kind, state.lsn.0)).collect();
         assert_eq!(kinds, [(StateKind::Checkpoint, 2), (StateKind::Start, 3)]);
     }
+
+    #[test]
+    fn a_directory_with_numbers_that_cannot_be_is_none() {
+        let load = |directory: &Directory| {
+            let mut bytes = Vec::new();
+            directory.encode(SegmentId(1), 0, &mut bytes);
+            let file = FaultyDisk::new(1).create("x", 0).unwrap();
+            file.write_at(&bytes, 0).unwrap();
+            Directory::load(&*file, SegmentId(1), bytes.len() as u64).unwrap()
+        };
+        let lsn = Lsn(HIGHEST);
+        let highest =
+            Directory { data_end: POSITION_END - 1, min_lsn: lsn, max_lsn: lsn, ..Directory::default() };
+        assert_eq!(load(&highest).as_ref(), Some(&highest));
+        assert_eq!(load(&Directory { data_end: POSITION_END, ..highest.clone() }), None);
+        assert_eq!(load(&Directory { max_lsn: Lsn(QUANTITY_END), ..highest }), None);
+    }
+
+    #[test]
+    fn entries_at_the_end_of_a_file_are_read_and_beyond_it_are_none() {
+        let mut index = SegmentIndex::default();
+        index.add(&header(1, RecordKind::Entry { tag: 0 }, 1, 1, 0, 1), 64);
+        let footer = index.encode(SegmentId(1), 8192);
+        let run = footer.directory.runs[0];
+        let file = FaultyDisk::new(1).create("x", 0).unwrap();
+        file.write_at(&footer.bytes[..ENTRY_BYTES], 8192).unwrap();
+        let load = |count| load_entries(&*file, 8192, count, run.entries_crc).unwrap();
+        assert_eq!(load(1).map(|entries| entries.len()), Some(1));
+        assert_eq!(load(2), None);
+    }
 }

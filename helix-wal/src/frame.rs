@@ -276,4 +276,27 @@ mod tests {
         assert_eq!(frame_bytes(1), 104);
         assert_eq!(frame_bytes(8), 104);
     }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused_whatever_the_checksum_says() {
+        let seed = FrameSeed::new(SegmentId(1));
+        let decoded = |header: FrameHeader| FrameHeader::decode(&header.encode(&seed, 64), &seed, 64);
+        let highest = FrameHeader { index: Index(QUANTITY_END - 1), ..FrameHeader::mark(Lsn(1), Lsn(1)) };
+        assert_eq!(decoded(highest), Some(highest));
+        assert_eq!(decoded(FrameHeader { index: Index(QUANTITY_END), ..highest }), None);
+        assert_eq!(decoded(FrameHeader { floor_lsn: Lsn(QUANTITY_END), ..highest }), None);
+    }
+
+    #[test]
+    fn most_places_do_not_look_like_a_header() {
+        let header = FrameHeader::mark(Lsn(1), Lsn(1)).encode(&FrameSeed::new(SegmentId(1)), 64);
+        let changed = |at: usize, byte: u8| {
+            let mut bytes = header;
+            bytes[at] = byte;
+            looks_like_header(&bytes)
+        };
+        assert!(looks_like_header(&header) && changed(12, 1));
+        assert!(!changed(12, 0) && !changed(12, 6) && !changed(15, 0) && !changed(15, 0xF4));
+        assert!(!looks_like_header(&header[..FRAME_HEADER_BYTES - 1]));
+    }
 }

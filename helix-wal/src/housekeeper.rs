@@ -162,3 +162,36 @@ fn retire_file(shared: &Shared, entry: SegmentEntry) -> io::Result<()> {
         shared.disk.remove(&name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contents::SegmentIndex;
+    use crate::frame::FrameHeader;
+    use crate::payload::Payload;
+    use crate::record::{Record, RecordKind};
+    use crate::types::{Lsn, Offset, Term};
+
+    #[test]
+    fn each_group_is_named_once_with_its_last_index() {
+        let mut contents = SegmentIndex::default();
+        // Those of the first group do not follow each other: they are two runs.
+        for (lsn, (group, index)) in [(1, 1), (1, 5), (2, 3)].into_iter().enumerate() {
+            let record = Record {
+                group: GroupId(group),
+                kind: RecordKind::Entry { tag: 0 },
+                index: Index(index),
+                term: Term(1),
+                prev_term: Term(1),
+                base_offset: Offset(0),
+                offset_count: 0,
+                max_timestamp_ms: 0,
+                payload: Payload::empty(),
+            };
+            contents.add(&FrameHeader::of(&record, Lsn(lsn as u64 + 1), Lsn(0), Lsn(0)), 64);
+        }
+        let directory = contents.encode(SegmentId(1), 4096).directory;
+        assert_eq!(directory.runs.len(), 3);
+        assert_eq!(last_indexes(&directory), [(GroupId(1), Index(5)), (GroupId(2), Index(3))]);
+    }
+}
