@@ -93,3 +93,14 @@ pub enum SpaceClass {
     /// May use the reserve: metadata, membership, rewriting.
     Critical,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_can_be_shown() {
+        let shown = format!("{:?}", WalOptions { segment_bytes: 4096, ..WalOptions::default() });
+        assert!(shown.contains("segment_bytes: 4096") && shown.contains("trust_unsynced: false"), "{shown}");
+    }
+}

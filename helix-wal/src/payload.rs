@@ -136,4 +136,15 @@ mod tests {
     fn a_wrong_checksum_is_noticed() {
         assert!(!Payload::from_parts_verified(vec!["abc".into()], 1).verify());
     }
+
+    #[test]
+    fn payloads_are_equal_if_length_checksum_and_bytes_are() {
+        let payload = |text: &'static str, crc32| Payload::from_parts_verified(vec![text.into()], crc32);
+        assert_eq!(payload("abc", 1), payload("abc", 1));
+        for other in [payload("abc", 2), payload("abd", 1), payload("abcd", 1)] {
+            assert_ne!(payload("abc", 1), other);
+        }
+        assert!(Payload::empty().is_empty() && !payload("abc", 1).is_empty());
+        assert_eq!(format!("{:?}", payload("abc", 0xAB)), "Payload(3 bytes, crc32 000000ab)");
+    }
 }

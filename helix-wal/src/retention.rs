@@ -442,3 +442,52 @@ impl Copying {
         Ok((footer.directory, self.position))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT_BYTES: u64 = 4000;
+
+    fn survey(usage: &[(u64, u64)]) -> Survey {
+        let of = |(id, (live_bytes, file_bytes)): (usize, &(u64, u64))| {
+            let usage = Usage { live_bytes: *live_bytes, file_bytes: *file_bytes, ..Usage::default() };
+            (SegmentId(id as u64 + 1), usage)
+        };
+        Survey { usage: usage.iter().enumerate().map(of).collect(), expendable: Vec::new() }
+    }
+
+    fn worth(survey: &Survey, repair: bool) -> Vec<u64> {
+        survey.worth_rewriting(SEGMENT_BYTES, repair).iter().map(|segment| segment.0).collect()
+    }
+
+    #[test]
+    fn a_segment_is_copied_when_less_than_a_quarter_lives() {
+        let mut survey = survey(&[(1000, 4000), (999, 4000), (0, 4000), (999, 4000)]);
+        assert_eq!(worth(&survey, false), [2, 3, 4]);
+        survey.usage.get_mut(&SegmentId(2)).unwrap().damaged = true;
+        survey.usage.get_mut(&SegmentId(3)).unwrap().repair = true;
+        assert_eq!(worth(&survey, false), [4]);
+        assert_eq!(worth(&survey, true), [3]);
+    }
+
+    #[test]
+    fn small_segments_are_merged_when_there_are_many() {
+        let small = (900, 999);
+        assert_eq!(worth(&survey(&[small; 7]), false), [0; 0]);
+        assert_eq!(worth(&survey(&[small; 8]), false).len(), 8);
+        let mut not_so_small = [small; 8];
+        not_so_small[0] = (1000, 1000);
+        assert_eq!(worth(&survey(&not_so_small), false), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_copied_together_fills_half_a_segment() {
+        let survey = survey(&[(1000, 4000), (1000, 4000), (1, 4000), (1999, 4000), (3000, 4000)]);
+        let sources: Vec<SegmentId> = survey.usage.keys().copied().collect();
+        let batches = batches(&sources, &survey, SEGMENT_BYTES);
+        let batches: Vec<Vec<u64>> =
+            batches.iter().map(|batch| batch.iter().map(|segment| segment.0).collect()).collect();
+        assert_eq!(batches, [vec![1, 2], vec![3, 4], vec![5]]);
+    }
+}
