@@ -577,3 +577,61 @@ fn a_tombstone_goes_when_there_is_nothing_left_to_bury() {
     let dump = String::from_utf8(dump).unwrap();
     assert!(!dump.contains("group 1"), "{dump}");
 }
+
+/// Entries of terms 1, 1, 2, 2 in a sealed segment, the last of which is replaced in another one.
+fn replaced_suffix(disk: &FaultyDisk) -> Wal {
+    let (wal, _) = open(disk, true);
+    let of = |index, term, prev_term| Record {
+        term: Term(term),
+        prev_term: Term(prev_term),
+        ..entry(GROUP, index, 700)
+    };
+    append(&wal, vec![of(1, 1, 0), of(2, 1, 1), of(3, 2, 1), of(4, 2, 2)], Durability::PageCache).unwrap();
+    wal.close().unwrap();
+    let (wal, _) = open(disk, true);
+    append(&wal, vec![of(3, 3, 1), of(4, 3, 3), of(5, 3, 3)], Durability::PageCache).unwrap();
+    wal
+}
+
+#[test]
+fn a_term_is_that_of_the_entry_in_force() {
+    let disk = FaultyDisk::new(1);
+    let wal = replaced_suffix(&disk);
+    let term = |index| wal.term_at(GROUP, Index(index)).unwrap().map(Term::get);
+    assert_eq!([0, 1, 2, 3, 4, 5, 6].map(term), [Some(0), Some(1), Some(1), Some(3), Some(3), Some(3), None]);
+}
+
+#[test]
+fn a_read_ends_where_it_is_told_to_whatever_lies_between() {
+    let disk = FaultyDisk::new(1);
+    let wal = replaced_suffix(&disk);
+    let read = |from, max_bytes, max_records| {
+        let records = wal.read(GROUP, Index(from), ReadLimit { max_bytes, max_records }).unwrap();
+        records.iter().map(|stored| stored.record.index.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(read(1, u64::MAX, 2), [1, 2]);
+    assert_eq!(read(1, u64::MAX, 3), [1, 2, 3], "over two segments");
+    assert_eq!(read(1, 2100, 9), [1, 2, 3]);
+    assert_eq!(read(1, 2099, 9), [1, 2]);
+    assert_eq!(read(2, 0, 0), [2], "one is always read");
+    assert_eq!(read(6, 1, 1), [0; 0]);
+}
+
+#[test]
+fn what_was_read_before_damage_is_given_and_then_the_damage_is_said() {
+    let disk = FaultyDisk::new(1);
+    let wal = replaced_suffix(&disk);
+    wal.close().unwrap();
+    let sealed = names(&disk, ".wal");
+    // Of the second segment: a payload, or the index entries of all.
+    for position in [64 + 100, 64 + 3 * 800 + 8] {
+        let disk = disk.duplicate(2);
+        assert!(disk.flip_bit(&sealed[1], position, 1));
+        if position > 1000 {
+            assert!(disk.flip_bit(&sealed[1], 64 + 20, 1), "and a header, so that they are not found again");
+        }
+        let (wal, _) = open(&disk, true);
+        assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 2);
+        assert!(matches!(wal.read(GROUP, Index(3), ALL), Err(ReadError::Damaged { .. })));
+    }
+}
