@@ -475,3 +475,7 @@ impl Shared {
         spares + ready * self.options.segment_bytes
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;
