@@ -635,3 +635,58 @@ fn what_was_read_before_damage_is_given_and_then_the_damage_is_said() {
         assert!(matches!(wal.read(GROUP, Index(3), ALL), Err(ReadError::Damaged { .. })));
     }
 }
+
+/// Where offsets and timestamps are looked up: two sealed segments and one that is written to, and entries without records between.
+fn timed(disk: &FaultyDisk) -> Wal {
+    let of = |index, base_offset, offset_count, max_timestamp_ms| Record {
+        base_offset: Offset(base_offset),
+        offset_count,
+        max_timestamp_ms,
+        ..entry(GROUP, index, 10)
+    };
+    for records in [
+        vec![of(1, 100, 5, 10), of(2, 105, 0, 99), of(3, 105, 5, 30)],
+        vec![of(4, 110, 5, 20), of(5, 115, 5, 40), of(6, 120, 0, 99)],
+    ] {
+        let (wal, _) = open(disk, true);
+        append(&wal, records, Durability::PageCache).unwrap();
+        wal.close().unwrap();
+    }
+    let (wal, _) = open(disk, true);
+    append(&wal, vec![of(7, 120, 5, 40), of(8, 125, 5, 35)], Durability::PageCache).unwrap();
+    wal
+}
+
+#[test]
+fn offsets_are_looked_up() {
+    let wal = timed(&FaultyDisk::new(1));
+    let at = |offset| wal.index_at_offset(GROUP, Offset(offset)).unwrap().map(Index::get);
+    assert_eq!([0, 100, 104, 105, 109, 110].map(at), [Some(1), Some(1), Some(1), Some(3), Some(3), Some(4)]);
+    assert_eq!([114, 115, 119, 120, 129, 130].map(at), [Some(4), Some(5), Some(5), Some(7), Some(8), None]);
+    assert!(matches!(wal.index_at_offset(OTHER, Offset(0)), Err(ReadError::UnknownGroup(OTHER))));
+}
+
+#[test]
+fn timestamps_are_looked_up() {
+    let wal = timed(&FaultyDisk::new(1));
+    let at = |timestamp_ms| wal.index_at_timestamp(GROUP, timestamp_ms).unwrap().map(Index::get);
+    assert_eq!(
+        [0, 10, 11, 30, 31, 40, 41].map(at),
+        [Some(1), Some(1), Some(3), Some(3), Some(5), Some(5), None]
+    );
+    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(5)), "the first that has it");
+    let start = Record { kind: RecordKind::Start, base_offset: Offset(120), ..entry(GROUP, 6, 0) };
+    append(&wal, vec![start], Durability::PageCache).unwrap();
+    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(7)));
+    assert_eq!(wal.index_at_timestamp(GROUP, 36).unwrap(), Some(Index(7)));
+    assert_eq!(wal.index_at_offset(GROUP, Offset(0)).unwrap(), Some(Index(7)));
+}
+
+#[test]
+fn as_much_as_is_to_be_kept_is_kept_in_whole_ranges() {
+    let wal = timed(&FaultyDisk::new(1));
+    let keeping = |bytes| wal.index_keeping(GROUP, bytes).unwrap().map(Index::get);
+    // Each entry takes 96 bytes and 16 for its payload.
+    let (last, all) = (2 * 112, 8 * 112);
+    assert_eq!([1, last, last + 1, all, all + 1].map(keeping), [Some(7), Some(7), Some(4), Some(1), None]);
+}
