@@ -690,3 +690,51 @@ fn as_much_as_is_to_be_kept_is_kept_in_whole_ranges() {
     let (last, all) = (2 * 112, 8 * 112);
     assert_eq!([1, last, last + 1, all, all + 1].map(keeping), [Some(7), Some(7), Some(4), Some(1), None]);
 }
+
+#[test]
+fn what_is_done_is_counted() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 1, 100)], Durability::PageCache).unwrap();
+    assert_eq!(wal.stats().unsynced_bytes, FRAME);
+    append(&wal, vec![entry(GROUP, 2, 100), entry(OTHER, 1, 98)], Durability::Synced).unwrap();
+    append(&wal, vec![entry(GROUP, 9, 100)], Durability::PageCache).unwrap_err();
+    let stats = wal.stats();
+    assert_eq!((stats.writes, stats.frames, stats.bytes, stats.payload_bytes), (2, 3, 3 * FRAME, 298));
+    assert_eq!((stats.appends, stats.appends_synced, stats.appends_failed), (2, 1, 1));
+    assert_eq!((stats.syncs, stats.unsynced_bytes, stats.queue_units, stats.queue_bytes), (1, 0, 0, 0));
+    assert_eq!((stats.write_latency.count(), stats.sync_latency.count()), (2, 1));
+    assert_eq!((stats.segments, stats.seals, stats.disk_bytes), (1, 0, 2 * 4096), "one lies ready");
+    let queued = queue(&wal, vec![entry(GROUP, 3, 1000)], Durability::PageCache);
+    assert_eq!((wal.stats().queue_units, wal.stats().queue_bytes), (1, 1000));
+    wal.step_until_idle();
+    assert!(queued.lock().unwrap()[0].is_ok());
+    for index in 4..=7 {
+        append(&wal, vec![entry(GROUP, index, 1000)], Durability::Synced).unwrap();
+    }
+    let stats = wal.stats();
+    assert_eq!((stats.segments, stats.seals, stats.roll_stalls), (2, 1, 0), "it was prepared in time");
+    let start = Record { kind: RecordKind::Start, base_offset: Offset(6), ..entry(GROUP, 6, 0) };
+    append(&wal, vec![start], Durability::PageCache).unwrap();
+    let report = wal.reclaim(&|_| Index(7)).unwrap();
+    let stats = wal.stats();
+    assert_eq!((report.rewritten_segments, stats.segments_retired), (1, report.dead_segments + 1));
+    assert_eq!((stats.rewritten_bytes, report.copied_bytes), (report.copied_bytes, stats.rewritten_bytes));
+    assert!(stats.rewritten_bytes > 0);
+    for index in 8..=12 {
+        queue(&wal, vec![entry(GROUP, index, 3000)], Durability::PageCache);
+    }
+    wal.step(Part::Writer);
+    let stats = wal.stats();
+    assert!((2..=4).contains(&stats.roll_stalls), "nobody prepared any: {}", stats.roll_stalls);
+}
+
+#[test]
+fn what_queues_up_is_written_at_once() {
+    let (wal, _) = open(&FaultyDisk::new(1), true);
+    for index in 1..=3 {
+        queue(&wal, vec![entry(GROUP, index, 10)], Durability::PageCache);
+    }
+    wal.step_until_idle();
+    assert_eq!(wal.stats().writes, 1);
+}

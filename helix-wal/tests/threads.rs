@@ -175,3 +175,24 @@ fn a_log_that_was_not_closed_is_whole() {
     assert_eq!(read_all(&again, 1, 1).len(), 100);
     wal.close().unwrap();
 }
+
+/// Who comes first does not wait for all who come behind.
+#[test]
+fn what_queues_up_is_written_in_pieces_of_eight_mib() {
+    let writes = |sizes: &[usize]| {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RealDisk::new(directory.path()).unwrap());
+        let options = WalOptions { segment_bytes: 64 << 20, ..options() };
+        let (wal, _) = Wal::open_stepped(disk, options).unwrap();
+        for (size, index) in sizes.iter().zip(1..) {
+            let payload = Payload::from_parts_verified(vec![Bytes::from(vec![0; *size])], 0);
+            let record = Record { payload, ..entry(1, index) };
+            wal.append(vec![record], Durability::PageCache, |outcome| outcome.unwrap());
+        }
+        wal.step_until_idle();
+        wal.stats().writes
+    };
+    let four_mib = (4 << 20) - 96;
+    assert_eq!(writes(&[four_mib, four_mib]), 1);
+    assert_eq!(writes(&[four_mib, four_mib, 8]), 2);
+}
