@@ -165,3 +165,83 @@ impl Window<'_> {
         Ok(&self.bytes[at..])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::disk::{Disk, FaultyDisk};
+    use crate::payload::Payload;
+    use crate::record::{Record, RecordKind};
+    use crate::types::{GroupId, Index, Lsn, Offset, SegmentId, Term};
+
+    const WINDOW: u64 = WINDOW_BYTES as u64;
+
+    /// A segment file with frames in these places, with payloads of those sizes, that ends there.
+    fn segment(places: &[(u64, usize)], file_bytes: u64) -> Arc<Segment> {
+        let file = FaultyDisk::new(1).create("x", file_bytes).unwrap();
+        let segment = Segment::new(SegmentId(1), file);
+        for (position, size) in places {
+            let record = Record {
+                group: GroupId(1),
+                kind: RecordKind::Entry { tag: 0 },
+                index: Index(1),
+                term: Term(1),
+                prev_term: Term(0),
+                base_offset: Offset(0),
+                offset_count: 0,
+                max_timestamp_ms: 0,
+                payload: Payload::from_chunks(vec![Bytes::from(vec![7; *size])]),
+            };
+            let header = FrameHeader::of(&record, Lsn(1), Lsn(0), Lsn(0));
+            segment.file.write_at(&header.encode(&segment.seed, *position), *position).unwrap();
+            segment.file.write_at(&record.payload.to_bytes(), position + 96).unwrap();
+        }
+        segment.file.set_len(file_bytes).unwrap();
+        segment
+    }
+
+    /// Frames as `(position, whole)`, gaps as `(from, to)`.
+    fn found(segment: &Segment) -> (Vec<(u64, bool)>, Vec<(u64, u64)>, u64) {
+        let scan = scan(segment).unwrap();
+        let frames = scan.frames().map(|frame| (frame.position, frame.payload_valid)).collect();
+        let gaps = scan.items.iter().filter_map(|item| match item {
+            Item::Gap { from, to } => Some((*from, *to)),
+            Item::Frame(_) => None,
+        });
+        (frames, gaps.collect(), scan.end)
+    }
+
+    #[test]
+    fn frames_are_found_wherever_the_window_ends() {
+        for position in [WINDOW - 96, WINDOW - 88, WINDOW - 40, WINDOW - 8, WINDOW, WINDOW + 64] {
+            let segment = segment(&[(64, 0), (position, 16)], 2 * WINDOW);
+            let expected = (vec![(64, true), (position, true)], vec![(160, position)], position + 112);
+            assert_eq!(found(&segment), expected);
+        }
+    }
+
+    #[test]
+    fn a_payload_may_be_longer_than_the_window() {
+        let size = WINDOW_BYTES + 4000;
+        let whole = segment(&[(64, size)], 2 * WINDOW);
+        assert_eq!(found(&whole).0, [(64, true)]);
+        for at in [0, WINDOW - 96, WINDOW, WINDOW + 3999] {
+            let damaged = segment(&[(64, size)], 2 * WINDOW);
+            damaged.file.write_at(&[0], 64 + 96 + at).unwrap();
+            assert_eq!(found(&damaged).0, [(64, false)]);
+        }
+    }
+
+    #[test]
+    fn a_frame_ends_within_the_file_but_for_its_padding() {
+        let ends_at = |file_bytes| found(&segment(&[(64, 0), (160, 5)], file_bytes)).0;
+        assert_eq!(ends_at(160 + 96 + 5), [(64, true), (160, true)]);
+        assert_eq!(ends_at(160 + 96 + 4), [(64, true)]);
+        assert_eq!(ends_at(160), [(64, true)]);
+        assert_eq!(ends_at(159), []);
+    }
+}

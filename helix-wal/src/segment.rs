@@ -212,4 +212,51 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&[0; 64], SegmentId(1)), HeaderFound::Unused);
         assert_eq!(SegmentHeader::decode(&[0; 63], SegmentId(1)), HeaderFound::Invalid);
     }
+
+    const HEADER: SegmentHeader = SegmentHeader {
+        segment: SegmentId(3),
+        rewritten: false,
+        repair: false,
+        first_lsn: Lsn(QUANTITY_END - 1),
+        previous: SegmentId(2),
+        previous_end: POSITION_END - 1,
+    };
+
+    /// The header with a part changed and the checksum made anew.
+    fn decoded(header: SegmentHeader, change: impl FnOnce(&mut [u8])) -> HeaderFound {
+        let mut bytes = header.encode();
+        change(&mut bytes);
+        let checksum = crc32fast::hash(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+        SegmentHeader::decode(&bytes, SegmentId(3))
+    }
+
+    #[test]
+    fn what_a_header_says_is_believed_if_it_can_be() {
+        for (rewritten, repair) in [(false, false), (true, false), (false, true), (true, true)] {
+            let header = SegmentHeader { rewritten, repair, ..HEADER };
+            assert_eq!(decoded(header, |_| {}), HeaderFound::Valid(header));
+        }
+        let beyond = SegmentHeader { first_lsn: Lsn(QUANTITY_END), ..HEADER };
+        assert_eq!(decoded(beyond, |_| {}), HeaderFound::Invalid);
+        let beyond = SegmentHeader { previous_end: POSITION_END, ..HEADER };
+        assert_eq!(decoded(beyond, |_| {}), HeaderFound::Invalid);
+    }
+
+    #[test]
+    fn the_version_is_told_only_of_what_is_a_header_of_this_segment() {
+        assert_eq!(decoded(HEADER, |bytes| bytes[12] = 9), HeaderFound::OtherVersion(9));
+        assert_eq!(decoded(HEADER, |bytes| bytes[0] = b'X'), HeaderFound::Invalid);
+        let other = SegmentHeader { segment: SegmentId(4), ..HEADER };
+        assert_eq!(decoded(other, |bytes| bytes[12] = 9), HeaderFound::Invalid);
+    }
+
+    #[test]
+    fn a_number_that_no_segment_can_have_names_none() {
+        assert_eq!(FileName::parse("4000000000000000.wal"), None);
+        assert_eq!(
+            FileName::parse("3fffffffffffffff.wal"),
+            Some(FileName::Segment(SegmentId(QUANTITY_END - 1)))
+        );
+    }
 }

@@ -67,4 +67,18 @@ mod tests {
         assert_eq!(check(340, SpaceClass::Critical), Ok(()));
         assert!(check(341, SpaceClass::Critical).is_err());
     }
+
+    #[test]
+    fn only_whole_segments_can_be_had_of_what_is_free() {
+        let disk = FaultyDisk::new(1);
+        let space = Space::default();
+        space.active_bytes.set(10);
+        let check = |bytes| space.check(bytes, SpaceClass::Critical, 100, 0).is_ok();
+        assert!(check(10) && !check(11), "nobody has asked the file system yet");
+        disk.set_capacity_bytes(199);
+        space.refresh(&disk);
+        assert!(check(110) && !check(111));
+        space.queued_bytes.set(1000);
+        assert!(check(0) && !check(1), "more is queued than there is");
+    }
 }

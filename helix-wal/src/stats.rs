@@ -177,6 +177,9 @@ mod tests {
         let histogram = latencies.snapshot();
         assert_eq!(histogram.buckets_us[..4], [(1, 2), (2, 1), (4, 2), (8, 1)]);
         assert_eq!(histogram.buckets_us[BUCKETS - 1], (u64::MAX, 1));
-        assert_eq!(histogram.count(), 7);
+        assert_eq!((histogram.count(), histogram.total_us), (7, 15 + (1 << 40)));
+        let ends: Vec<u64> = histogram.buckets_us.iter().map(|(end, _)| *end).collect();
+        assert_eq!((ends.len(), ends[23], ends[24]), (25, 1 << 23, u64::MAX));
+        assert_eq!([1 << 23, (1 << 23) + 1, u64::MAX].map(bucket_of), [23, 24, 24]);
     }
 }
