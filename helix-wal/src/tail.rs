@@ -204,4 +204,52 @@ mod tests {
         let deleted = after(Some(&TAIL), &record(RecordKind::Delete, 0, 0, 0), false).unwrap();
         assert!(after(Some(&deleted), &entry(1, 1, 0), false).is_err());
     }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        let highest = record(RecordKind::Start, QUANTITY_END - 1, QUANTITY_END - 1, QUANTITY_END - 1);
+        let highest = Record { base_offset: Offset(QUANTITY_END - 1), ..highest };
+        assert!(after(None, &highest, false).is_ok());
+        for beyond in [
+            Record { index: Index(QUANTITY_END), ..highest.clone() },
+            Record { term: Term(QUANTITY_END), ..highest.clone() },
+            Record { prev_term: Term(QUANTITY_END), ..highest.clone() },
+            Record { base_offset: Offset(QUANTITY_END), ..highest.clone() },
+        ] {
+            assert!(after(None, &beyond, false).is_err());
+        }
+    }
+
+    #[test]
+    fn a_payload_of_one_gib_is_the_largest() {
+        // Never touched, so it takes no memory.
+        let of = |len| Payload::from_parts_verified(vec![vec![0; len].into()], 0);
+        let largest = Record { payload: of(MAX_PAYLOAD_BYTES), ..entry(1, 1, 0) };
+        assert!(after(None, &largest, false).is_ok());
+        assert!(after(None, &Record { payload: of(MAX_PAYLOAD_BYTES + 1), ..largest }, false).is_err());
+    }
+
+    #[test]
+    fn a_start_at_the_end_leaves_nothing() {
+        let started = after(Some(&TAIL), &record(RecordKind::Start, 20, 4, 0), true).unwrap();
+        assert_eq!(
+            (started.start_index, started.last_index, started.last_term),
+            (Index(20), Index(20), Term(4))
+        );
+        assert_eq!(started.state, TailState::Normal);
+    }
+
+    #[test]
+    fn a_group_of_which_something_is_there_does_not_begin_anew_when_it_was_refused() {
+        let refused = Tail { state: TailState::Refused, ..TAIL };
+        assert!(after(Some(&refused), &entry(21, 5, 9), false).is_err());
+        let started = Tail {
+            start_index: Index(3),
+            last_index: Index(3),
+            state: TailState::Refused,
+            ..Tail::default()
+        };
+        assert!(after(Some(&started), &entry(4, 5, 9), false).is_err());
+        assert_eq!(after(Some(&refused), &entry(21, 5, 4), false).unwrap().start_term, Term(2));
+    }
 }

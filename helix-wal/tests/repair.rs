@@ -238,11 +238,48 @@ fn what_was_not_there_is_not_put_there() {
     refused(&[Record { payload: Payload::empty(), ..entry(1, 20) }]);
     refused(&[Record { term: Term(9), ..entry(3, 22) }]);
     refused(&[Record { prev_term: Term(1), ..entry(3, 22) }]);
+    refused(&[Record { base_offset: Offset(99), ..entry(1, 20) }]);
+    refused(&[Record { offset_count: 2, ..entry(1, 20) }]);
+    refused(&[Record { max_timestamp_ms: 99, ..entry(1, 20) }]);
+    refused(&[record(1, RecordKind::Checkpoint, 20)]);
     refused(&[entry(1, 20), entry(1, 22)]);
+    refused(&[entry(1, 20), entry(2, 21)]);
+    refused(&[entry(1, 20), Record { prev_term: Term(1), ..entry(1, 21) }]);
+    refused(&[Record { prev_term: Term(1), ..entry(1, 20) }]);
+    assert_eq!(wal.repair(&[]).unwrap(), 0);
+    let unknown = wal.repair(&[entry(9, 1)]);
+    assert!(matches!(unknown, Err(RepairError::Read(ReadError::UnknownGroup(GroupId(9))))), "{unknown:?}");
     refused(&[entry(1, ENTRIES + 1)]);
     assert_eq!(wal.repair(&[entry(1, 19)]).unwrap(), 0, "it is whole");
     assert_eq!(wal.repair(&[entry(1, 19), entry(1, 20), entry(1, 21)]).unwrap(), 1);
     assert_eq!(wal.repair(&[entry(3, 22)]).unwrap(), 1);
+}
+
+#[test]
+fn the_terms_of_lost_entries_are_known_where_both_ends_agree() {
+    let disk = log(false);
+    for (group, index) in [(1, 21), (1, 22), (3, 19), (3, 20)] {
+        damage_header(&disk, group, index);
+    }
+    let (wal, recovered) = open(&disk, true);
+    let missing =
+        |group, first, last| DamagedRange { group: GroupId(group), first: Index(first), last: Index(last) };
+    assert_eq!(recovered.missing, [missing(1, 21, 22), missing(3, 19, 20)]);
+    let term_at = |group, index| wal.term_at(GroupId(group), Index(index));
+    assert_eq!((term_at(1, 21).unwrap(), term_at(1, 22).unwrap()), (Some(term(21)), Some(term(22))));
+    assert_eq!(term_at(3, 20).unwrap(), Some(term(20)), "its successor knows");
+    let between = term_at(3, 19);
+    assert!(
+        matches!(between, Err(ReadError::Damaged { index: Index(19), .. })),
+        "the term changes: {between:?}"
+    );
+    let unproven = wal.repair(&[entry(3, 19)]);
+    assert!(matches!(unproven, Err(RepairError::Unproven)), "{unproven:?}");
+    assert_eq!(wal.find_damage(GroupId(3), Index(1)).unwrap(), []);
+    assert_eq!(wal.find_damage(GroupId(3), Index(20)).unwrap(), [missing(3, 19, 20)]);
+    assert_eq!(wal.repair(&[entry(3, 19), entry(3, 20)]).unwrap(), 2);
+    assert_eq!(wal.repair(&[entry(1, 21)]).unwrap(), 1);
+    assert_eq!(wal.repair(&[entry(1, 22)]).unwrap(), 1);
 }
 
 #[test]
