@@ -119,6 +119,8 @@ fn ten_thousand_idle_groups_cost_nothing() {
     let group = GroupId(3);
     cluster.node(1).propose(group, vec![1]).unwrap();
     assert_eq!(cluster.node(1).active_groups(), 1);
+    cluster.node(1).tick();
+    assert_eq!(cluster.visited(), visited + 1);
     cluster.settle();
     assert!(cluster.groups_with_work - work < 20, "{}", cluster.groups_with_work - work);
     assert_eq!(cluster.node(1).active_groups(), 0);
