@@ -83,7 +83,8 @@ pub(crate) fn run(world: &mut World, line: &str) {
     let handled = run_setup(world, &arguments)
         || run_network(world, &arguments)
         || run_disk(world, &arguments)
-        || run_raft(world, &arguments);
+        || run_raft(world, &arguments)
+        || run_forged(world, &arguments);
     assert!(handled, "there is no command {line:?}");
     world.settle();
     world.silent = false;
@@ -288,6 +289,26 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
             let number = Incarnation(arguments.number(3));
             world.raft(arguments.replica(1)).peer_incarnation(arguments.replica(2), number);
         }
+        "status" => {
+            let ids: Vec<ReplicaId> = world.replicas.keys().copied().collect();
+            for id in ids {
+                world.status(id);
+            }
+        }
+        "members" => {
+            let id = arguments.replica(1);
+            let status = world.raft(id).status(GROUP).expect("the group is here");
+            let removed = if world.raft(id).is_removed(GROUP) { " removed" } else { "" };
+            world.say(&format!("{id} {}{removed}", show::membership(&status.membership)));
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Messages as if from others, and answers as if from the driver.
+fn run_forged(world: &mut World, arguments: &Arguments<'_>) -> bool {
+    match arguments.word(0) {
         "inject" => inject(world, arguments),
         "ask-vote" => {
             let (to, from) = (arguments.replica(1), arguments.replica(2));
@@ -306,18 +327,6 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
         "timeout-now" => {
             let (to, from, term) = (arguments.replica(1), arguments.replica(2), Term(arguments.number(3)));
             forge(world, to, from, term, MessageBody::TimeoutNow);
-        }
-        "status" => {
-            let ids: Vec<ReplicaId> = world.replicas.keys().copied().collect();
-            for id in ids {
-                world.status(id);
-            }
-        }
-        "members" => {
-            let id = arguments.replica(1);
-            let status = world.raft(id).status(GROUP).expect("the group is here");
-            let removed = if world.raft(id).is_removed(GROUP) { " removed" } else { "" };
-            world.say(&format!("{id} {}{removed}", show::membership(&status.membership)));
         }
         _ => return false,
     }

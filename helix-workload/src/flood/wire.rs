@@ -1,6 +1,7 @@
 //! The bytes of requests and answers. A produce request is made once; each time it is sent only its number is another.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -25,8 +26,8 @@ const LARGEST_ANSWER_BYTES: usize = 1 << 20;
 /// Where the partitions of a topic are led: `HOST:PORT` of the leader, and the partition.
 pub(super) type Leaders = Vec<(String, i32)>;
 
-fn broken(reason: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason.to_string())
+fn broken(reason: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 fn topic_name(topic: &str) -> TopicName {
