@@ -204,8 +204,10 @@ mod tests {
         segment
     }
 
-    /// Frames as `(position, whole)`, gaps as `(from, to)`.
-    fn found(segment: &Segment) -> (Vec<(u64, bool)>, Vec<(u64, u64)>, u64) {
+    /// Frames as `(position, whole)`, gaps as `(from, to)`, and the end.
+    type Found = (Vec<(u64, bool)>, Vec<(u64, u64)>, u64);
+
+    fn found(segment: &Segment) -> Found {
         let scan = scan(segment).unwrap();
         let frames = scan.frames().map(|frame| (frame.position, frame.payload_valid)).collect();
         let gaps = scan.items.iter().filter_map(|item| match item {
