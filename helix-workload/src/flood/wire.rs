@@ -74,7 +74,11 @@ pub(super) fn leaders(mut answer: Bytes) -> io::Result<Leaders> {
             .ok_or_else(|| broken(format!("partition {} is not led", partition.partition_index)))?;
         leaders.push((address.clone(), partition.partition_index));
     }
-    Ok(leaders)
+    if leaders.is_empty() {
+        Err(broken("this broker does not know the topic yet; try again"))
+    } else {
+        Ok(leaders)
+    }
 }
 
 /// A produce request that can be sent again and again.
@@ -198,5 +202,14 @@ mod tests {
         assert!(produce_outcome(answer.clone(), 6).unwrap_err().to_string().contains("instead of 6"));
         assert!(produce_outcome(answer, 5).unwrap_err().to_string().contains("no partition"));
         assert!(answer_length([0xFF; 4]).is_err());
+    }
+
+    #[test]
+    fn a_broker_that_does_not_know_the_topic_names_no_leaders() {
+        let mut answer = BytesMut::new();
+        let version = ApiKey::Metadata.response_header_version(METADATA_VERSION);
+        ResponseHeader::default().encode(&mut answer, version).unwrap();
+        MetadataResponse::default().encode(&mut answer, METADATA_VERSION).unwrap();
+        assert!(leaders(answer.freeze()).unwrap_err().to_string().contains("try again"));
     }
 }

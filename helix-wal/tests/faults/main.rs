@@ -1,6 +1,10 @@
 //! What the log does when the disk does not do what it should.
 #![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
+mod opening;
+mod reading;
+mod space;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -66,16 +70,6 @@ fn names(disk: &FaultyDisk, suffix: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_second_opening_is_refused() {
-    let disk = FaultyDisk::new(1);
-    let (wal, _) = open(&disk, true);
-    let second = Wal::open_stepped(Arc::new(disk.clone()), options());
-    assert!(matches!(second, Err(OpenError::Locked)));
-    wal.close().unwrap();
-    open(&disk, true);
-}
-
-#[test]
 fn a_failed_sync_stops_the_log_once_and_for_all() {
     let disk = FaultyDisk::new(1);
     let calls = Arc::new(AtomicUsize::new(0));
@@ -125,69 +119,6 @@ fn what_a_failed_sync_left_in_memory_is_written_again() {
 }
 
 #[test]
-fn a_full_disk_refuses_and_resumes() {
-    let disk = FaultyDisk::new(1);
-    let (wal, _) = open(&disk, true);
-    append(&wal, vec![entry(GROUP, 1, 1000)], Durability::Synced).unwrap();
-    let used: u64 = disk.list().unwrap().iter().map(|name| disk.contents(name).unwrap().len() as u64).sum();
-    disk.set_capacity_bytes(used);
-    let mut index = 2;
-    let refused = loop {
-        match append(&wal, vec![entry(GROUP, index, 1000)], Durability::PageCache) {
-            Ok(()) => index += 1,
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(refused, AppendError::DiskFull), "{refused}");
-    assert!(index > 4, "the prepared segment was used up first");
-    let behind = append(&wal, vec![entry(GROUP, index + 1, 10)], Durability::PageCache);
-    assert!(
-        matches!(behind, Err(AppendError::DiskFull)),
-        "what follows a refused record has the same reason"
-    );
-    assert_eq!(bounds(&wal, GROUP).last_index, Index(index - 1));
-    assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len() as u64, index - 1);
-    assert!(wal.check_space(4096, SpaceClass::Normal).is_err());
-
-    // A leader asks before it appends, and appends nothing while it is refused: asking alone must show that there is space again.
-    disk.set_capacity_bytes(used + 100_000);
-    wal.step_until_idle();
-    wal.check_space(4096, SpaceClass::Normal).unwrap();
-    append(&wal, vec![entry(GROUP, index, 1000)], Durability::Synced).unwrap();
-    wal.check_space(4096, SpaceClass::Normal).unwrap();
-    drop(wal);
-    disk.crash(Crash::Machine);
-    let (wal, recovered) = open(&disk, false);
-    assert_eq!(recovered.damage, []);
-    assert_eq!(bounds(&wal, GROUP).last_index, Index(index));
-}
-
-#[test]
-fn space_comes_back_when_the_log_start_moves() {
-    let disk = FaultyDisk::new(1);
-    let (wal, _) = open(&disk, true);
-    for index in 1..=30 {
-        append(&wal, vec![entry(GROUP, index, 1000)], Durability::PageCache).unwrap();
-    }
-    let before = wal.stats();
-    let kept_from = wal.index_keeping(GROUP, 10_000).unwrap().unwrap();
-    assert!(
-        (Index(10)..=Index(21)).contains(&kept_from),
-        "ten entries and what shares a segment: {kept_from}"
-    );
-    assert_eq!(wal.index_keeping(GROUP, 1 << 30).unwrap(), None);
-    let start = Record { kind: RecordKind::Start, base_offset: Offset(25), ..entry(GROUP, 25, 10) };
-    append(&wal, vec![start], Durability::PageCache).unwrap();
-    let report = wal.reclaim(&|_| Index(30)).unwrap();
-    assert!(report.dead_segments >= 6, "{report:?}");
-    let after = wal.stats();
-    assert!(after.segments < before.segments && after.disk_bytes < before.disk_bytes);
-    let below = wal.read(GROUP, Index(25), ALL);
-    assert!(matches!(below, Err(ReadError::BelowStart { start_index: Index(25), .. })));
-    assert_eq!(wal.read(GROUP, Index(26), ALL).unwrap().len(), 5);
-}
-
-#[test]
 fn a_log_begins_anew_with_a_start_at_index_0() {
     let disk = FaultyDisk::new(1);
     let (wal, _) = open(&disk, true);
@@ -216,73 +147,6 @@ fn a_log_begins_anew_with_a_start_at_index_0() {
     let (wal, recovered) = open(&disk, false);
     assert_eq!((recovered.damage, recovered.missing), (vec![], vec![]));
     check(&wal);
-}
-
-#[test]
-fn what_supersedes_is_durable_before_the_superseded_is_gone() {
-    for seed in 0..20 {
-        let disk = FaultyDisk::new(seed);
-        let (wal, _) = open(&disk, true);
-        for index in 1..=20 {
-            append(&wal, vec![entry(GROUP, index, 1000)], Durability::Synced).unwrap();
-        }
-        let start = Record { kind: RecordKind::Start, base_offset: Offset(15), ..entry(GROUP, 15, 10) };
-        append(&wal, vec![start], Durability::PageCache).unwrap();
-        assert!(wal.reclaim(&|_| Index(20)).unwrap().dead_segments > 0);
-        drop(wal);
-        disk.crash(Crash::Machine);
-        let (wal, recovered) = open(&disk, false);
-        assert_eq!((recovered.damage, recovered.missing), (vec![], vec![]));
-        assert_eq!(bounds(&wal, GROUP).start_index, Index(15));
-        assert_eq!(wal.read(GROUP, Index(16), ALL).unwrap().len(), 5);
-    }
-}
-
-#[test]
-fn survivors_of_a_mostly_dead_segment_are_copied_only_if_committed() {
-    let disk = FaultyDisk::new(1);
-    let (wal, _) = open(&disk, true);
-    for index in 1..=12 {
-        let mut records = vec![entry(GROUP, index, 1000)];
-        if index % 4 == 1 {
-            records.push(entry(OTHER, index.div_ceil(4), 50));
-        }
-        append(&wal, records, Durability::PageCache).unwrap();
-    }
-    append(&wal, vec![Record { kind: RecordKind::Delete, ..entry(GROUP, 12, 0) }], Durability::PageCache)
-        .unwrap();
-    // A large one closes the segment of the tombstone.
-    append(&wal, vec![entry(OTHER, 4, 9000)], Durability::PageCache).unwrap();
-    let little = wal.reclaim(&|_| Index(0)).unwrap();
-    assert_eq!(little.rewritten_segments, 1, "only that of the tombstone");
-    let lsns: Vec<_> = wal.read(OTHER, Index(1), ALL).unwrap().iter().map(|stored| stored.lsn).collect();
-    let report = wal.reclaim(&|_| Index(100)).unwrap();
-    assert!(report.rewritten_segments >= 3 && report.freed_bytes > 8000, "{report:?}");
-    let check = |wal: &Wal| {
-        let read = wal.read(OTHER, Index(1), ALL).unwrap();
-        assert_eq!(read.iter().map(|stored| stored.lsn).collect::<Vec<_>>(), lsns);
-        assert_eq!(read[0].record, entry(OTHER, 1, 50));
-        assert!(wal.bounds(GROUP).is_none());
-    };
-    check(&wal);
-    wal.close().unwrap();
-    check(&open(&disk, false).0);
-}
-
-#[test]
-fn many_small_segments_are_merged() {
-    let disk = FaultyDisk::new(1);
-    for index in 1..=20 {
-        let (wal, _) = open(&disk, true);
-        append(&wal, vec![entry(GROUP, index, 10)], Durability::PageCache).unwrap();
-        wal.close().unwrap();
-    }
-    let (wal, _) = open(&disk, true);
-    assert_eq!(wal.stats().segments, 20);
-    wal.reclaim(&|_| Index(20)).unwrap();
-    assert!(wal.stats().segments <= 3);
-    assert!(names(&disk, ".free").is_empty(), "none is worth being used again");
-    assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 20);
 }
 
 /// A log of one segment with eight entries of two groups, the first five synced and said to be.
@@ -496,46 +360,6 @@ fn a_dump_shows_what_is_there() {
 }
 
 #[test]
-fn retired_files_are_used_again_and_their_remains_are_never_read() {
-    let disk = FaultyDisk::new(1);
-    let (wal, _) = open(&disk, true);
-    for index in 1..=200_u64 {
-        append(&wal, vec![entry(GROUP, index, 1000)], Durability::PageCache).unwrap();
-        if index % 10 == 0 {
-            let start =
-                Record { kind: RecordKind::Start, base_offset: Offset(index), ..entry(GROUP, index, 0) };
-            append(&wal, vec![start], Durability::PageCache).unwrap();
-            wal.reclaim(&|_| Index(index)).unwrap();
-        }
-    }
-    assert!((1..=4).contains(&names(&disk, ".free").len()), "as many as are to be kept");
-    assert!(wal.stats().segments < 5);
-    append(&wal, vec![entry(GROUP, 201, 10)], Durability::Synced).unwrap();
-    drop(wal);
-    disk.crash(Crash::Machine);
-    let (wal, recovered) = open(&disk, false);
-    assert_eq!((recovered.damage, recovered.missing), (vec![], vec![]));
-    assert_eq!(bounds(&wal, GROUP).start_index, Index(200));
-    assert_eq!(wal.read(GROUP, Index(201), ALL).unwrap().len(), 1);
-}
-
-#[test]
-fn as_many_retired_files_are_kept_as_one_is_told() {
-    for recycled_segments in [0, 1, 3] {
-        let disk = FaultyDisk::new(1);
-        let options = WalOptions { recycled_segments, ..options() };
-        let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), options).unwrap();
-        for index in 1..=30 {
-            append(&wal, vec![entry(GROUP, index, 1000)], Durability::PageCache).unwrap();
-        }
-        let start = Record { kind: RecordKind::Start, base_offset: Offset(30), ..entry(GROUP, 30, 0) };
-        append(&wal, vec![start], Durability::PageCache).unwrap();
-        assert!(wal.reclaim(&|_| Index(30)).unwrap().dead_segments > 4);
-        assert_eq!(names(&disk, ".free").len(), recycled_segments);
-    }
-}
-
-#[test]
 fn a_footer_that_cannot_be_made_durable_stops_the_log() {
     let disk = FaultyDisk::new(1);
     let (wal, _) = open(&disk, true);
@@ -552,143 +376,6 @@ fn a_footer_that_cannot_be_made_durable_stops_the_log() {
     disk.fail_syncs(false);
     let later = append(&wal, vec![entry(GROUP, 5, 10)], Durability::PageCache);
     assert!(matches!(later, Err(AppendError::Failed(_))), "{later:?}");
-}
-
-#[test]
-fn a_tombstone_goes_when_there_is_nothing_left_to_bury() {
-    let disk = FaultyDisk::new(1);
-    let (wal, _) = open(&disk, true);
-    for index in 1..=6 {
-        append(&wal, vec![entry(GROUP, index, 1000)], Durability::PageCache).unwrap();
-    }
-    append(&wal, vec![Record { kind: RecordKind::Delete, ..entry(GROUP, 6, 0) }], Durability::PageCache)
-        .unwrap();
-    for index in 1..=6 {
-        append(&wal, vec![entry(OTHER, index, 1000)], Durability::PageCache).unwrap();
-    }
-    wal.close().unwrap();
-    let (wal, _) = open(&disk, true);
-    for _ in 0..3 {
-        wal.reclaim(&|_| Index(6)).unwrap();
-    }
-    wal.close().unwrap();
-    let mut dump = Vec::new();
-    inspect::dump(&disk, inspect::DumpOptions { group: Some(GROUP), summary: false }, &mut dump).unwrap();
-    let dump = String::from_utf8(dump).unwrap();
-    assert!(!dump.contains("group 1"), "{dump}");
-}
-
-/// Entries of terms 1, 1, 2, 2 in a sealed segment, the last of which is replaced in another one.
-fn replaced_suffix(disk: &FaultyDisk) -> Wal {
-    let (wal, _) = open(disk, true);
-    let of = |index, term, prev_term| Record {
-        term: Term(term),
-        prev_term: Term(prev_term),
-        ..entry(GROUP, index, 700)
-    };
-    append(&wal, vec![of(1, 1, 0), of(2, 1, 1), of(3, 2, 1), of(4, 2, 2)], Durability::PageCache).unwrap();
-    wal.close().unwrap();
-    let (wal, _) = open(disk, true);
-    append(&wal, vec![of(3, 3, 1), of(4, 3, 3), of(5, 3, 3)], Durability::PageCache).unwrap();
-    wal
-}
-
-#[test]
-fn a_term_is_that_of_the_entry_in_force() {
-    let disk = FaultyDisk::new(1);
-    let wal = replaced_suffix(&disk);
-    let term = |index| wal.term_at(GROUP, Index(index)).unwrap().map(Term::get);
-    assert_eq!([0, 1, 2, 3, 4, 5, 6].map(term), [Some(0), Some(1), Some(1), Some(3), Some(3), Some(3), None]);
-}
-
-#[test]
-fn a_read_ends_where_it_is_told_to_whatever_lies_between() {
-    let disk = FaultyDisk::new(1);
-    let wal = replaced_suffix(&disk);
-    let read = |from, max_bytes, max_records| {
-        let records = wal.read(GROUP, Index(from), ReadLimit { max_bytes, max_records }).unwrap();
-        records.iter().map(|stored| stored.record.index.get()).collect::<Vec<_>>()
-    };
-    assert_eq!(read(1, u64::MAX, 2), [1, 2]);
-    assert_eq!(read(1, u64::MAX, 3), [1, 2, 3], "over two segments");
-    assert_eq!(read(1, 2100, 9), [1, 2, 3]);
-    assert_eq!(read(1, 2099, 9), [1, 2]);
-    assert_eq!(read(2, 0, 0), [2], "one is always read");
-    assert_eq!(read(6, 1, 1), [0; 0]);
-}
-
-#[test]
-fn what_was_read_before_damage_is_given_and_then_the_damage_is_said() {
-    let disk = FaultyDisk::new(1);
-    let wal = replaced_suffix(&disk);
-    wal.close().unwrap();
-    let sealed = names(&disk, ".wal");
-    // Of the second segment: a payload, or the index entries of all.
-    for position in [64 + 100, 64 + 3 * 800 + 8] {
-        let disk = disk.duplicate(2);
-        assert!(disk.flip_bit(&sealed[1], position, 1));
-        if position > 1000 {
-            assert!(disk.flip_bit(&sealed[1], 64 + 20, 1), "and a header, so that they are not found again");
-        }
-        let (wal, _) = open(&disk, true);
-        assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 2);
-        assert!(matches!(wal.read(GROUP, Index(3), ALL), Err(ReadError::Damaged { .. })));
-    }
-}
-
-/// Where offsets and timestamps are looked up: two sealed segments and one that is written to, and entries without records between.
-fn timed(disk: &FaultyDisk) -> Wal {
-    let of = |index, base_offset, offset_count, max_timestamp_ms| Record {
-        base_offset: Offset(base_offset),
-        offset_count,
-        max_timestamp_ms,
-        ..entry(GROUP, index, 10)
-    };
-    for records in [
-        vec![of(1, 100, 5, 10), of(2, 105, 0, 99), of(3, 105, 5, 30)],
-        vec![of(4, 110, 5, 20), of(5, 115, 5, 40), of(6, 120, 0, 99)],
-    ] {
-        let (wal, _) = open(disk, true);
-        append(&wal, records, Durability::PageCache).unwrap();
-        wal.close().unwrap();
-    }
-    let (wal, _) = open(disk, true);
-    append(&wal, vec![of(7, 120, 5, 40), of(8, 125, 5, 35)], Durability::PageCache).unwrap();
-    wal
-}
-
-#[test]
-fn offsets_are_looked_up() {
-    let wal = timed(&FaultyDisk::new(1));
-    let at = |offset| wal.index_at_offset(GROUP, Offset(offset)).unwrap().map(Index::get);
-    assert_eq!([0, 100, 104, 105, 109, 110].map(at), [Some(1), Some(1), Some(1), Some(3), Some(3), Some(4)]);
-    assert_eq!([114, 115, 119, 120, 129, 130].map(at), [Some(4), Some(5), Some(5), Some(7), Some(8), None]);
-    assert!(matches!(wal.index_at_offset(OTHER, Offset(0)), Err(ReadError::UnknownGroup(OTHER))));
-}
-
-#[test]
-fn timestamps_are_looked_up() {
-    let wal = timed(&FaultyDisk::new(1));
-    let at = |timestamp_ms| wal.index_at_timestamp(GROUP, timestamp_ms).unwrap().map(Index::get);
-    assert_eq!(
-        [0, 10, 11, 30, 31, 40, 41].map(at),
-        [Some(1), Some(1), Some(3), Some(3), Some(5), Some(5), None]
-    );
-    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(5)), "the first that has it");
-    let start = Record { kind: RecordKind::Start, base_offset: Offset(120), ..entry(GROUP, 6, 0) };
-    append(&wal, vec![start], Durability::PageCache).unwrap();
-    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(7)));
-    assert_eq!(wal.index_at_timestamp(GROUP, 36).unwrap(), Some(Index(7)));
-    assert_eq!(wal.index_at_offset(GROUP, Offset(0)).unwrap(), Some(Index(7)));
-}
-
-#[test]
-fn as_much_as_is_to_be_kept_is_kept_in_whole_ranges() {
-    let wal = timed(&FaultyDisk::new(1));
-    let keeping = |bytes| wal.index_keeping(GROUP, bytes).unwrap().map(Index::get);
-    // Each entry takes 96 bytes and 16 for its payload.
-    let (last, all) = (2 * 112, 8 * 112);
-    assert_eq!([1, last, last + 1, all, all + 1].map(keeping), [Some(7), Some(7), Some(4), Some(1), None]);
 }
 
 #[test]
@@ -737,99 +424,4 @@ fn what_queues_up_is_written_at_once() {
     }
     wal.step_until_idle();
     assert_eq!(wal.stats().writes, 1);
-}
-
-fn file_names(disk: &FaultyDisk) -> Vec<String> {
-    let mut names = disk.list().unwrap();
-    names.retain(|name| name != "lock");
-    names.sort();
-    names
-}
-
-#[test]
-fn what_is_found_beside_segments_is_cleared_up() {
-    let disk = FaultyDisk::new(1);
-    for (name, bytes) in [
-        ("0000000000000001.free", 4096),
-        ("0000000000000002.free", 4097),
-        ("0000000000000003.free", 100),
-        ("0000000000000004.free", 4096),
-        ("0000000000000005.free", 4096),
-        ("0000000000000010.tmp", 7),
-        ("notes.txt", 5),
-    ] {
-        disk.create(name, bytes).unwrap();
-    }
-    let opened = |recycled_segments| {
-        let disk = disk.duplicate(2);
-        let options = WalOptions { recycled_segments, ..options() };
-        let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), options).unwrap();
-        let stats = wal.stats();
-        drop(wal);
-        (file_names(&disk), stats.disk_bytes)
-    };
-    // The last of those that are kept has become the next segment, whose number is above all that there were.
-    let next = "0000000000000011.wal";
-    let (names, bytes) = opened(3);
-    assert_eq!(names, ["0000000000000001.free", "0000000000000003.free", next, "notes.txt"]);
-    assert_eq!(bytes, 4096 + 100 + 4096);
-    assert_eq!(opened(0), (vec![next.to_owned(), "notes.txt".to_owned()], 4096));
-}
-
-#[test]
-fn prepared_segments_that_were_not_used_are_used_again() {
-    let disk = FaultyDisk::new(1);
-    for name in ["0000000000000001.wal", "0000000000000002.wal", "0000000000000003.wal"] {
-        disk.create(name, 4096).unwrap();
-    }
-    let options = WalOptions { recycled_segments: 2, ..options() };
-    let (wal, recovered) = Wal::open_stepped(Arc::new(disk.clone()), options).unwrap();
-    assert_eq!(recovered, Recovered::default());
-    assert_eq!(file_names(&disk), ["0000000000000001.free", "0000000000000004.wal"]);
-    drop(wal);
-}
-
-#[test]
-fn a_log_of_another_version_is_left_alone() {
-    let disk = FaultyDisk::new(1);
-    let (wal, _) = open(&disk, true);
-    append(&wal, vec![entry(GROUP, 1, 10)], Durability::PageCache).unwrap();
-    wal.close().unwrap();
-    let name = segment(&disk);
-    let mut header = disk.contents(&name).unwrap()[..64].to_vec();
-    header[12] += 1;
-    let checksum = crc32fast::hash(&header[12..]);
-    header[8..12].copy_from_slice(&checksum.to_le_bytes());
-    disk.open(&name).unwrap().write_at(&header, 0).unwrap();
-    let before = disk.contents(&name);
-    let refused = Wal::open_stepped(Arc::new(disk.clone()), options()).err().unwrap();
-    assert!(matches!(refused, OpenError::Version { found: 2, supported: 1, .. }), "{refused}");
-    assert_eq!(disk.contents(&name), before);
-}
-
-#[test]
-fn options_that_make_no_sense_are_refused() {
-    let open = |segment_bytes| {
-        Wal::open_stepped(Arc::new(FaultyDisk::new(1)), WalOptions { segment_bytes, ..options() }).err()
-    };
-    assert!(matches!(open(4095), Some(OpenError::Options(_))));
-    assert!(open(4096).is_none());
-}
-
-#[test]
-fn a_log_is_opened_on_a_full_disk_and_read() {
-    let disk = FaultyDisk::new(1);
-    let (wal, _) = open(&disk, true);
-    append(&wal, vec![entry(GROUP, 1, 10)], Durability::PageCache).unwrap();
-    wal.close().unwrap();
-    for name in names(&disk, ".free").iter().chain(&names(&disk, ".wal")[1..]) {
-        disk.remove(name).unwrap();
-    }
-    disk.set_capacity_bytes(disk.used_bytes());
-    let (wal, _) = open(&disk, true);
-    assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 1);
-    let refused = append(&wal, vec![entry(GROUP, 2, 10)], Durability::PageCache);
-    assert!(matches!(refused, Err(AppendError::DiskFull)), "{refused:?}");
-    disk.set_capacity_bytes(1 << 20);
-    append(&wal, vec![entry(GROUP, 2, 10)], Durability::PageCache).unwrap();
 }

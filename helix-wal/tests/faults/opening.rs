@@ -1,0 +1,108 @@
+//! What a start finds, and what it makes of it.
+
+use super::*;
+
+#[test]
+fn a_second_opening_is_refused() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    let second = Wal::open_stepped(Arc::new(disk.clone()), options());
+    assert!(matches!(second, Err(OpenError::Locked)));
+    wal.close().unwrap();
+    open(&disk, true);
+}
+
+fn file_names(disk: &FaultyDisk) -> Vec<String> {
+    let mut names = disk.list().unwrap();
+    names.retain(|name| name != "lock");
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_found_beside_segments_is_cleared_up() {
+    let disk = FaultyDisk::new(1);
+    for (name, bytes) in [
+        ("0000000000000001.free", 4096),
+        ("0000000000000002.free", 4097),
+        ("0000000000000003.free", 100),
+        ("0000000000000004.free", 4096),
+        ("0000000000000005.free", 4096),
+        ("0000000000000010.tmp", 7),
+        ("notes.txt", 5),
+    ] {
+        disk.create(name, bytes).unwrap();
+    }
+    let opened = |recycled_segments| {
+        let disk = disk.duplicate(2);
+        let options = WalOptions { recycled_segments, ..options() };
+        let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), options).unwrap();
+        let stats = wal.stats();
+        drop(wal);
+        (file_names(&disk), stats.disk_bytes)
+    };
+    // The last of those that are kept has become the next segment, whose number is above all that there were.
+    let next = "0000000000000011.wal";
+    let (names, bytes) = opened(3);
+    assert_eq!(names, ["0000000000000001.free", "0000000000000003.free", next, "notes.txt"]);
+    assert_eq!(bytes, 4096 + 100 + 4096);
+    assert_eq!(opened(0), (vec![next.to_owned(), "notes.txt".to_owned()], 4096));
+}
+
+#[test]
+fn prepared_segments_that_were_not_used_are_used_again() {
+    let disk = FaultyDisk::new(1);
+    for name in ["0000000000000001.wal", "0000000000000002.wal", "0000000000000003.wal"] {
+        disk.create(name, 4096).unwrap();
+    }
+    let options = WalOptions { recycled_segments: 2, ..options() };
+    let (wal, recovered) = Wal::open_stepped(Arc::new(disk.clone()), options).unwrap();
+    assert_eq!(recovered, Recovered::default());
+    assert_eq!(file_names(&disk), ["0000000000000001.free", "0000000000000004.wal"]);
+    drop(wal);
+}
+
+#[test]
+fn a_log_of_another_version_is_left_alone() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 1, 10)], Durability::PageCache).unwrap();
+    wal.close().unwrap();
+    let name = segment(&disk);
+    let mut header = disk.contents(&name).unwrap()[..64].to_vec();
+    header[12] += 1;
+    let checksum = crc32fast::hash(&header[12..]);
+    header[8..12].copy_from_slice(&checksum.to_le_bytes());
+    disk.open(&name).unwrap().write_at(&header, 0).unwrap();
+    let before = disk.contents(&name);
+    let refused = Wal::open_stepped(Arc::new(disk.clone()), options()).err().unwrap();
+    assert!(matches!(refused, OpenError::Version { found: 2, supported: 1, .. }), "{refused}");
+    assert_eq!(disk.contents(&name), before);
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let open = |segment_bytes| {
+        Wal::open_stepped(Arc::new(FaultyDisk::new(1)), WalOptions { segment_bytes, ..options() }).err()
+    };
+    assert!(matches!(open(4095), Some(OpenError::Options(_))));
+    assert!(open(4096).is_none());
+}
+
+#[test]
+fn a_log_is_opened_on_a_full_disk_and_read() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 1, 10)], Durability::PageCache).unwrap();
+    wal.close().unwrap();
+    for name in names(&disk, ".free").iter().chain(&names(&disk, ".wal")[1..]) {
+        disk.remove(name).unwrap();
+    }
+    disk.set_capacity_bytes(disk.used_bytes());
+    let (wal, _) = open(&disk, true);
+    assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 1);
+    let refused = append(&wal, vec![entry(GROUP, 2, 10)], Durability::PageCache);
+    assert!(matches!(refused, Err(AppendError::DiskFull)), "{refused:?}");
+    disk.set_capacity_bytes(1 << 20);
+    append(&wal, vec![entry(GROUP, 2, 10)], Durability::PageCache).unwrap();
+}
