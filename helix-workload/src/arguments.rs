@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use helix_workload::chaos::fault::Fault;
 use helix_workload::client::TopicSpec;
+use helix_workload::compare::{ROWS, Row};
 use helix_workload::flood::Stream;
 use helix_workload::profile::{Profile, ProfileError};
 
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Flood(Flood),
     /// Read everything back and hold it against the history of an earlier `produce`
     Verify(Verify),
+    /// Measure a table of workloads on Helix and on Apache Kafka in turn, and make a page of it
+    Compare(Compare),
     /// Run a cluster of real processes, let faults strike it under load, and check what is left
     Chaos(Chaos),
 }
@@ -57,11 +60,7 @@ pub(crate) struct TopicShape {
 
 impl TopicShape {
     pub(crate) fn named(&self, name: &str) -> TopicSpec {
-        TopicSpec {
-            name: name.to_owned(),
-            partitions: self.partitions,
-            replication_factor: self.replication_factor,
-        }
+        TopicSpec::new(name, self.partitions, self.replication_factor)
     }
 }
 
@@ -253,6 +252,53 @@ pub(crate) struct Chaos {
     pub(crate) page: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// Which rows [default: all]
+    #[arg(long, value_name = "ROW,...", value_delimiter = ',', value_parser = row)]
+    pub(crate) rows: Vec<&'static Row>,
+    /// How often each row is measured on each cluster
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// Apache Kafka's jar files; without them only Helix is measured
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kafka_libs: Option<PathBuf>,
+    /// Seconds of load that Apache Kafka is given first: it is slow until the JVM has compiled it
+    #[arg(long, default_value_t = 90)]
+    pub(crate) kafka_warmup_secs: u64,
+    /// Seconds of measured load
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) secs: u64,
+    /// Seconds of measured load in the row that is about standing it for long
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) stress_secs: u64,
+    /// Partitions in the rows that are about many
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) partitions: u32,
+    /// MB that are written and read back
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) fetch_mb: u64,
+    /// MB that are stored when a node starts
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) stored_mb: u64,
+    /// Data of all clusters; removed at the end
+    #[arg(long, default_value = "compare-data")]
+    pub(crate) dir: PathBuf,
+    /// What the page is to say about machine, date and build (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) about: Vec<String>,
+    /// Write the page, and beside it its plots, to this file
+    #[arg(long, value_name = "FILE.md")]
+    pub(crate) page: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn row(name: &str) -> Result<&'static Row, String> {
+    let names = || ROWS.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
+    Row::named(name).ok_or_else(|| format!("there are {}", names()))
 }
 
 fn nodes(text: &str) -> Result<u32, String> {

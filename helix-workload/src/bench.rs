@@ -30,6 +30,8 @@ pub struct BenchOptions {
     pub profile: Profile,
     /// Whether producers are idempotent.
     pub idempotent: bool,
+    /// Holds each producer to so many messages per second; 0 is as many as its window allows.
+    pub messages_per_second: u32,
     /// Further librdkafka settings.
     pub client_settings: Vec<(String, String)>,
     /// Processes whose CPU time and memory are the brokers'.
@@ -79,7 +81,7 @@ pub fn run(options: &BenchOptions, progress: &Progress) -> Result<Report, BenchE
         profile: options.profile.clone(),
         idempotent: options.idempotent,
         messages_per_producer: None,
-        messages_per_second: 0,
+        messages_per_second: options.messages_per_second,
         timeline: false,
         client_settings: options.client_settings.clone(),
     })?;

@@ -28,6 +28,15 @@ pub struct TopicSpec {
     pub partitions: u32,
     /// How many copies of each; `None` leaves it to the cluster.
     pub replication_factor: Option<u32>,
+    /// Configurations of the topic, if it has to be made.
+    pub settings: Vec<(String, String)>,
+}
+
+impl TopicSpec {
+    /// A topic with the cluster's own configurations.
+    pub fn new(name: &str, partitions: u32, replication_factor: Option<u32>) -> Self {
+        Self { name: name.to_owned(), partitions, replication_factor, settings: Vec::new() }
+    }
 }
 
 /// Where a partition is led.
@@ -198,11 +207,15 @@ impl ClusterClient {
         first_refusal(answers, &doing, &[RDKafkaErrorCode::UnknownTopicOrPartition])
     }
 
-    fn create_topic(&self, spec: &TopicSpec, deadline: Duration) -> Result<(), ClientError> {
+    /// Makes a topic; it is not an error if it exists.
+    pub fn create_topic(&self, spec: &TopicSpec, deadline: Duration) -> Result<(), ClientError> {
         let replication =
             spec.replication_factor.map_or(-1, |copies| i32::try_from(copies).unwrap_or(i32::MAX));
         let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
-        let topic = NewTopic::new(&spec.name, partitions, TopicReplication::Fixed(replication));
+        let topic = spec.settings.iter().fold(
+            NewTopic::new(&spec.name, partitions, TopicReplication::Fixed(replication)),
+            |topic, (name, value)| topic.set(name, value),
+        );
         let options = AdminOptions::new().operation_timeout(Some(deadline)).request_timeout(Some(deadline));
         let doing = format!(
             "creating topic {} with {} partitions, {replication} copies each",

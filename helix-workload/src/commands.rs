@@ -9,12 +9,13 @@ use helix_workload::bench::{self, BenchOptions};
 use helix_workload::chaos::fault::Fault;
 use helix_workload::chaos::{self, ChaosOptions, page};
 use helix_workload::client::ClusterClient;
+use helix_workload::compare::{self, CompareOptions, ROWS, Scale};
 use helix_workload::engine::{Load, LoadOptions};
 use helix_workload::flood::{self, FloodOptions};
 use helix_workload::history::History;
 use helix_workload::profile::Profile;
 use helix_workload::progress::Progress;
-use helix_workload::reader::{self, ReadCounters, ReadError};
+use helix_workload::reader::{self, ReadCounters};
 use helix_workload::report::Verification;
 use helix_workload::server_binary::server_binary;
 use helix_workload::verify;
@@ -23,7 +24,7 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
 use crate::arguments::{
-    Bench, Chaos, Command, Consume, Flood, LoadShape, Produce, Target, TopicShape, Verify,
+    Bench, Chaos, Command, Compare, Consume, Flood, LoadShape, Produce, Target, TopicShape, Verify,
 };
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Bench(bench) => run_bench(&bench),
         Command::Flood(flood) => run_flood(&flood),
         Command::Verify(verify) => run_verify(&verify),
+        Command::Compare(compare) => run_compare(&compare),
         Command::Chaos(chaos) => run_chaos(chaos),
     }
 }
@@ -49,6 +51,7 @@ fn bench_options(target: &Target, shape: &TopicShape, load: &LoadShape, profile:
         topic: shape.named(&target.topic),
         profile: profile.clone(),
         idempotent: load.idempotent,
+        messages_per_second: 0,
         client_settings: load.client_settings.clone(),
         broker_pids: Vec::new(),
         metrics: Vec::new(),
@@ -149,28 +152,13 @@ fn run_consume(consume: &Consume) -> Outcome {
     let Target { bootstrap, topic } = &consume.target;
     let client = ClusterClient::new(bootstrap)?;
     let ranges = reader::whole_topic(&client, topic)?;
-    let bar =
-        Progress::detect().stage("reading", Some(ranges.iter().map(|range| range.end - range.start).sum()));
+    let total = ranges.iter().map(|range| range.end - range.start).sum();
+    let bar = Progress::detect().stage("reading", Some(total));
     let counters = ReadCounters::default();
     let begun = Instant::now();
-    std::thread::scope(|scope| {
-        let readers: Vec<_> = reader::deal(&ranges, consume.readers as usize)
-            .into_iter()
-            .map(|hand| {
-                let counters = &counters;
-                scope.spawn(move || reader::read(bootstrap, topic, &hand, counters, |_, _, _| {}))
-            })
-            .collect();
-        while readers.iter().any(|reader| !reader.is_finished()) {
-            std::thread::sleep(LOOK);
-            bar.set(counters.records.load(Ordering::Relaxed));
-        }
-        readers.into_iter().try_for_each(|reader| match reader.join() {
-            Ok(outcome) => outcome,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })
-    .map_err(Box::<ReadError>::new)?;
+    reader::read_in_parallel(bootstrap, topic, &ranges, consume.readers as usize, &counters, || {
+        bar.set(counters.records.load(Ordering::Relaxed));
+    })?;
     bar.finish();
     let seconds = begun.elapsed().as_secs_f64();
     let bytes = counters.bytes.into_inner();
@@ -213,6 +201,37 @@ fn run_verify(command: &Verify) -> Outcome {
     };
     save_json(command.output.json.as_deref(), &verification)?;
     if findings.is_clean() { Ok(()) } else { Err("what was read differs from what was acknowledged".into()) }
+}
+
+fn run_compare(command: &Compare) -> Outcome {
+    let options = CompareOptions {
+        binary: server_binary()?,
+        kafka_libs: command.kafka_libs.clone(),
+        kafka_warmup: Duration::from_secs(command.kafka_warmup_secs),
+        directory: command.dir.clone(),
+        rows: if command.rows.is_empty() { ROWS.iter().collect() } else { command.rows.clone() },
+        rounds: command.rounds,
+        scale: Scale {
+            measured: Duration::from_secs(command.secs),
+            stress: Duration::from_secs(command.stress_secs),
+            partitions: command.partitions,
+            fetch_bytes: command.fetch_mb * 1_000_000,
+            stored_bytes: command.stored_mb * 1_000_000,
+        },
+        about: command.about.clone(),
+    };
+    let results = compare::run(&options, Progress::detect());
+    print!("{results}");
+    if let Some(path) = &command.output.json {
+        results.save(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if let Some(path) = &command.page {
+        compare::write_page(&results, path)?;
+    }
+    match results.faults().as_slice() {
+        [] => Ok(()),
+        faults => Err(format!("measurements went wrong:\n{}", faults.join("\n")).into()),
+    }
 }
 
 fn run_chaos(command: Chaos) -> Outcome {

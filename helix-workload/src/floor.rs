@@ -23,11 +23,29 @@ use crate::process;
 use crate::progress::Progress;
 
 const CHUNK_BYTES: usize = 256 * 1024;
-const WINDOW_CHUNKS: u64 = 16;
 /// Files are written in a circle of this size, so that the floor needs little disk however long it runs.
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
 const REPLICAS: usize = 3;
 const BESIDE_BYTES: u64 = 2_000_000_000;
+
+/// What a replica does with a chunk before it acknowledges it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storing {
+    /// Writes it to the page cache.
+    PageCache,
+    /// Waits until it is on disk. One fdatasync, and then the next, is for all that has arrived by then: group commit.
+    Synced,
+}
+
+impl Storing {
+    /// So much is in flight that the disk, or the processors, never wait for the client.
+    fn window_chunks(self) -> u64 {
+        match self {
+            Self::PageCache => 16,
+            Self::Synced => 64,
+        }
+    }
+}
 
 /// What the floor costs here and now.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -49,11 +67,11 @@ pub struct FloorError {
 }
 
 /// Moves `bytes` to three files in `directory`. The files have no name once they are open, so nothing stays behind.
-pub fn measure(directory: &Path, bytes: u64) -> Result<Floor, FloorError> {
+pub fn measure(directory: &Path, bytes: u64, storing: Storing) -> Result<Floor, FloorError> {
     let chunks = (bytes / CHUNK_BYTES as u64).max(1);
     let cpu_before = own_cpu();
-    let took =
-        run(directory, chunks).map_err(|source| FloorError { directory: directory.to_owned(), source })?;
+    let took = run(directory, chunks, storing)
+        .map_err(|source| FloorError { directory: directory.to_owned(), source })?;
     let gb = (chunks * CHUNK_BYTES as u64) as f64 / 1e9;
     let cpu = own_cpu().saturating_sub(cpu_before);
     Ok(Floor { mb_per_s: gb * 1e3 / took.as_secs_f64(), cpu_s_per_gb: cpu.as_secs_f64() / gb })
@@ -67,14 +85,14 @@ pub fn beside(
 ) -> Result<Option<Floor>, FloorError> {
     let Some(directory) = directory else { return Ok(None) };
     progress.note(&format!("measuring the floor {when} the load"));
-    measure(directory, BESIDE_BYTES).map(Some)
+    measure(directory, BESIDE_BYTES, Storing::PageCache).map(Some)
 }
 
 fn own_cpu() -> Duration {
     process::usage(std::process::id()).map_or(Duration::ZERO, |usage| usage.cpu)
 }
 
-fn run(directory: &Path, chunks: u64) -> io::Result<Duration> {
+fn run(directory: &Path, chunks: u64, storing: Storing) -> io::Result<Duration> {
     let mut stores = Vec::new();
     for replica in 0..REPLICAS {
         stores.push(Store::create(directory, replica)?);
@@ -86,12 +104,12 @@ fn run(directory: &Path, chunks: u64) -> io::Result<Duration> {
     std::thread::scope(|scope| {
         let mut roles = Vec::new();
         for (listener, store) in [follower_1, follower_2].into_iter().zip(stores.split_off(1)) {
-            roles.push(scope.spawn(move || follow(&listener, store)));
+            roles.push(scope.spawn(move || follow(&listener, store, storing)));
         }
         let store = stores.remove(0);
         let followers = [connect(to_followers[0])?, connect(to_followers[1])?];
-        roles.push(scope.spawn(move || lead(&leader, &followers, store)));
-        let took = produce(&connect(to_leader)?, chunks);
+        roles.push(scope.spawn(move || lead(&leader, &followers, store, storing)));
+        let took = produce(&connect(to_leader)?, chunks, storing.window_chunks());
         for role in roles {
             match role.join() {
                 Ok(outcome) => outcome?,
@@ -138,15 +156,90 @@ fn read_chunk(stream: &mut TcpStream, chunk: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-fn follow(listener: &TcpListener, mut store: Store) -> io::Result<()> {
+/// How many chunks were written, for the thread that syncs them.
+#[derive(Default)]
+struct Written {
+    chunks: Mutex<(u64, bool)>,
+    changed: Condvar,
+}
+
+impl Written {
+    fn add(&self) {
+        self.chunks.lock().0 += 1;
+        self.changed.notify_one();
+    }
+
+    fn end(&self) {
+        self.chunks.lock().1 = true;
+        self.changed.notify_one();
+    }
+
+    /// Syncs whatever was written since the last time, over and over.
+    fn sync(&self, file: &File, stored: &impl Fn(u64) -> io::Result<()>) -> io::Result<()> {
+        let mut synced = 0;
+        loop {
+            let written = {
+                let mut chunks = self.chunks.lock();
+                while chunks.0 == synced && !chunks.1 {
+                    self.changed.wait(&mut chunks);
+                }
+                chunks.0
+            };
+            if written == synced {
+                return Ok(());
+            }
+            file.sync_data()?;
+            stored(written - synced)?;
+            synced = written;
+        }
+    }
+}
+
+/// Stores every chunk of a stream, and says of how many more it is true.
+fn store_all(
+    from: &mut TcpStream,
+    mut store: Store,
+    storing: Storing,
+    forward: impl Fn(&[u8]) -> io::Result<()>,
+    stored: impl Fn(u64) -> io::Result<()> + Sync,
+) -> io::Result<()> {
+    let file = store.file.try_clone()?;
+    let written = Written::default();
+    std::thread::scope(|scope| {
+        let syncer = (storing == Storing::Synced).then(|| scope.spawn(|| written.sync(&file, &stored)));
+        let mut write_all = || {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            while read_chunk(from, &mut chunk)? {
+                forward(&chunk)?;
+                store.write(&chunk)?;
+                match storing {
+                    Storing::PageCache => stored(1)?,
+                    Storing::Synced => written.add(),
+                }
+            }
+            Ok(())
+        };
+        let outcome = write_all();
+        written.end();
+        match syncer.map(std::thread::ScopedJoinHandle::join) {
+            None => outcome,
+            Some(Ok(synced)) => outcome.and(synced),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn follow(listener: &TcpListener, store: Store, storing: Storing) -> io::Result<()> {
     let (mut leader, _) = listener.accept()?;
     leader.set_nodelay(true)?;
-    let mut chunk = vec![0; CHUNK_BYTES];
-    while read_chunk(&mut leader, &mut chunk)? {
-        store.write(&chunk)?;
-        leader.write_all(&[1])?;
-    }
-    Ok(())
+    let answers = leader.try_clone()?;
+    store_all(
+        &mut leader,
+        store,
+        storing,
+        |_| Ok(()),
+        |chunks| (&answers).write_all(&vec![1; chunks as usize]),
+    )
 }
 
 /// How far the leader's own file and each follower are, in chunks.
@@ -172,8 +265,13 @@ impl Acknowledged {
     }
 }
 
-fn lead(listener: &TcpListener, followers: &[TcpStream; 2], mut store: Store) -> io::Result<()> {
-    let (mut client, _) = listener.accept()?;
+fn lead(
+    listener: &TcpListener,
+    followers: &[TcpStream; 2],
+    store: Store,
+    storing: Storing,
+) -> io::Result<()> {
+    let (client, _) = listener.accept()?;
     client.set_nodelay(true)?;
     let acknowledged = Acknowledged::default();
     std::thread::scope(|scope| {
@@ -190,26 +288,23 @@ fn lead(listener: &TcpListener, followers: &[TcpStream; 2], mut store: Store) ->
                 }
             });
         }
-        let mut chunk = vec![0; CHUNK_BYTES];
         let mut from_client = client.try_clone()?;
-        while read_chunk(&mut from_client, &mut chunk)? {
-            for follower in followers {
-                (&mut &*follower).write_all(&chunk)?;
-            }
-            store.write(&chunk)?;
-            acknowledged.stored.fetch_add(1, Ordering::SeqCst);
-            acknowledged.advance(&client)?;
-        }
+        let forward = |chunk: &[u8]| followers.iter().try_for_each(|mut follower| follower.write_all(chunk));
+        let stored = |chunks| {
+            acknowledged.stored.fetch_add(chunks, Ordering::SeqCst);
+            acknowledged.advance(&client)
+        };
+        store_all(&mut from_client, store, storing, forward, stored)?;
         for follower in followers {
             follower.shutdown(std::net::Shutdown::Write)?;
         }
         Ok(())
     })
-    .and_then(|()| client.flush())
+    .and_then(|()| (&client).flush())
 }
 
 /// The client: keeps a window of chunks in flight, one thread writing, one reading acknowledgements.
-fn produce(stream: &TcpStream, chunks: u64) -> io::Result<Duration> {
+fn produce(stream: &TcpStream, chunks: u64, window_chunks: u64) -> io::Result<Duration> {
     let window = (Mutex::new(0_u64), Condvar::new());
     let begun = Instant::now();
     std::thread::scope(|scope| {
@@ -230,7 +325,7 @@ fn produce(stream: &TcpStream, chunks: u64) -> io::Result<Duration> {
         let chunk = vec![b'x'; CHUNK_BYTES];
         for sent in 0..chunks {
             let mut received = window.0.lock();
-            while sent - *received >= WINDOW_CHUNKS && !reader.is_finished() {
+            while sent - *received >= window_chunks && !reader.is_finished() {
                 window.1.wait_for(&mut received, Duration::from_millis(100));
             }
             drop(received);
@@ -252,15 +347,17 @@ mod tests {
 
     #[test]
     fn it_moves_the_bytes_and_leaves_nothing_behind() {
-        let directory = tempfile::tempdir().unwrap();
-        let floor = measure(directory.path(), 8 * CHUNK_BYTES as u64).unwrap();
-        assert!(floor.mb_per_s > 0.0);
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        for storing in [Storing::PageCache, Storing::Synced] {
+            let directory = tempfile::tempdir().unwrap();
+            let floor = measure(directory.path(), 8 * CHUNK_BYTES as u64, storing).unwrap();
+            assert!(floor.mb_per_s > 0.0);
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]
     fn a_missing_directory_is_an_error() {
-        let error = measure(Path::new("/nonexistent"), 1).unwrap_err().to_string();
+        let error = measure(Path::new("/nonexistent"), 1, Storing::PageCache).unwrap_err().to_string();
         assert!(error.contains("/nonexistent"), "{error}");
     }
 }

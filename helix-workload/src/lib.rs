@@ -7,7 +7,8 @@
 //! * [`verify`] reads everything back ([`reader`]) and holds it against the history by the rules of [`check`];
 //! * [`floor`] measures the least that the same work can cost on this machine, in the same run;
 //! * [`mod@bench`] puts these together and [`report`] prints the outcome;
-//! * [`flood`] measures the brokers alone, with prebuilt requests over plain connections.
+//! * [`flood`] measures the brokers alone, with prebuilt requests over plain connections;
+//! * [`compare`] measures a table of workloads on Helix and on Apache Kafka in turn, and makes a page of it.
 //!
 //! [`cluster`] starts, kills and restarts real `helix-server` processes for the tests under `tests/` and for [`chaos`], which
 //! makes them suffer while [`two_loads`] run.
@@ -18,6 +19,7 @@ pub mod chaos;
 pub mod check;
 pub mod client;
 pub mod cluster;
+pub mod compare;
 pub mod engine;
 pub mod flood;
 pub mod floor;
@@ -35,3 +37,4 @@ pub mod server_binary;
 pub mod two_loads;
 pub mod verify;
 pub mod wait;
+mod wire;

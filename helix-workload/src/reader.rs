@@ -14,6 +14,7 @@ use crate::wait;
 
 /// Without a single record for so long, reading is given up.
 const STALLED: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 const POLL: Duration = Duration::from_millis(200);
 
 /// The part of a partition that is to be read.
@@ -82,6 +83,31 @@ pub fn whole_topic(client: &ClusterClient, topic: &str) -> Result<Vec<Range>, Re
         ranges.push(Range { partition: led.partition, start, end });
     }
     Ok(ranges)
+}
+
+/// Reads all ranges on up to `readers` threads, each record once and in the order of its partition. `look` is called now and then.
+pub fn read_in_parallel(
+    bootstrap: &str,
+    topic: &str,
+    ranges: &[Range],
+    readers: usize,
+    counters: &ReadCounters,
+    mut look: impl FnMut(),
+) -> Result<(), ReadError> {
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = deal(ranges, readers)
+            .into_iter()
+            .map(|hand| scope.spawn(move || read(bootstrap, topic, &hand, counters, |_, _, _| {})))
+            .collect();
+        while readers.iter().any(|reader| !reader.is_finished()) {
+            std::thread::sleep(BETWEEN_LOOKS);
+            look();
+        }
+        readers.into_iter().try_for_each(|reader| match reader.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
 }
 
 /// Deals the ranges out to at most `readers` readers, the longest first.

@@ -74,11 +74,7 @@ impl TwoLoads {
     pub fn start(bootstrap: &str, options: &TwoLoadsOptions) -> Result<Self, TwoLoadsError> {
         let client = ClusterClient::new(bootstrap)?;
         let start = |topic: &str, idempotent: bool| -> Result<Load, TwoLoadsError> {
-            let spec = TopicSpec {
-                name: topic.to_owned(),
-                partitions: options.partitions,
-                replication_factor: Some(options.replication_factor),
-            };
+            let spec = TopicSpec::new(topic, options.partitions, Some(options.replication_factor));
             client.ensure_topic(&spec, DEADLINE)?;
             Ok(Load::start(LoadOptions {
                 bootstrap: bootstrap.to_owned(),

@@ -64,9 +64,9 @@ fn send(address: SocketAddr, input: &[u8]) -> bool {
 
 /// A client that must notice nothing.
 fn bystander(client: &ClusterClient, message_size: usize) -> Load {
-    let topic = TopicSpec { name: BYSTANDER.into(), partitions: 3, replication_factor: Some(3) };
+    let topic = TopicSpec::new(BYSTANDER, 3, Some(3));
     client.ensure_topic(&topic, DEADLINE).or_panic();
-    let hostile = TopicSpec { name: TOPIC.into(), partitions: 3, replication_factor: Some(3) };
+    let hostile = TopicSpec::new(TOPIC, 3, Some(3));
     client.ensure_topic(&hostile, DEADLINE).or_panic();
     Load::start(LoadOptions {
         bootstrap: client.bootstrap().to_owned(),

@@ -33,7 +33,7 @@ fn idle_partitions_cost_next_to_nothing() {
     let client = ClusterClient::new(&cluster.bootstrap()).or_panic();
     let empty = cpu_percent(&cluster.pids(), Duration::from_secs(2));
     let begun = Instant::now();
-    let topic = TopicSpec { name: "idle".into(), partitions, replication_factor: Some(3) };
+    let topic = TopicSpec::new("idle", partitions, Some(3));
     client
         .ensure_topic(&topic, DEADLINE)
         .and_then(|_| client.await_in_sync("idle", DEADLINE))

@@ -35,9 +35,10 @@ fn steady_state_throughput() {
     let mut cluster = start_cluster("steady-state", 3, &[]);
     let options = BenchOptions {
         bootstrap: cluster.bootstrap(),
-        topic: TopicSpec { name: "steady-state".into(), partitions: PARTITIONS, replication_factor: Some(3) },
+        topic: TopicSpec::new("steady-state", PARTITIONS, Some(3)),
         profile,
         idempotent: variable("HELIX_IDEMPOTENT", false),
+        messages_per_second: 0,
         client_settings: Vec::new(),
         broker_pids: cluster.pids(),
         metrics: cluster.http_addresses(),

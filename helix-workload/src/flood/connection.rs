@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::stream::Stream;
-use super::wire::{self, Template};
+use crate::wire::{self, Template};
 
 /// What has come back to all connections of a stream.
 #[derive(Debug)]

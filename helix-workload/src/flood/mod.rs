@@ -6,7 +6,6 @@
 mod connection;
 mod report;
 mod stream;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,13 +23,13 @@ use tokio::task::JoinSet;
 use connection::{Orders, Tally};
 pub use report::{FloodReport, StreamReport};
 pub use stream::Stream;
-use wire::Template;
 
 use crate::client::{ClientError, ClusterClient, TopicSpec};
 use crate::floor::{self, FloorError};
 use crate::process::{ProcessError, Used};
 use crate::progress::Progress;
 use crate::report::Floors;
+use crate::wire::{self, Led, Template};
 
 const TOPIC_DEADLINE: Duration = Duration::from_secs(60);
 /// How long answers may be owed at the end.
@@ -86,26 +85,66 @@ pub fn run(options: &FloodOptions, progress: &Progress) -> Result<FloodReport, F
     ClusterClient::new(&options.bootstrap)?.ensure_topic(&options.topic, TOPIC_DEADLINE)?;
     let floor = |when| floor::beside(options.floor_directory.as_deref(), when, progress);
     let floor_before = floor("before")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|source| FloodError::Connection { doing: "starting the client".into(), source })?;
-    let mut report = runtime.block_on(flood(options, progress))?;
-    drop(runtime);
+    let mut report = runtime()?.block_on(flood(options, progress))?;
     let floor_after = floor("after")?;
     report.floors = floor_before.zip(floor_after).map(|(before, after)| Floors { before, after });
     Ok(report)
+}
+
+/// Stores at least `bytes` in a topic, made if it does not exist, without measuring anything.
+pub fn fill(bootstrap: &str, topic: &TopicSpec, bytes: u64, progress: Progress) -> Result<(), FloodError> {
+    ClusterClient::new(bootstrap)?.ensure_topic(topic, TOPIC_DEADLINE)?;
+    let stream = Stream::default();
+    let requests = bytes.div_ceil(stream.request_bytes());
+    runtime()?.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let tally = Arc::new(Mutex::new(Tally::new()));
+        let leaders = leaders(bootstrap, &topic.name).await?;
+        let mut connections = JoinSet::new();
+        for orders in orders(&topic.name, stream, &leaders, &tally, &stopped)? {
+            connections.spawn(connection::run(orders));
+        }
+        let bar = progress.stage("filling", Some(bytes));
+        loop {
+            let (answered, failed) = {
+                let tally = tally.lock();
+                (tally.requests, tally.error_code.filter(|_| tally.failed > 0))
+            };
+            if let Some(code) = failed {
+                let source = io::Error::other(format!("the broker answers with Kafka's error {code}"));
+                return Err(FloodError::Connection { doing: format!("filling {}", topic.name), source });
+            }
+            bar.set(answered * stream.request_bytes());
+            if answered >= requests {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                Some(ended) = connections.join_next() => return Err(early(ended)),
+            }
+        }
+        bar.finish();
+        stop.send_replace(true);
+        drain(&mut connections).await
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, FloodError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|source| FloodError::Connection { doing: "starting the client".into(), source })
 }
 
 async fn flood(options: &FloodOptions, progress: &Progress) -> Result<FloodReport, FloodError> {
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut tallies = Vec::new();
-    let leaders = leaders(options).await?;
+    let leaders = leaders(&options.bootstrap, &options.topic.name).await?;
     for stream in &options.streams {
         let tally = Arc::new(Mutex::new(Tally::new()));
-        for orders in orders(options, *stream, &leaders, &tally, &stopped)? {
+        for orders in orders(&options.topic.name, *stream, &leaders, &tally, &stopped)? {
             connections.spawn(connection::run(orders));
         }
         tallies.push(tally);
@@ -135,19 +174,19 @@ async fn flood(options: &FloodOptions, progress: &Progress) -> Result<FloodRepor
 }
 
 /// Asks the first broker of the list that answers.
-async fn leaders(options: &FloodOptions) -> Result<wire::Leaders, FloodError> {
+async fn leaders(bootstrap: &str, topic: &str) -> Result<Vec<Led>, FloodError> {
     let mut last = None;
-    for address in options.bootstrap.split(',') {
-        match ask_leaders(address, &options.topic.name).await {
+    for address in bootstrap.split(',') {
+        match ask_leaders(address, topic).await {
             Ok(leaders) => return Ok(leaders),
             Err(source) => last = Some(source),
         }
     }
     let source = last.unwrap_or_else(|| io::ErrorKind::InvalidInput.into());
-    Err(FloodError::Connection { doing: format!("asking {} for leaders", options.bootstrap), source })
+    Err(FloodError::Connection { doing: format!("asking {bootstrap} for leaders"), source })
 }
 
-async fn ask_leaders(address: &str, topic: &str) -> io::Result<wire::Leaders> {
+async fn ask_leaders(address: &str, topic: &str) -> io::Result<Vec<Led>> {
     let mut socket = TcpStream::connect(address).await?;
     socket.write_all(&wire::metadata_request(topic)?).await?;
     let mut prefix = [0; 4];
@@ -159,17 +198,21 @@ async fn ask_leaders(address: &str, topic: &str) -> io::Result<wire::Leaders> {
 
 /// Connections take the brokers in turn, and write in turn to all partitions that theirs leads.
 fn orders(
-    options: &FloodOptions,
+    topic: &str,
     stream: Stream,
-    leaders: &wire::Leaders,
+    leaders: &[Led],
     tally: &Arc<Mutex<Tally>>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Vec<Orders>, FloodError> {
     let failed = |source| FloodError::Connection { doing: "making requests".into(), source };
     let records: Bytes = wire::records(stream.messages, stream.bytes, 1).map_err(failed)?;
     let mut led: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for (address, partition) in leaders {
-        led.entry(address).or_default().push(*partition);
+    for one in leaders {
+        let leader = one
+            .leader
+            .as_deref()
+            .ok_or_else(|| failed(io::Error::other(format!("partition {} is not led", one.partition))))?;
+        led.entry(leader).or_default().push(one.partition);
     }
     let brokers: Vec<(&str, Vec<i32>)> = led.into_iter().collect();
     let order = |number: u32| -> io::Result<Orders> {
@@ -177,7 +220,7 @@ fn orders(
         // Not all of them begin with the same one.
         let first = number as usize / brokers.len() % partitions.len();
         partitions.rotate_left(first);
-        let template = |partition: &i32| Template::new(&options.topic.name, *partition, &records);
+        let template = |partition: &i32| Template::new(topic, *partition, &records);
         Ok(Orders {
             address: address.to_owned(),
             templates: partitions.iter().map(template).collect::<io::Result<_>>()?,

@@ -21,10 +21,16 @@ const CLIENT_ID: &str = "helix-flood";
 /// Where the number of a request stands: behind length, API and version.
 const CORRELATION_ID_AT: usize = 8;
 /// Longer answers are none to our requests.
-const LARGEST_ANSWER_BYTES: usize = 1 << 20;
+const LARGEST_ANSWER_BYTES: usize = 16 << 20;
 
-/// Where the partitions of a topic are led: `HOST:PORT` of the leader, and the partition.
-pub(super) type Leaders = Vec<(String, i32)>;
+/// Where a partition is led.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Led {
+    /// The partition.
+    pub(crate) partition: i32,
+    /// `HOST:PORT` of the leader, if there is one.
+    pub(crate) leader: Option<String>,
+}
 
 fn broken(reason: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
@@ -50,15 +56,15 @@ fn framed(api: ApiKey, version: i16, body: &impl Encodable) -> io::Result<BytesM
 }
 
 /// Asks where `topic` is led.
-pub(super) fn metadata_request(topic: &str) -> io::Result<Bytes> {
+pub(crate) fn metadata_request(topic: &str) -> io::Result<Bytes> {
     let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
     let request =
         MetadataRequest::default().with_topics(Some(vec![wanted])).with_allow_auto_topic_creation(false);
     framed(ApiKey::Metadata, METADATA_VERSION, &request).map(BytesMut::freeze)
 }
 
-/// Reads the answer to [`metadata_request`].
-pub(super) fn leaders(mut answer: Bytes) -> io::Result<Leaders> {
+/// Reads the answer to [`metadata_request`]: every partition of the topic.
+pub(crate) fn leaders(mut answer: Bytes) -> io::Result<Vec<Led>> {
     ResponseHeader::decode(&mut answer, ApiKey::Metadata.response_header_version(METADATA_VERSION))
         .map_err(broken)?;
     let response = MetadataResponse::decode(&mut answer, METADATA_VERSION).map_err(broken)?;
@@ -67,13 +73,10 @@ pub(super) fn leaders(mut answer: Bytes) -> io::Result<Leaders> {
         .iter()
         .map(|broker| (broker.node_id.0, format!("{}:{}", broker.host.as_str(), broker.port)))
         .collect();
-    let mut leaders = Leaders::new();
-    for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
-        let address = addresses
-            .get(&partition.leader_id.0)
-            .ok_or_else(|| broken(format!("partition {} is not led", partition.partition_index)))?;
-        leaders.push((address.clone(), partition.partition_index));
-    }
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    let leaders: Vec<Led> = partitions
+        .map(|one| Led { partition: one.partition_index, leader: addresses.get(&one.leader_id.0).cloned() })
+        .collect();
     if leaders.is_empty() {
         Err(broken("this broker does not know the topic yet; try again"))
     } else {
@@ -81,9 +84,26 @@ pub(super) fn leaders(mut answer: Bytes) -> io::Result<Leaders> {
     }
 }
 
+/// Asks for `records` to be stored by all, in each of the partitions.
+pub(crate) fn produce_request(topic: &str, partitions: &[i32], records: &Bytes) -> io::Result<Bytes> {
+    framed_produce(topic, partitions, records).map(BytesMut::freeze)
+}
+
+fn framed_produce(topic: &str, partitions: &[i32], records: &Bytes) -> io::Result<BytesMut> {
+    let data = partitions.iter().map(|partition| {
+        PartitionProduceData::default().with_index(*partition).with_records(Some(records.clone()))
+    });
+    let data = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(data.collect());
+    let request = ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(PRODUCE_TIMEOUT_MS)
+        .with_topic_data(vec![data]);
+    framed(ApiKey::Produce, PRODUCE_VERSION, &request)
+}
+
 /// A produce request that can be sent again and again.
 #[derive(Debug, Clone)]
-pub(super) struct Template {
+pub(crate) struct Template {
     head: Vec<u8>,
     tail: Bytes,
 }
@@ -93,27 +113,21 @@ const HEAD_BYTES: usize = 128;
 
 impl Template {
     /// Asks for `records` to be stored by all.
-    pub(super) fn new(topic: &str, partition: i32, records: &Bytes) -> io::Result<Self> {
-        let data = PartitionProduceData::default().with_index(partition).with_records(Some(records.clone()));
-        let data = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data]);
-        let request = ProduceRequest::default()
-            .with_acks(-1)
-            .with_timeout_ms(PRODUCE_TIMEOUT_MS)
-            .with_topic_data(vec![data]);
-        let mut whole = framed(ApiKey::Produce, PRODUCE_VERSION, &request)?;
+    pub(crate) fn new(topic: &str, partition: i32, records: &Bytes) -> io::Result<Self> {
+        let mut whole = framed_produce(topic, &[partition], records)?;
         let tail = whole.split_off(HEAD_BYTES.min(whole.len())).freeze();
         Ok(Self { head: whole.to_vec(), tail })
     }
 
     /// The request with that number: a short part of its own, and what all share.
-    pub(super) fn numbered(&mut self, correlation_id: i32) -> (&[u8], Bytes) {
+    pub(crate) fn numbered(&mut self, correlation_id: i32) -> (&[u8], Bytes) {
         self.head[CORRELATION_ID_AT..CORRELATION_ID_AT + 4].copy_from_slice(&correlation_id.to_be_bytes());
         (&self.head, self.tail.clone())
     }
 }
 
 /// A record batch of `messages` values of `bytes` bytes, which do not compress.
-pub(super) fn records(messages: u32, bytes: u32, seed: u64) -> io::Result<Bytes> {
+pub(crate) fn records(messages: u32, bytes: u32, seed: u64) -> io::Result<Bytes> {
     use rand::{Rng, SeedableRng};
     let mut rng = rand::rngs::SmallRng::seed_from_u64(seed);
     let records: Vec<Record> = (0..i64::from(messages))
@@ -150,7 +164,7 @@ fn record(offset: i64, value: Bytes) -> Record {
 }
 
 /// Length of the answer that begins with these four bytes.
-pub(super) fn answer_length(prefix: [u8; 4]) -> io::Result<usize> {
+pub(crate) fn answer_length(prefix: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_be_bytes(prefix) as usize;
     if length > LARGEST_ANSWER_BYTES {
         Err(broken(format!("an answer of {length} bytes")))
@@ -160,7 +174,13 @@ pub(super) fn answer_length(prefix: [u8; 4]) -> io::Result<usize> {
 }
 
 /// Checks that the answer is the one to that request; returns the broker's error code, 0 for success.
-pub(super) fn produce_outcome(mut answer: Bytes, correlation_id: i32) -> io::Result<i16> {
+pub(crate) fn produce_outcome(answer: Bytes, correlation_id: i32) -> io::Result<i16> {
+    let outcomes = produce_outcomes(answer, correlation_id)?;
+    outcomes.first().map(|(_, code)| *code).ok_or_else(|| broken("an answer about no partition"))
+}
+
+/// The same for a request to several partitions: each with its error code.
+pub(crate) fn produce_outcomes(mut answer: Bytes, correlation_id: i32) -> io::Result<Vec<(i32, i16)>> {
     let header =
         ResponseHeader::decode(&mut answer, ApiKey::Produce.response_header_version(PRODUCE_VERSION))
             .map_err(broken)?;
@@ -168,12 +188,17 @@ pub(super) fn produce_outcome(mut answer: Bytes, correlation_id: i32) -> io::Res
         return Err(broken(format!("answer {} came instead of {correlation_id}", header.correlation_id)));
     }
     let response = ProduceResponse::decode(&mut answer, PRODUCE_VERSION).map_err(broken)?;
-    let partition = response.responses.iter().flat_map(|topic| &topic.partition_responses).next();
-    partition.map(|partition| partition.error_code).ok_or_else(|| broken("an answer about no partition"))
+    let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+    Ok(partitions.map(|one| (one.index, one.error_code)).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::BrokerId;
+    use kafka_protocol::messages::metadata_response::{
+        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    };
+
     use super::*;
 
     #[test]
@@ -204,12 +229,35 @@ mod tests {
         assert!(answer_length([0xFF; 4]).is_err());
     }
 
-    #[test]
-    fn a_broker_that_does_not_know_the_topic_names_no_leaders() {
+    fn metadata_answer(response: &MetadataResponse) -> Bytes {
         let mut answer = BytesMut::new();
         let version = ApiKey::Metadata.response_header_version(METADATA_VERSION);
         ResponseHeader::default().encode(&mut answer, version).unwrap();
-        MetadataResponse::default().encode(&mut answer, METADATA_VERSION).unwrap();
-        assert!(leaders(answer.freeze()).unwrap_err().to_string().contains("try again"));
+        response.encode(&mut answer, METADATA_VERSION).unwrap();
+        answer.freeze()
+    }
+
+    #[test]
+    fn a_broker_that_does_not_know_the_topic_names_no_leaders() {
+        let answer = metadata_answer(&MetadataResponse::default());
+        assert!(leaders(answer).unwrap_err().to_string().contains("try again"));
+    }
+
+    #[test]
+    fn a_partition_has_the_address_of_its_leader_or_none() {
+        let broker = MetadataResponseBroker::default()
+            .with_node_id(BrokerId(3))
+            .with_host(StrBytes::from_static_str("host"))
+            .with_port(9);
+        let partition = |index, leader| {
+            MetadataResponsePartition::default().with_partition_index(index).with_leader_id(BrokerId(leader))
+        };
+        let topic = MetadataResponseTopic::default()
+            .with_name(Some(topic_name("topic")))
+            .with_partitions(vec![partition(0, 3), partition(1, -1)]);
+        let response = MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic]);
+        let expected =
+            [Led { partition: 0, leader: Some("host:9".into()) }, Led { partition: 1, leader: None }];
+        assert_eq!(leaders(metadata_answer(&response)).unwrap(), expected);
     }
 }

@@ -1,0 +1,200 @@
+//! All rows, and the names of figures.
+
+use super::row::Basis::{self, Kafka, One, Own};
+use super::row::Bound::{self, AtLeast, AtMost};
+use super::row::{Row, Target};
+use super::{rows_load, rows_partitions, rows_start};
+
+/// Payload per second.
+pub(super) const MB_PER_S: &str = "MB/s";
+/// CPU of all brokers per payload.
+pub(super) const CPU_PER_GB: &str = "broker CPU s/GB";
+/// CPU of the load generator per payload.
+pub(super) const CLIENT_CPU_PER_GB: &str = "client CPU s/GB";
+/// CPU of all brokers per request.
+pub(super) const CPU_PER_REQUEST: &str = "broker CPU us/request";
+/// What the floor moved in the same minutes.
+pub(super) const FLOOR: &str = "floor MB/s";
+/// Most memory that one broker ever had.
+pub(super) const PEAK_MB: &str = "peak memory of a node MB";
+/// Requests answered.
+pub(super) const REQUESTS_PER_S: &str = "requests/s";
+/// Latencies.
+pub(super) const P50_MS: &str = "p50 ms";
+/// Latencies.
+pub(super) const P99_MS: &str = "p99 ms";
+/// Latencies.
+pub(super) const P999_MS: &str = "p99.9 ms";
+/// Latency of small messages without large ones beside them.
+pub(super) const ALONE_P99_MS: &str = "p99 ms alone";
+/// Elections during the load.
+pub(super) const ELECTIONS: &str = "elections";
+/// Brokers' CPU while a topic is read that was just written.
+pub(super) const HOT_CPU_PER_GB: &str = "broker CPU s/GB, just written";
+/// Brokers' CPU while a topic is read that is no longer in memory.
+pub(super) const COLD_CPU_PER_GB: &str = "broker CPU s/GB, from disk";
+/// Reading.
+pub(super) const HOT_MB_PER_S: &str = "MB/s, just written";
+/// Reading.
+pub(super) const COLD_MB_PER_S: &str = "MB/s, from disk";
+/// Time to make all partitions.
+pub(super) const CREATION_S: &str = "creation s";
+/// CPU of one idle node.
+pub(super) const IDLE_PERCENT: &str = "idle CPU of a node, % of a core";
+/// Memory of a node per partition.
+pub(super) const KIB_PER_PARTITION: &str = "memory KiB/partition";
+/// From start of the process to ready.
+pub(super) const RESTART_S: &str = "restart s";
+/// From the kill to the last partition's acknowledgement.
+pub(super) const WRITABLE_S: &str = "all writable after s";
+/// From start of the process to the first acknowledgement.
+pub(super) const FIRST_ACK_S: &str = "first acknowledgement after s";
+
+const fn target(figure: &'static str, basis: Basis, bound: Bound) -> Target {
+    Target { figure, basis, bound }
+}
+
+/// Every row, in the order in which they are measured.
+pub static ROWS: &[Row] = &[
+    Row {
+        name: "one-producer",
+        title: "1 librdkafka producer, 12 partitions",
+        method: "throughput profile: 2000 messages of 1 KiB in flight, linger 5 ms; everything that Helix acknowledged is read back",
+        against_kafka: true,
+        plotted: MB_PER_S,
+        targets: &[target(MB_PER_S, Kafka, AtLeast(2.0)), target(CPU_PER_GB, Kafka, AtMost(0.4))],
+        measure: rows_load::one_producer,
+    },
+    Row {
+        name: "six-producers",
+        title: "6 librdkafka producers, 12 partitions",
+        method: "as above, six of them in one process",
+        against_kafka: true,
+        plotted: MB_PER_S,
+        targets: &[target(MB_PER_S, Kafka, AtLeast(2.0)), target(CPU_PER_GB, Kafka, AtMost(0.4))],
+        measure: rows_load::six_producers,
+    },
+    Row {
+        name: "own-load",
+        title: "own load generator, 12 partitions",
+        method: "`flood`: 6 connections, 5 requests of 100 messages of 1 KiB in flight on each; the floor before and after",
+        against_kafka: true,
+        plotted: MB_PER_S,
+        targets: &[target(MB_PER_S, Own(FLOOR), AtLeast(0.6))],
+        measure: rows_load::own_load,
+    },
+    Row {
+        name: "stress",
+        title: "stress profile: 12 librdkafka producers, 4000 messages in flight each",
+        method: "peak memory is that of the process since it started",
+        against_kafka: true,
+        plotted: PEAK_MB,
+        targets: &[target(PEAK_MB, Kafka, AtMost(0.2)), target(ELECTIONS, One, AtMost(0.0))],
+        measure: rows_load::stress,
+    },
+    Row {
+        name: "latency",
+        title: "5,000 messages/s, linger 0",
+        method: "4 librdkafka producers; from handing a message to the client to its acknowledgement",
+        against_kafka: true,
+        plotted: P99_MS,
+        targets: &[target(P99_MS, Kafka, AtMost(1.0 / 3.0)), target(P999_MS, Kafka, AtMost(1.0 / 3.0))],
+        measure: rows_load::latency,
+    },
+    Row {
+        name: "fsync",
+        title: "fsync mode, 6 librdkafka producers",
+        method: "Helix with `--write-durability fsync`, Apache Kafka with `flush.messages=1`; the floor here waits for fdatasync of \
+                 all that has arrived, over and over, on each of three replicas",
+        against_kafka: true,
+        plotted: MB_PER_S,
+        targets: &[target(MB_PER_S, Kafka, AtLeast(5.0)), target(MB_PER_S, Own(FLOOR), AtLeast(0.6))],
+        measure: rows_load::fsync,
+    },
+    Row {
+        name: "small",
+        title: "100-byte messages, 200 connections, linger 0",
+        method: "`flood`: one message in a request, one request in flight on each connection",
+        against_kafka: true,
+        plotted: REQUESTS_PER_S,
+        targets: &[target(REQUESTS_PER_S, Kafka, AtLeast(2.0))],
+        measure: rows_load::small,
+    },
+    Row {
+        name: "mixed",
+        title: "8 MiB messages beside 1 KiB messages",
+        method: "`flood`: 200 requests/s of one message of 1 KiB on 4 connections, first alone, then beside 6 requests/s of 8 MiB on \
+                 2 connections; latency from when a request was due",
+        against_kafka: true,
+        plotted: P99_MS,
+        targets: &[target(P99_MS, Own(ALONE_P99_MS), AtMost(3.0))],
+        measure: rows_load::mixed,
+    },
+    Row {
+        name: "fetch",
+        title: "reading back what was written, 2 librdkafka readers",
+        method: "once from what was just written, once after all of it was taken out of the page cache",
+        against_kafka: true,
+        plotted: HOT_CPU_PER_GB,
+        targets: &[target(HOT_CPU_PER_GB, Kafka, AtMost(1.0)), target(COLD_CPU_PER_GB, Kafka, AtMost(1.0))],
+        measure: rows_load::fetch,
+    },
+    Row {
+        name: "idle",
+        title: "10,000 partitions on each of three nodes, idle",
+        method: "a restart is from the start of the process to `/health/ready`",
+        against_kafka: false,
+        plotted: IDLE_PERCENT,
+        targets: &[
+            target(IDLE_PERCENT, One, AtMost(5.0)),
+            target(KIB_PER_PARTITION, One, AtMost(20.0)),
+            target(RESTART_S, One, AtMost(5.0)),
+        ],
+        measure: rows_partitions::idle,
+    },
+    Row {
+        name: "failover",
+        title: "a leader killed with 10,000 partitions",
+        method: "kill -9 of one node of three; a message to every partition, repeated until each was acknowledged",
+        against_kafka: false,
+        plotted: WRITABLE_S,
+        targets: &[target(WRITABLE_S, One, AtMost(3.0))],
+        measure: rows_partitions::failover,
+    },
+    Row {
+        name: "cold-start",
+        title: "start of a single node with 10 GB stored, to its first acknowledgement",
+        method: "stopped with SIGTERM, and its files taken out of the page cache",
+        against_kafka: false,
+        plotted: FIRST_ACK_S,
+        targets: &[target(FIRST_ACK_S, One, AtMost(1.0))],
+        measure: rows_start::cold_start,
+    },
+];
+
+impl Row {
+    /// The row of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        ROWS.iter().find(|row| row.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_found() {
+        for row in ROWS {
+            assert_eq!(ROWS.iter().filter(|other| other.name == row.name).count(), 1);
+            assert!(std::ptr::eq(Row::named(row.name).unwrap(), row));
+        }
+        assert!(Row::named("no such row").is_none());
+    }
+
+    #[test]
+    fn what_kafka_is_not_measured_for_has_no_target_relative_to_it() {
+        let relative = |row: &Row| row.targets.iter().any(|target| target.basis == Kafka);
+        assert!(ROWS.iter().all(|row| row.against_kafka || !relative(row)));
+    }
+}

@@ -1,0 +1,295 @@
+//! Rows that put a load on a cluster of three nodes.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Advice, fadvise};
+
+use super::results::Figures;
+use super::rows::{
+    ALONE_P99_MS, CLIENT_CPU_PER_GB, COLD_CPU_PER_GB, COLD_MB_PER_S, CPU_PER_GB, CPU_PER_REQUEST, ELECTIONS,
+    FLOOR, HOT_CPU_PER_GB, HOT_MB_PER_S, MB_PER_S, P50_MS, P99_MS, P999_MS, PEAK_MB, REQUESTS_PER_S,
+};
+use super::subjects::{CompareError, Contender, Subject, Subjects};
+use crate::bench::{self, BenchOptions};
+use crate::client::{ClusterClient, TopicSpec};
+use crate::flood::{self, FloodOptions, FloodReport, Stream};
+use crate::floor::{self, Storing};
+use crate::process::usage_of_all;
+use crate::profile::Profile;
+use crate::reader::{self, ReadCounters};
+use crate::report::{Latency, Report};
+
+const PARTITIONS: u32 = 12;
+const WARM_UP: Duration = Duration::from_secs(3);
+const FLOOR_BYTES: u64 = 2_000_000_000;
+const SYNCED_FLOOR_BYTES: u64 = 500_000_000;
+const READERS: usize = 2;
+
+pub(super) fn one_producer(
+    subjects: &mut Subjects<'_>,
+    contender: Contender,
+) -> Result<Figures, CompareError> {
+    let subject = subjects.three_nodes(contender)?;
+    producers(subjects, contender, &subject, 1)
+}
+
+pub(super) fn six_producers(
+    subjects: &mut Subjects<'_>,
+    contender: Contender,
+) -> Result<Figures, CompareError> {
+    let subject = subjects.three_nodes(contender)?;
+    producers(subjects, contender, &subject, 6)
+}
+
+fn producers(
+    subjects: &mut Subjects<'_>,
+    contender: Contender,
+    subject: &Subject,
+    threads: u32,
+) -> Result<Figures, CompareError> {
+    let mut profile = profile("throughput", subjects.scale().measured);
+    profile.producer.threads = threads;
+    let report = Measured::new(subjects, contender, profile).on(subject)?;
+    Ok(throughput(&report))
+}
+
+pub(super) fn stress(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
+    let subject = subjects.three_nodes(contender)?;
+    let profile = profile("stress", subjects.scale().stress);
+    let report = Measured::new(subjects, contender, profile).on(&subject)?;
+    let elections = report.counters.and_then(|counters| counters.elections);
+    let peak_mb = report.brokers.map(|brokers| brokers.peak_mb_of_one);
+    Ok(throughput(&report).with_known(PEAK_MB, peak_mb).with_known(ELECTIONS, elections))
+}
+
+pub(super) fn latency(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
+    let subject = subjects.three_nodes(contender)?;
+    let profile = profile("latency", subjects.scale().measured);
+    let each = 5_000 / profile.producer.threads;
+    let mut measured = Measured::new(subjects, contender, profile);
+    measured.messages_per_second = each;
+    let report = measured.on(&subject)?;
+    Ok(with_latency(Figures::default().with(MB_PER_S, report.mb_per_s), &report.latency))
+}
+
+pub(super) fn fsync(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
+    let subject = subjects.three_nodes_fsync(contender)?;
+    let profile = profile("throughput", subjects.scale().measured);
+    let directory = subjects.directory();
+    let floor = |contender| match contender {
+        Contender::Helix => floor::measure(&directory, SYNCED_FLOOR_BYTES, Storing::Synced).map(Some),
+        Contender::Kafka => Ok(None),
+    };
+    let before = floor(contender)?;
+    let mut measured = Measured::new(subjects, contender, profile);
+    if contender == Contender::Kafka {
+        measured.topic.settings = vec![("flush.messages".into(), "1".into())];
+    }
+    let report = measured.on(&subject)?;
+    let both = before.zip(floor(contender)?);
+    let floor = both.map(|(before, after)| f64::midpoint(before.mb_per_s, after.mb_per_s));
+    Ok(throughput(&report).with_known(FLOOR, floor))
+}
+
+pub(super) fn own_load(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
+    let subject = subjects.three_nodes(contender)?;
+    let measured = subjects.scale().measured;
+    let directory = subjects.directory();
+    let topic = subjects.topic(PARTITIONS, &[]);
+    let floor = || floor::measure(&directory, FLOOR_BYTES, Storing::PageCache);
+    let before = floor()?;
+    let report = flood_with(subjects, &subject, topic, &[Stream::default()], measured)?;
+    let floor = f64::midpoint(before.mb_per_s, floor()?.mb_per_s);
+    let figures = Figures::default()
+        .with(MB_PER_S, report.mb_per_s)
+        .with(CLIENT_CPU_PER_GB, report.client_cpu_s_per_gb)
+        .with_known(CPU_PER_GB, report.broker_cpu_s_per_gb)
+        .with(FLOOR, floor);
+    Ok(with_latency(figures, &report.streams[0].latency))
+}
+
+pub(super) fn small(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
+    let subject = subjects.three_nodes(contender)?;
+    let measured = subjects.scale().measured;
+    let topic = subjects.topic(PARTITIONS, &[]);
+    let stream = Stream { connections: 200, in_flight: 1, messages: 1, bytes: 100, rate: 0 };
+    let report = flood_with(subjects, &subject, topic, &[stream], measured)?;
+    let figures = Figures::default()
+        .with(REQUESTS_PER_S, report.streams[0].requests_per_s)
+        .with_known(CPU_PER_REQUEST, report.broker_cpu_us_per_request);
+    Ok(with_latency(figures, &report.streams[0].latency))
+}
+
+pub(super) fn mixed(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
+    const LARGE_BYTES: u32 = 8 << 20;
+    let subject = subjects.three_nodes(contender)?;
+    let measured = subjects.scale().measured;
+    let small = Stream { connections: 4, in_flight: 64, messages: 1, bytes: 1024, rate: 200 };
+    let large = Stream { connections: 2, in_flight: 4, messages: 1, bytes: LARGE_BYTES, rate: 6 };
+    let mut with = |streams: &[Stream]| {
+        let topic = subjects.topic(PARTITIONS, &[("max.message.bytes", "16777216")]);
+        flood_with(subjects, &subject, topic, streams, measured)
+    };
+    let alone = with(&[small])?;
+    let beside = with(&[small, large])?;
+    let figures = Figures::default()
+        .with(ALONE_P99_MS, alone.streams[0].latency.p99_ms)
+        .with("MB/s of large ones", beside.streams[1].mb_per_s)
+        .with("p99 ms of large ones", beside.streams[1].latency.p99_ms);
+    Ok(with_latency(figures, &beside.streams[0].latency))
+}
+
+pub(super) fn fetch(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
+    let subject = subjects.three_nodes(contender)?;
+    let topic = subjects.topic(PARTITIONS, &[]);
+    let stored = subjects.scale().fetch_bytes;
+    let client = ClusterClient::new(&subject.bootstrap)?;
+    flood::fill(&subject.bootstrap, &topic, stored, subjects.progress)?;
+    let (hot_mb_per_s, hot_cpu) = read_all(&client, &subject, &topic.name, stored)?;
+    // Not earlier: what is not written yet can't be taken out.
+    forget_files(&subjects.directory())?;
+    let (cold_mb_per_s, cold_cpu) = read_all(&client, &subject, &topic.name, stored)?;
+    client.delete_topic(&topic.name)?;
+    Ok(Figures::default()
+        .with(HOT_CPU_PER_GB, hot_cpu)
+        .with(HOT_MB_PER_S, hot_mb_per_s)
+        .with(COLD_CPU_PER_GB, cold_cpu)
+        .with(COLD_MB_PER_S, cold_mb_per_s))
+}
+
+/// MB/s, and CPU seconds of the brokers per GB.
+fn read_all(
+    client: &ClusterClient,
+    subject: &Subject,
+    topic: &str,
+    at_least_bytes: u64,
+) -> Result<(f64, f64), CompareError> {
+    let ranges = reader::whole_topic(client, topic)?;
+    let cpu = usage_of_all(&subject.pids)?.cpu;
+    let begun = Instant::now();
+    let counters = ReadCounters::default();
+    reader::read_in_parallel(&subject.bootstrap, topic, &ranges, READERS, &counters, || {})?;
+    let bytes = counters.bytes.into_inner();
+    let gb = bytes as f64 / 1e9;
+    let seconds = begun.elapsed().as_secs_f64();
+    let cpu = usage_of_all(&subject.pids)?.cpu - cpu;
+    if bytes < at_least_bytes {
+        return Err(CompareError::Wrong(format!("{at_least_bytes} bytes were stored, {bytes} read")));
+    }
+    Ok((gb * 1e3 / seconds, cpu.as_secs_f64() / gb))
+}
+
+/// Takes every file below `directory` out of the page cache.
+pub(super) fn forget_files(directory: &Path) -> Result<(), CompareError> {
+    let reading =
+        |source| CompareError::Io { doing: format!("looking into {}", directory.display()), source };
+    for entry in std::fs::read_dir(directory).map_err(reading)? {
+        let path = entry.map_err(reading)?.path();
+        if path.is_dir() {
+            forget_files(&path)?;
+        } else {
+            let doing = format!("taking {} out of the page cache", path.display());
+            // A running node removes and renames files all the time; what is gone needs no forgetting.
+            match File::open(&path) {
+                Ok(file) => file
+                    .sync_data()
+                    .and_then(|()| fadvise(&file, 0, None, Advice::DontNeed).map_err(Into::into))
+                    .map_err(CompareError::io(doing))?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(CompareError::io(doing)(error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives a cluster load that is not measured.
+pub(super) fn warm_up(
+    subjects: &mut Subjects<'_>,
+    subject: &Subject,
+    time: Duration,
+) -> Result<(), CompareError> {
+    Measured::new(subjects, Contender::Kafka, profile("throughput", time)).on(subject).map(|_| ())
+}
+
+fn profile(name: &str, measured: Duration) -> Profile {
+    let mut profile = Profile::built_in(name).expect("rows name built-in profiles");
+    profile.execution.warmup_secs = WARM_UP.as_secs();
+    profile.execution.duration_secs = measured.as_secs().max(1);
+    profile
+}
+
+/// A load of librdkafka's that is measured.
+struct Measured {
+    topic: TopicSpec,
+    profile: Profile,
+    /// Of each producer; 0 is as many as go.
+    messages_per_second: u32,
+    verify: bool,
+    progress: crate::progress::Progress,
+}
+
+impl Measured {
+    fn new(subjects: &mut Subjects<'_>, contender: Contender, profile: Profile) -> Self {
+        Self {
+            topic: subjects.topic(PARTITIONS, &[]),
+            profile,
+            messages_per_second: 0,
+            verify: contender == Contender::Helix,
+            progress: subjects.progress,
+        }
+    }
+
+    fn on(self, subject: &Subject) -> Result<Report, CompareError> {
+        let options = BenchOptions {
+            bootstrap: subject.bootstrap.clone(),
+            topic: self.topic,
+            profile: self.profile,
+            idempotent: false,
+            messages_per_second: self.messages_per_second,
+            client_settings: Vec::new(),
+            broker_pids: subject.pids.clone(),
+            metrics: subject.metrics.clone(),
+            floor_directory: None,
+            verify: self.verify,
+        };
+        let report = bench::run(&options, &self.progress)?;
+        ClusterClient::new(&subject.bootstrap)?.delete_topic(&options.topic.name)?;
+        report.fault().map_or(Ok(report), |fault| Err(CompareError::Wrong(fault)))
+    }
+}
+
+fn flood_with(
+    subjects: &Subjects<'_>,
+    subject: &Subject,
+    topic: TopicSpec,
+    streams: &[Stream],
+    duration: Duration,
+) -> Result<FloodReport, CompareError> {
+    let options = FloodOptions {
+        bootstrap: subject.bootstrap.clone(),
+        topic,
+        streams: streams.to_vec(),
+        warmup: WARM_UP,
+        duration,
+        broker_pids: subject.pids.clone(),
+        floor_directory: None,
+    };
+    let report = flood::run(&options, &subjects.progress)?;
+    ClusterClient::new(&subject.bootstrap)?.delete_topic(&options.topic.name)?;
+    report.fault().map_or(Ok(report), |fault| Err(CompareError::Wrong(fault)))
+}
+
+fn throughput(report: &Report) -> Figures {
+    let figures = Figures::default()
+        .with(MB_PER_S, report.mb_per_s)
+        .with(CLIENT_CPU_PER_GB, report.client_cpu_s_per_gb)
+        .with_known(CPU_PER_GB, report.brokers.map(|brokers| brokers.cpu_s_per_gb));
+    with_latency(figures, &report.latency)
+}
+
+fn with_latency(figures: Figures, latency: &Latency) -> Figures {
+    figures.with(P50_MS, latency.p50_ms).with(P99_MS, latency.p99_ms).with(P999_MS, latency.p999_ms)
+}
