@@ -253,4 +253,60 @@ mod tests {
         disk.remove("b").unwrap();
         assert!(disk.open("b").is_err());
     }
+
+    fn file() -> (tempfile::TempDir, RealFile) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
+        (directory, RealFile { file })
+    }
+
+    #[test]
+    fn what_a_short_write_left_is_written_from_where_it_ended() {
+        let slices = [io::IoSlice::new(b"abc"), io::IoSlice::new(b"defg"), io::IoSlice::new(b"hi")];
+        for (written, now) in [(1, "bc"), (3, "defg"), (5, "fg"), (7, "hi"), (8, "i"), (9, "")] {
+            let (_directory, file) = file();
+            let count = file.write_rest(&slices, written, 10).unwrap();
+            assert_eq!(count, now.len(), "after {written}");
+            let mut back = vec![0; 100];
+            let len = file.read_at(&mut back, 0).unwrap();
+            assert_eq!(len, if now.is_empty() { 0 } else { 10 + written + count });
+            assert!(back[..len].ends_with(now.as_bytes()), "after {written}: {back:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_ends_with_the_file_or_the_buffer() {
+        let (_directory, file) = file();
+        file.write_at(b"0123456789", 0).unwrap();
+        let mut buffer = [0; 4];
+        assert_eq!((file.read_at(&mut buffer, 8).unwrap(), &buffer[..2]), (2, &b"89"[..]));
+        assert_eq!((file.read_at(&mut buffer, 3).unwrap(), &buffer), (4, b"3456"));
+        assert_eq!(file.read_at(&mut buffer, 10).unwrap(), 0);
+        let (directory, _) = self::file();
+        let directory = RealFile { file: File::open(directory.path()).unwrap() };
+        assert!(directory.read_at(&mut buffer, 0).is_err(), "a directory cannot be read");
+    }
+
+    #[test]
+    fn a_file_gets_the_length_that_it_is_told_to() {
+        let (_directory, file) = file();
+        file.allocate(0).unwrap();
+        assert_eq!(file.len_bytes().unwrap(), 0);
+        file.allocate(5000).unwrap();
+        assert_eq!(file.len_bytes().unwrap(), 5000);
+        file.allocate(100).unwrap();
+        assert_eq!(file.len_bytes().unwrap(), 5000, "only ever more");
+        file.set_len(70).unwrap();
+        assert_eq!(file.len_bytes().unwrap(), 70);
+        assert!(file.start_writeback(u64::MAX, 1).is_err(), "no file is so long");
+    }
+
+    #[test]
+    fn free_space_is_that_of_the_file_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(directory.path()).unwrap();
+        let blocks = rustix::fs::statvfs(directory.path()).unwrap().f_frsize;
+        assert_eq!(disk.free_bytes().unwrap() % blocks, 0, "it is given in whole blocks");
+    }
 }

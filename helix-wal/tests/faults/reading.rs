@@ -114,3 +114,73 @@ fn as_much_as_is_to_be_kept_is_kept_in_whole_ranges() {
     let (last, all) = (2 * 112, 8 * 112);
     assert_eq!([1, last, last + 1, all, all + 1].map(keeping), [Some(7), Some(7), Some(4), Some(1), None]);
 }
+
+/// The numbers of a range are upper bounds: what they stand for may have been replaced.
+#[test]
+fn what_was_replaced_is_not_looked_up() {
+    let disk = FaultyDisk::new(1);
+    let of = |index, base_offset, offset_count, max_timestamp_ms, term, prev_term| Record {
+        base_offset: Offset(base_offset),
+        offset_count,
+        max_timestamp_ms,
+        term: Term(term),
+        prev_term: Term(prev_term),
+        ..entry(GROUP, index, 10)
+    };
+    for (records, last) in [
+        (vec![of(1, 0, 1, 50, 1, 0), of(2, 1, 1, 20, 1, 1)], 2),
+        // The last two are replaced below, and with them the highest timestamp and all these offsets.
+        (vec![of(3, 2, 1, 40, 1, 1), of(4, 3, 100, 100, 1, 1), of(5, 103, 100, 100, 1, 1)], 5),
+        (vec![of(4, 3, 1, 10, 2, 1), of(5, 4, 1, 10, 2, 2), of(6, 5, 1, 10, 2, 2)], 6),
+    ] {
+        let (wal, _) = open(&disk, true);
+        append(&wal, records, Durability::PageCache).unwrap();
+        assert_eq!(bounds(&wal, GROUP).last_index, Index(last));
+        wal.close().unwrap();
+    }
+    let (wal, _) = open(&disk, true);
+    let at = |offset| wal.index_at_offset(GROUP, Offset(offset)).unwrap().map(Index::get);
+    assert_eq!([2, 3, 4, 5, 6, 50].map(at), [Some(3), Some(4), Some(5), Some(6), None, None]);
+    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(1)));
+    let at = |timestamp_ms| wal.index_at_timestamp(GROUP, timestamp_ms).unwrap().map(Index::get);
+    assert_eq!([10, 21, 41, 51].map(at), [Some(1), Some(1), Some(1), None]);
+}
+
+/// As above, where what is left of the range that was cut is as late as an earlier one.
+#[test]
+fn of_two_equal_timestamps_the_first_counts_whatever_range_it_is_in() {
+    let disk = FaultyDisk::new(1);
+    let of = |index, max_timestamp_ms, term, prev_term| Record {
+        max_timestamp_ms,
+        term: Term(term),
+        prev_term: Term(prev_term),
+        ..entry(GROUP, index, 10)
+    };
+    for records in [vec![of(1, 50, 1, 0)], vec![of(2, 50, 1, 1), of(3, 100, 1, 1)], vec![of(3, 10, 2, 1)]] {
+        let (wal, _) = open(&disk, true);
+        append(&wal, records, Durability::PageCache).unwrap();
+        wal.close().unwrap();
+    }
+    let (wal, _) = open(&disk, true);
+    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(1)));
+}
+
+/// Entries of which each is read with a call of its own: the look at one says nothing about the next.
+#[test]
+fn every_large_entry_is_looked_at() {
+    const MIB: usize = 1 << 20;
+    let large = WalOptions { segment_bytes: 64 << 20, ..options() };
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), large.clone()).unwrap();
+    for index in 1..=3 {
+        append(&wal, vec![entry(GROUP, index, 3 * MIB)], Durability::PageCache).unwrap();
+    }
+    wal.close().unwrap();
+    let name = segment(&disk);
+    assert!(disk.flip_bit(&name, 4 * MIB as u64, 1), "in the second entry");
+    let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), large).unwrap();
+    assert!(wal.read(GROUP, Index(1), ReadLimit { max_records: 1, ..ALL }).is_ok());
+    assert!(matches!(wal.read(GROUP, Index(2), ALL), Err(ReadError::Damaged { index: Index(2), .. })));
+    let damaged = wal.find_damage(GROUP, Index(1)).unwrap();
+    assert_eq!(damaged, [DamagedRange { group: GROUP, first: Index(2), last: Index(2) }]);
+}
