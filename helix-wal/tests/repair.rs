@@ -379,3 +379,80 @@ proptest! {
         prop_assert!(left.iter().all(|(group, index)| unproved(*group, *index)), "damaged again: {:?}", left);
     }
 }
+
+/// Of several holes each is the one that it is, and the terms around it are its own.
+#[test]
+fn of_two_holes_each_has_its_own_ends() {
+    let disk = log(false);
+    for index in [20, 22, 24] {
+        damage_header(&disk, 1, index - 1);
+    }
+    let (wal, recovered) = open(&disk, true);
+    let missing = |index| DamagedRange { group: GroupId(1), first: Index(index), last: Index(index) };
+    assert_eq!(recovered.missing, [missing(19), missing(21), missing(23)]);
+    for index in 19..=24 {
+        assert_eq!(wal.term_at(GroupId(1), Index(index)).unwrap(), Some(term(index)), "{index}");
+    }
+    for index in [23, 21, 19] {
+        assert_eq!(wal.repair(&[entry(1, index)]).unwrap(), 1);
+    }
+    let lsns: Vec<_> = wal.read(GroupId(1), Index(1), ALL).unwrap().iter().map(|stored| stored.lsn).collect();
+    assert!(lsns.is_sorted_by(|one, next| one < next), "{lsns:?}");
+}
+
+/// What is put into a hole lies where it was in the order of everything that was ever written.
+#[test]
+fn repaired_entries_have_numbers_in_their_order() {
+    let disk = log(false);
+    for index in 19..=22 {
+        damage_header(&disk, 1, index);
+    }
+    let (wal, _) = open(&disk, true);
+    assert_eq!(repair_all(&wal).unwrap(), []);
+    let lsns = |wal: &Wal| -> Vec<_> {
+        wal.read(GroupId(1), Index(1), ALL).unwrap().iter().map(|stored| stored.lsn).collect()
+    };
+    let repaired = lsns(&wal);
+    assert_eq!(repaired.len() as u64, ENTRIES);
+    assert!(repaired.is_sorted_by(|one, next| one < next), "{repaired:?}");
+    wal.close().unwrap();
+    let (wal, recovered) = open(&disk, false);
+    assert_eq!(recovered.missing, []);
+    assert_eq!(lsns(&wal), repaired);
+}
+
+/// The index entries of a sealed segment and the headers of its frames are lost: all that is known is which entries there were.
+#[test]
+fn entries_of_which_only_the_number_is_left_come_back() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open_with(&disk, true, 1 << 16);
+    append(&wal, (1..=8).map(|index| entry(2, index)).collect());
+    append(&wal, (1..=8).map(|index| entry(1, index)).collect());
+    wal.close().unwrap();
+    let name = segments(&disk).remove(0);
+    let whole = disk.contents(&name).unwrap();
+    let frames_end = {
+        let (_, position) = find(&disk, &entry(1, 8).payload.to_bytes());
+        position + entry(1, 8).payload.len() as u64
+    };
+    for index in 1..=8 {
+        damage_header(&disk, 1, index);
+    }
+    // The lines of the index, which stand right behind the frames, two groups of eight.
+    for line in 0..16 {
+        assert!(disk.flip_bit(&name, frames_end.next_multiple_of(8) + 48 * line + 20, 1));
+    }
+    assert!(whole.len() as u64 > frames_end + 16 * 48);
+    let (wal, recovered) = open_with(&disk, false, 1 << 16);
+    assert_eq!(wal.bounds(GroupId(1)).unwrap().last_index, Index(8), "{:?}", recovered.damage);
+    assert!(matches!(wal.read(GroupId(1), Index(3), ALL), Err(ReadError::Damaged { .. })));
+    let records: Vec<_> = (1..=8).map(|index| entry(1, index)).collect();
+    assert_eq!(wal.repair(&records).unwrap(), 8);
+    let read = |wal: &Wal| -> Vec<Record> {
+        wal.read(GroupId(1), Index(1), ALL).unwrap().into_iter().map(|stored| stored.record).collect()
+    };
+    assert_eq!(read(&wal), records);
+    wal.close().unwrap();
+    let (wal, _) = open_with(&disk, false, 1 << 16);
+    assert_eq!(read(&wal), records, "and stay");
+}

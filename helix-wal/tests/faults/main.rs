@@ -3,6 +3,7 @@
 
 mod opening;
 mod reading;
+mod rewriting;
 mod space;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
