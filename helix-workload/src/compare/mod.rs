@@ -69,6 +69,18 @@ pub struct Scale {
     pub stored_bytes: u64,
 }
 
+impl Scale {
+    /// Load before measuring begins.
+    fn warm_up(&self) -> Duration {
+        self.measured.min(Duration::from_secs(3))
+    }
+
+    /// What the floor moves beside a load: for seconds, where it is fast.
+    fn floor_bytes(&self) -> u64 {
+        self.measured.as_secs().clamp(1, 20) * 100_000_000
+    }
+}
+
 /// Measures all rows. Rows that went wrong are in the results with their faults.
 pub fn run(options: &CompareOptions, progress: Progress) -> Results {
     let mut results = Results::new(options);

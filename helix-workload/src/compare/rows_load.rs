@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
 
+use super::Scale;
 use super::results::Figures;
 use super::rows::{
     ALONE_P99_MS, CLIENT_CPU_PER_GB, COLD_CPU_PER_GB, COLD_MB_PER_S, CPU_PER_GB, CPU_PER_REQUEST, ELECTIONS,
@@ -22,9 +23,8 @@ use crate::reader::{self, ReadCounters};
 use crate::report::{Latency, Report};
 
 const PARTITIONS: u32 = 12;
-const WARM_UP: Duration = Duration::from_secs(3);
-const FLOOR_BYTES: u64 = 2_000_000_000;
-const SYNCED_FLOOR_BYTES: u64 = 500_000_000;
+/// The disk is so many times slower than the page cache, or more.
+const SYNCED_FLOOR_PARTS: u64 = 4;
 const READERS: usize = 2;
 
 pub(super) fn one_producer(
@@ -49,7 +49,7 @@ fn producers(
     subject: &Subject,
     threads: u32,
 ) -> Result<Figures, CompareError> {
-    let mut profile = profile("throughput", subjects.scale().measured);
+    let mut profile = profile("throughput", subjects.scale(), subjects.scale().measured);
     profile.producer.threads = threads;
     let report = Measured::new(subjects, contender, profile).on(subject)?;
     Ok(throughput(&report))
@@ -57,7 +57,7 @@ fn producers(
 
 pub(super) fn stress(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
     let subject = subjects.three_nodes(contender)?;
-    let profile = profile("stress", subjects.scale().stress);
+    let profile = profile("stress", subjects.scale(), subjects.scale().stress);
     let report = Measured::new(subjects, contender, profile).on(&subject)?;
     let elections = report.counters.and_then(|counters| counters.elections);
     let peak_mb = report.brokers.map(|brokers| brokers.peak_mb_of_one);
@@ -66,7 +66,7 @@ pub(super) fn stress(subjects: &mut Subjects<'_>, contender: Contender) -> Resul
 
 pub(super) fn latency(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
     let subject = subjects.three_nodes(contender)?;
-    let profile = profile("latency", subjects.scale().measured);
+    let profile = profile("latency", subjects.scale(), subjects.scale().measured);
     let each = 5_000 / profile.producer.threads;
     let mut measured = Measured::new(subjects, contender, profile);
     measured.messages_per_second = each;
@@ -76,10 +76,11 @@ pub(super) fn latency(subjects: &mut Subjects<'_>, contender: Contender) -> Resu
 
 pub(super) fn fsync(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
     let subject = subjects.three_nodes_fsync(contender)?;
-    let profile = profile("throughput", subjects.scale().measured);
+    let profile = profile("throughput", subjects.scale(), subjects.scale().measured);
     let directory = subjects.directory();
+    let floor_bytes = subjects.scale().floor_bytes() / SYNCED_FLOOR_PARTS;
     let floor = |contender| match contender {
-        Contender::Helix => floor::measure(&directory, SYNCED_FLOOR_BYTES, Storing::Synced).map(Some),
+        Contender::Helix => floor::measure(&directory, floor_bytes, Storing::Synced).map(Some),
         Contender::Kafka => Ok(None),
     };
     let before = floor(contender)?;
@@ -98,7 +99,8 @@ pub(super) fn own_load(subjects: &mut Subjects<'_>, contender: Contender) -> Res
     let measured = subjects.scale().measured;
     let directory = subjects.directory();
     let topic = subjects.topic(PARTITIONS, &[]);
-    let floor = || floor::measure(&directory, FLOOR_BYTES, Storing::PageCache);
+    let floor_bytes = subjects.scale().floor_bytes();
+    let floor = || floor::measure(&directory, floor_bytes, Storing::PageCache);
     let before = floor()?;
     let report = flood_with(subjects, &subject, topic, &[Stream::default()], measured)?;
     let floor = f64::midpoint(before.mb_per_s, floor()?.mb_per_s);
@@ -211,12 +213,13 @@ pub(super) fn warm_up(
     subject: &Subject,
     time: Duration,
 ) -> Result<(), CompareError> {
-    Measured::new(subjects, Contender::Kafka, profile("throughput", time)).on(subject).map(|_| ())
+    let profile = profile("throughput", subjects.scale(), time);
+    Measured::new(subjects, Contender::Kafka, profile).on(subject).map(|_| ())
 }
 
-fn profile(name: &str, measured: Duration) -> Profile {
+fn profile(name: &str, scale: Scale, measured: Duration) -> Profile {
     let mut profile = Profile::built_in(name).expect("rows name built-in profiles");
-    profile.execution.warmup_secs = WARM_UP.as_secs();
+    profile.execution.warmup_secs = scale.warm_up().as_secs();
     profile.execution.duration_secs = measured.as_secs().max(1);
     profile
 }
@@ -272,7 +275,7 @@ fn flood_with(
         bootstrap: subject.bootstrap.clone(),
         topic,
         streams: streams.to_vec(),
-        warmup: WARM_UP,
+        warmup: subjects.scale().warm_up(),
         duration,
         broker_pids: subject.pids.clone(),
         floor_directory: None,
