@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::disk::DiskFile;
+use crate::footer::StateKind;
 use crate::types::Lsn;
 
 fn meta(payload_len: u32) -> EntryMeta {
@@ -151,4 +152,29 @@ fn memory_is_taken_for_a_large_frame_only_if_the_file_is_so_long() {
     file.reads.lock().clear();
     assert_eq!(read(168, whole), None);
     assert_eq!(*file.reads.lock(), []);
+}
+
+#[test]
+fn another_state_than_the_index_says_is_damage() {
+    let seed = Segment::new(SegmentId(1), Arc::new(Watched::default()));
+    let record = Record {
+        group: GROUP,
+        kind: RecordKind::Start,
+        index: Index(3),
+        term: Term(1),
+        prev_term: Term(1),
+        base_offset: Offset(3),
+        offset_count: 0,
+        max_timestamp_ms: 0,
+        payload: Payload::empty(),
+    };
+    let header = FrameHeader::of(&record, Lsn(7), Lsn(0), Lsn(0));
+    let mut file = Watched { bytes: vec![0; 160], ..Watched::default() };
+    file.bytes[64..].copy_from_slice(&header.encode(&seed.seed, 64));
+    let segment = Segment::new(SegmentId(1), Arc::new(file));
+    let meta = StateMeta::of(&header, StateKind::Start, 64);
+    assert_eq!(read_state(&segment, &meta).unwrap().unwrap().record, record);
+    for wrong in [StateMeta { lsn: Lsn(8), ..meta }, StateMeta { group: GroupId(2), ..meta }] {
+        assert_eq!(read_state(&segment, &wrong).unwrap(), None);
+    }
 }

@@ -206,6 +206,7 @@ fn a_flipped_header_bit_is_reported_for_all_who_may_be_concerned() {
         assert_eq!((recovered.damage[0].from_position, recovered.damage[0].to_position), (264, 464));
         assert_eq!(recovered.missing, [DamagedRange { group: GROUP, first: Index(2), last: Index(2) }]);
         assert_eq!(bounds(&wal, GROUP).last_index, Index(6));
+        assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 1, "up to the hole");
         assert!(matches!(wal.read(GROUP, Index(2), ALL), Err(ReadError::Damaged { .. })));
         assert_eq!(wal.read(GROUP, Index(3), ALL).unwrap().len(), 4);
     }
@@ -223,6 +224,7 @@ fn damage_above_the_synced_position_is_a_cut_only_after_a_machine_crash() {
     let (wal, recovered) = open(&disk, false);
     assert_eq!(recovered.damage, []);
     assert_eq!(recovered.cut, [GROUP]);
+    assert_eq!(recovered.truncated_bytes, 2 * FRAME, "the damaged frame and what followed it");
     assert_eq!(bounds(&wal, GROUP).last_index, Index(4));
     assert_eq!(bounds(&wal, OTHER).last_index, Index(2));
 

@@ -77,6 +77,8 @@ fn a_log_of_another_version_is_left_alone() {
     let before = disk.contents(&name);
     let refused = Wal::open_stepped(Arc::new(disk.clone()), options()).err().unwrap();
     assert!(matches!(refused, OpenError::Version { found: 2, supported: 1, .. }), "{refused}");
+    let problems = inspect::verify(&disk).unwrap().problems;
+    assert!(problems.iter().any(|problem| problem.contains("format version 2")), "{problems:?}");
     assert_eq!(disk.contents(&name), before);
 }
 
@@ -105,4 +107,60 @@ fn a_log_is_opened_on_a_full_disk_and_read() {
     assert!(matches!(refused, Err(AppendError::DiskFull)), "{refused:?}");
     disk.set_capacity_bytes(1 << 20);
     append(&wal, vec![entry(GROUP, 2, 10)], Durability::PageCache).unwrap();
+}
+
+/// A file that was made and not written to any more says nothing, and nothing is wrong with that.
+#[test]
+fn a_segment_of_nothing_is_no_problem() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 1, 10)], Durability::PageCache).unwrap();
+    wal.close().unwrap();
+    disk.create("0000000000000009.wal", 4096).unwrap().write_at(&[7; 64], 0).unwrap();
+    assert_eq!(inspect::verify(&disk).unwrap().problems, [""; 0]);
+}
+
+/// What a failed sync left in memory may be in a segment that holds nothing synced at all.
+#[test]
+fn all_of_a_segment_is_written_again_if_none_of_it_was_synced() {
+    let disk = FaultyDisk::new(1);
+    let open = |trust_unsynced| {
+        let options = WalOptions { segment_bytes: 1 << 20, trust_unsynced, ..options() };
+        Wal::open_stepped(Arc::new(disk.clone()), options).unwrap()
+    };
+    let (wal, _) = open(true);
+    append(&wal, vec![entry(GROUP, 1, 900_000)], Durability::Synced).unwrap();
+    disk.fail_syncs(true);
+    append(&wal, vec![entry(GROUP, 2, 900_000)], Durability::Synced).unwrap_err();
+    drop(wal);
+    disk.crash(Crash::Process);
+    let (wal, _) = open(true);
+    assert_eq!(bounds(&wal, GROUP).last_index, Index(2));
+    drop(wal);
+    disk.crash(Crash::Machine);
+    let (wal, _) = open(false);
+    assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 2);
+}
+
+/// The next segment remembers where the one before it ends: else the end of that one could go without a trace.
+#[test]
+fn what_was_sealed_at_a_start_cannot_lose_its_end_silently() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    let records = vec![entry(GROUP, 1, 96), entry(OTHER, 1, 96), entry(GROUP, 2, 96), entry(OTHER, 2, 96)];
+    append(&wal, records, Durability::PageCache).unwrap();
+    drop(wal);
+    disk.crash(Crash::Process);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 3, 96)], Durability::PageCache).unwrap();
+    drop(wal);
+    disk.crash(Crash::Process);
+    let first = segment(&disk);
+    let len = disk.contents(&first).unwrap().len() as u64;
+    assert!(disk.flip_bit(&first, len - 40, 1), "the footer");
+    assert!(disk.flip_bit(&first, 64 + 3 * 192 + 20, 1), "the header of the last frame");
+    let (_, recovered) = open(&disk, true);
+    assert_eq!(recovered.damage.len(), 1, "{recovered:?}");
+    assert_eq!((recovered.damage[0].segment.0, recovered.damage[0].from_position), (1, 64 + 3 * 192));
+    assert_eq!(recovered.doubtful, [OTHER], "of the other group there is something newer");
 }

@@ -29,16 +29,21 @@ fn a_term_is_that_of_the_entry_in_force() {
 fn a_read_ends_where_it_is_told_to_whatever_lies_between() {
     let disk = FaultyDisk::new(1);
     let wal = replaced_suffix(&disk);
-    let read = |from, max_bytes, max_records| {
-        let records = wal.read(GROUP, Index(from), ReadLimit { max_bytes, max_records }).unwrap();
-        records.iter().map(|stored| stored.record.index.get()).collect::<Vec<_>>()
+    let check = |wal: &Wal| {
+        let read = |from, max_bytes, max_records| {
+            let records = wal.read(GROUP, Index(from), ReadLimit { max_bytes, max_records }).unwrap();
+            records.iter().map(|stored| stored.record.index.get()).collect::<Vec<_>>()
+        };
+        assert_eq!(read(1, u64::MAX, 2), [1, 2]);
+        assert_eq!(read(1, u64::MAX, 3), [1, 2, 3], "over two segments");
+        assert_eq!(read(1, 2100, 9), [1, 2, 3]);
+        assert_eq!(read(1, 2099, 9), [1, 2]);
+        assert_eq!(read(2, 0, 0), [2], "one is always read");
+        assert_eq!(read(6, 1, 1), [0; 0]);
     };
-    assert_eq!(read(1, u64::MAX, 2), [1, 2]);
-    assert_eq!(read(1, u64::MAX, 3), [1, 2, 3], "over two segments");
-    assert_eq!(read(1, 2100, 9), [1, 2, 3]);
-    assert_eq!(read(1, 2099, 9), [1, 2]);
-    assert_eq!(read(2, 0, 0), [2], "one is always read");
-    assert_eq!(read(6, 1, 1), [0; 0]);
+    check(&wal);
+    wal.close().unwrap();
+    check(&open(&disk, true).0);
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn as_many_dead_segments_are_counted_as_there_are() {
     let (wal, _) = open(&disk, true);
     let report = wal.reclaim(&|_| Index(5)).unwrap();
     assert_eq!(report.dead_segments, 2, "{report:?}");
+    assert!(report.freed_bytes > 4 * 1500, "{report:?}");
 }
 
 /// As long as there are entries of it anywhere, a deleted group stays deleted, whatever is cleared up, and however often.
