@@ -458,28 +458,3 @@ fn entries_of_which_only_the_number_is_left_come_back() {
     let (wal, _) = open_with(&disk, false, 1 << 16);
     assert_eq!(read(&wal), records, "and stay");
 }
-
-/// What is left of a run that was cut says nothing about the term of its lost end.
-#[test]
-fn the_term_in_front_of_a_hole_is_that_of_what_is_left() {
-    let disk = FaultyDisk::new(1);
-    let of =
-        |index, term, prev_term| Record { term: Term(term), prev_term: Term(prev_term), ..entry(1, index) };
-    let (wal, _) = open_with(&disk, true, 1 << 16);
-    append(&wal, vec![of(1, 1, 0), of(2, 1, 1), of(3, 5, 1)]);
-    wal.close().unwrap();
-    let (wal, _) = open_with(&disk, true, 1 << 16);
-    append(&wal, vec![of(3, 2, 1), of(4, 5, 2), of(5, 5, 5)]);
-    drop(wal);
-    disk.crash(Crash::Process);
-    // The first of the newer segment is found by its place: the older one holds the same payload.
-    let newer = segments(&disk).pop().unwrap();
-    let third = of(3, 2, 1).payload.len() as u64;
-    let fourth = 64 + 96 + third.next_multiple_of(8);
-    assert!(disk.flip_bit(&newer, 64 + 20, 1) && disk.flip_bit(&newer, fourth + 20, 1));
-    let (wal, recovered) = open_with(&disk, true, 1 << 16);
-    let bounds = wal.bounds(GroupId(1)).unwrap();
-    assert_eq!(bounds.last_index, Index(5), "{recovered:?}");
-    let lost = wal.term_at(GroupId(1), Index(3));
-    assert!(!matches!(lost, Ok(Some(Term(5)))), "{lost:?}");
-}

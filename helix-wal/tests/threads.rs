@@ -196,3 +196,23 @@ fn what_queues_up_is_written_in_pieces_of_eight_mib() {
     assert_eq!(writes(&[four_mib, four_mib]), 1);
     assert_eq!(writes(&[four_mib, four_mib, 8]), 2);
 }
+
+/// Nobody waits for the outcomes before the log is closed; closing does.
+#[test]
+fn what_is_queued_when_the_log_is_closed_is_stored_when_that_returns() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let disk = Arc::new(RealDisk::new(directory.path().join(round.to_string())).unwrap());
+        let (wal, _) = Wal::open(disk, options()).unwrap();
+        let stored = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        for index in 1..=ENTRIES {
+            let stored = Arc::clone(&stored);
+            wal.append(vec![entry(1, index)], Durability::Synced, move |outcome| {
+                outcome.unwrap();
+                stored.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            });
+        }
+        wal.close().unwrap();
+        assert_eq!(stored.load(std::sync::atomic::Ordering::SeqCst), ENTRIES, "round {round}");
+    }
+}

@@ -3,7 +3,14 @@
 use super::*;
 
 fn start_after(index: u64) -> Record {
-    Record { kind: RecordKind::Start, base_offset: Offset(index), offset_count: 0, ..entry(GROUP, index, 8) }
+    Record {
+        kind: RecordKind::Start,
+        index: Index(index),
+        prev_term: Term(1),
+        base_offset: Offset(index),
+        offset_count: 0,
+        ..entry(GROUP, 1, 8)
+    }
 }
 
 /// Appends to a segment of its own.
@@ -101,6 +108,38 @@ fn a_log_that_begins_again_where_it_begins_keeps_what_follows() {
     wal.close().unwrap();
     let (wal, _) = open(&disk, false);
     assert_eq!((bounds(&wal, GROUP).start_index, bounds(&wal, GROUP).last_index), (Index(9), Index(10)));
+    // What lay before is gone: a log that begins earlier ends there too.
+    append(&wal, vec![start_after(7)], Durability::PageCache).unwrap();
+    assert_eq!((bounds(&wal, GROUP).start_index, bounds(&wal, GROUP).last_index), (Index(7), Index(7)));
+}
+
+#[test]
+fn the_first_entry_of_a_log_that_begins_anew_follows_its_start() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 1, 10)], Durability::PageCache).unwrap();
+    append(&wal, vec![Record { term: Term(0), ..start_after(0) }], Durability::PageCache).unwrap();
+    let stranger = Record { term: Term(9), prev_term: Term(7), ..entry(GROUP, 1, 10) };
+    let refused = append(&wal, vec![stranger], Durability::PageCache);
+    assert!(matches!(refused, Err(AppendError::Invalid { .. })), "{refused:?}");
+    append(&wal, vec![entry(GROUP, 1, 10)], Durability::PageCache).unwrap();
+}
+
+/// Rewriting gives up where there is no room for copies, and nothing has happened.
+#[test]
+fn nothing_is_rewritten_on_a_full_disk() {
+    let disk = FaultyDisk::new(1);
+    sealed(&disk, (1..=8).map(|index| entry(GROUP, index, 300)).collect());
+    sealed(&disk, vec![entry(GROUP, 9, 1500), start_after(7)]);
+    let (wal, _) = open(&disk, true);
+    let used: u64 = disk.list().unwrap().iter().map(|name| disk.contents(name).unwrap().len() as u64).sum();
+    disk.set_capacity_bytes(used);
+    let before = disk.list().unwrap().len();
+    let report = wal.reclaim(&|_| Index(9)).unwrap();
+    assert_eq!((report.rewritten_segments, disk.list().unwrap().len()), (0, before), "{report:?}");
+    assert_eq!(wal.read(GROUP, Index(8), ALL).unwrap().len(), 2);
+    disk.set_capacity_bytes(used + 100_000);
+    assert_eq!(wal.reclaim(&|_| Index(9)).unwrap().rewritten_segments, 1);
 }
 
 /// The disk has room again when the group begins anew; what was refused before does not count any more.
@@ -120,6 +159,8 @@ fn a_start_ends_what_a_refusal_began() {
     wal.step_until_idle();
     wal.check_space(4096, SpaceClass::Normal).unwrap();
     append(&wal, vec![start_after(50)], Durability::PageCache).unwrap();
+    let gap = append(&wal, vec![entry(GROUP, 60, 10)], Durability::PageCache);
+    assert!(matches!(gap, Err(AppendError::Invalid { .. })), "the disk is not to blame: {gap:?}");
     append(&wal, vec![entry(GROUP, 51, 10)], Durability::PageCache).unwrap();
     assert_eq!((bounds(&wal, GROUP).start_index, bounds(&wal, GROUP).last_index), (Index(50), Index(51)));
 }

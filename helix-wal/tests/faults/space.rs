@@ -195,3 +195,36 @@ fn a_tombstone_goes_when_there_is_nothing_left_to_bury() {
     let dump = String::from_utf8(dump).unwrap();
     assert!(!dump.contains("group 1"), "{dump}");
 }
+
+/// A record that is larger than a segment finds out that there is no room before it is written, not half way.
+#[test]
+fn a_large_record_is_refused_by_a_full_disk_and_small_ones_go_on() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 1, 100)], Durability::Synced).unwrap();
+    let used: u64 = disk.list().unwrap().iter().map(|name| disk.contents(name).unwrap().len() as u64).sum();
+    disk.set_capacity_bytes(used + 8192);
+    let large = append(&wal, vec![entry(GROUP, 2, 100_000)], Durability::PageCache);
+    assert!(matches!(large, Err(AppendError::DiskFull)), "{large:?}");
+    append(&wal, vec![entry(OTHER, 1, 100)], Durability::Synced).unwrap();
+    disk.set_capacity_bytes(used + 300_000);
+    assert!(wal.check_space(200_000, SpaceClass::Normal).is_err());
+    wal.step_until_idle();
+    append(&wal, vec![entry(GROUP, 2, 100_000)], Durability::Synced).unwrap();
+    assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 2);
+}
+
+/// How far the log is synced is written down once; after that there is nothing new to say.
+#[test]
+fn a_log_at_rest_writes_nothing() {
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = open(&disk, true);
+    append(&wal, vec![entry(GROUP, 1, 100)], Durability::PageCache).unwrap();
+    let mut bytes = Vec::new();
+    for _ in 0..5 {
+        wal.step(Part::BackgroundSync);
+        wal.step_until_idle();
+        bytes.push(wal.stats().bytes);
+    }
+    assert!(bytes[0] > 0 && bytes[4] == bytes[1], "{bytes:?}");
+}
