@@ -309,4 +309,13 @@ mod tests {
         let blocks = rustix::fs::statvfs(directory.path()).unwrap().f_frsize;
         assert_eq!(disk.free_bytes().unwrap() % blocks, 0, "it is given in whole blocks");
     }
+
+    /// A pipe cannot be synced: who asks the system is told so.
+    #[test]
+    fn syncing_is_asked_of_the_system() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(writer));
+        assert!(RealFile { file: pipe.try_clone().unwrap() }.sync_data().is_err());
+        assert!(RealDisk { root: PathBuf::new(), directory: pipe }.sync_dir().is_err());
+    }
 }

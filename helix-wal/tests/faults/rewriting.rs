@@ -193,3 +193,27 @@ fn damage_of_what_was_replaced_is_nobodys() {
     assert_eq!((recovered.damage, recovered.missing), (vec![], vec![]));
     assert_eq!(wal.read(GROUP, Index(1), ALL).unwrap().len(), 2);
 }
+
+/// Copies are written in pieces of a megabyte; what is in them lies where the footer says.
+#[test]
+fn many_megabytes_are_rewritten_in_pieces() {
+    let large = || WalOptions { segment_bytes: 16 << 20, ..options() };
+    let disk = FaultyDisk::new(1);
+    let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), large()).unwrap();
+    for index in 1..=38 {
+        append(&wal, vec![entry(GROUP, index, 400_000)], Durability::PageCache).unwrap();
+    }
+    append(&wal, vec![start_after(31)], Durability::PageCache).unwrap();
+    wal.close().unwrap();
+    let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), large()).unwrap();
+    let report = wal.reclaim(&|_| Index(38)).unwrap();
+    assert!(report.rewritten_segments == 1 && report.copied_bytes > 7 * 400_000, "{report:?}");
+    let check = |wal: &Wal| {
+        let read: Vec<Record> =
+            wal.read(GROUP, Index(32), ALL).unwrap().into_iter().map(|stored| stored.record).collect();
+        assert!(read.iter().eq(&(32..=38).map(|index| entry(GROUP, index, 400_000)).collect::<Vec<_>>()));
+    };
+    check(&wal);
+    wal.close().unwrap();
+    check(&Wal::open_stepped(Arc::new(disk), large()).unwrap().0);
+}
