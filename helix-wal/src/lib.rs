@@ -62,7 +62,6 @@ mod record;
 mod recovered;
 mod recovery;
 mod repair;
-mod residency;
 mod resolve;
 mod retention;
 mod scan;
