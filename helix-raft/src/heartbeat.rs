@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::differences::Differences;
 use crate::peers::Liveness;
 use crate::types::{BUCKETS, Bucket, Incarnation, ReplicaId};
 
@@ -50,7 +49,7 @@ pub struct HeartbeatAnswer {
     pub sequence: u64,
     /// `sent_ms` of the heartbeat.
     pub echo_sent_ms: u64,
-    /// Buckets whose digests have differed for some heartbeats.
+    /// Buckets whose digests differed twice in a row.
     pub differing: Vec<u8>,
 }
 
@@ -101,7 +100,8 @@ struct Peer {
     next_due_ms: u64,
     sequence: u64,
     sequence_seen: u64,
-    differences: Differences,
+    /// Buckets that differed in the last heartbeat, one bit each.
+    differed: u64,
 }
 
 /// The heartbeats of one node with all others.
@@ -128,8 +128,13 @@ impl Heartbeats {
             next_due_ms: now_ms,
             sequence: 0,
             sequence_seen: 0,
-            differences: Differences::default(),
+            differed: 0,
         });
+    }
+
+    /// Forgets `replica`.
+    pub fn remove_peer(&mut self, replica: ReplicaId) {
+        self.peers.remove(&replica);
     }
 
     /// What is known of `replica`.
@@ -187,11 +192,14 @@ impl Heartbeats {
             return (None, Vec::new());
         }
         let Some(peer) = self.peers.get_mut(&from) else { return (None, Vec::new()) };
-        let mut buckets = Vec::new();
+        let mut twice = 0;
         if heartbeat.sequence > peer.sequence_seen {
             peer.sequence_seen = heartbeat.sequence;
-            buckets = peer.differences.note(&differing_buckets(digests, from, &heartbeat.digests));
+            let differing = differing_buckets(digests, from, &heartbeat.digests);
+            twice = differing & peer.differed;
+            peer.differed = differing & !twice;
         }
+        let buckets = buckets_of(twice);
         let answer = HeartbeatAnswer {
             incarnation: self.options.incarnation,
             to_incarnation: heartbeat.incarnation,
@@ -237,7 +245,7 @@ impl Heartbeats {
         };
         peer.incarnation = incarnation;
         peer.sequence_seen = 0;
-        peer.differences = Differences::default();
+        peer.differed = 0;
         self.events.push(HeartbeatEvent::Incarnation(from, incarnation));
     }
 
@@ -287,13 +295,16 @@ fn led_digests(digests: &dyn DigestSource, to: ReplicaId) -> Vec<(u8, u64)> {
         .collect()
 }
 
-fn differing_buckets(digests: &dyn DigestSource, leader: ReplicaId, theirs: &[(u8, u64)]) -> Vec<Bucket> {
+fn differing_buckets(digests: &dyn DigestSource, leader: ReplicaId, theirs: &[(u8, u64)]) -> u64 {
     let theirs: BTreeMap<u8, u64> = theirs.iter().copied().collect();
-    let differs = |bucket: &Bucket| {
+    Bucket::all().fold(0, |mask, bucket| {
         let led = theirs.get(&bucket.0).copied().unwrap_or(0);
-        led != digests.followed_digest(leader, *bucket)
-    };
-    Bucket::all().filter(differs).collect()
+        if led == digests.followed_digest(leader, bucket) { mask } else { mask | 1 << bucket.0 }
+    })
+}
+
+fn buckets_of(mask: u64) -> Vec<Bucket> {
+    Bucket::all().filter(|bucket| mask & (1 << bucket.0) != 0).collect()
 }
 
 fn wakes(replica: ReplicaId, buckets: Vec<Bucket>) -> Vec<Wake> {
@@ -429,10 +440,8 @@ mod tests {
         assert_eq!(exchange(100, &mut one, &mut two, &led, &same), []);
         assert_eq!(exchange(200, &mut one, &mut two, &led, &differs), []);
         assert_eq!(exchange(300, &mut one, &mut two, &led, &differs), both);
-        for at_ms in [400, 500, 600] {
-            assert_eq!(exchange(at_ms, &mut one, &mut two, &led, &differs), [], "it takes more to act again");
-        }
-        assert_eq!(exchange(700, &mut one, &mut two, &led, &differs), both);
+        assert_eq!(exchange(400, &mut one, &mut two, &led, &differs), [], "it takes two to act again");
+        assert_eq!(exchange(500, &mut one, &mut two, &led, &differs), both);
     }
 
     #[test]
@@ -487,5 +496,16 @@ mod tests {
             differing,
         };
         assert_eq!(one.on_answer(0, TWO, &answer), [Wake { replica: TWO, bucket: Bucket(BUCKETS - 1) }]);
+    }
+
+    #[test]
+    fn who_was_forgotten_is_a_stranger() {
+        let mut one = heartbeats(ONE, 1, TWO, 0);
+        let mut two = heartbeats(TWO, 1, ONE, 0);
+        let (_, heartbeat) = two.tick(0, &Fixed::default()).remove(0);
+        assert!(one.on_heartbeat(0, TWO, &heartbeat, &Fixed::default()).0.is_some());
+        one.remove_peer(TWO);
+        assert!(one.tick(100, &Fixed::default()).is_empty());
+        assert_eq!(one.on_heartbeat(100, TWO, &heartbeat, &Fixed::default()).0, None);
     }
 }

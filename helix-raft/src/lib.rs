@@ -36,7 +36,6 @@
 //! `docs/raft.md` describes the contract with the driver in full.
 
 mod config;
-mod differences;
 mod digest;
 mod group;
 mod heartbeat;
