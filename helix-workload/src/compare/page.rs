@@ -57,8 +57,7 @@ fn render(results: &Results, directory: &str) -> String {
          This page is written by `scripts/bench`. Figures of Helix and of Apache Kafka are taken in turn in one run, and ratios \
          between figures of the same round, because machines drift; a figure is the median of all rounds, with the least and the most \
          behind it. RF 3, acks=all, messages of 1 KiB and 12 partitions unless said otherwise; load, three nodes and the peer's \
-         three nodes share one machine. What the figures mean, and what keeps a target out of reach, is said in \
-         [performance.md](performance.md).\n\n",
+         three nodes share one machine.\n\n",
     );
     for line in &results.about {
         let _ = writeln!(page, "* {line}");
