@@ -1,9 +1,9 @@
 //! The table of measurements: each row measured on Helix and on Apache Kafka in turn, in one run, and held against its target.
 //!
-//! * [`row`] says what a row is, [`rows`] lists them all, and `rows_*` measure them;
-//! * [`subjects`] runs the clusters that are measured, [`kafka`] those of Apache Kafka;
-//! * [`results`] keeps every figure, and takes ratios of figures of the same round;
-//! * [`page`] and [`plot`] make the page of it.
+//! * `row` says what a row is, `rows` lists them all, and `rows_*` measure them;
+//! * `subjects` runs the clusters that are measured, `kafka` those of Apache Kafka;
+//! * `results` keeps every figure, and takes ratios of figures of the same round;
+//! * `page` and `plot` make the page of it.
 //!
 //! A row whose outcome is wrong (a message that failed, contents that differ) has no figures but a fault, and the run fails. A
 //! missed target is a finding, not a failure: the machine may be busy.
