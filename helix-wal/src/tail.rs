@@ -85,6 +85,10 @@ pub(crate) fn after(known: Option<&Tail>, record: &Record, contained: bool) -> R
     }
     match record.kind {
         RecordKind::Entry { .. } => after_entry(known, &tail, record),
+        // Index 0 is that of a log that is given up. Any other is a mistake that would cost all entries.
+        RecordKind::Start if (1..tail.start_index.0).contains(&record.index.0) => {
+            Err("the log begins after that index")
+        }
         RecordKind::Start => {
             let started =
                 Tail { start_index: record.index, start_term: record.term, state: TailState::Normal, ..tail };
@@ -193,6 +197,11 @@ mod tests {
         assert_eq!((reset.last_index, reset.last_term), (Index(15), Term(3)));
         let ahead = after(Some(&TAIL), &record(RecordKind::Start, 30, 9, 0), false).unwrap();
         assert_eq!((ahead.start_index, ahead.last_index), (Index(30), Index(30)));
+        for earlier in [1, 9] {
+            assert!(after(Some(&TAIL), &record(RecordKind::Start, earlier, 1, 0), false).is_err());
+        }
+        let given_up = after(Some(&TAIL), &record(RecordKind::Start, 0, 0, 0), false).unwrap();
+        assert_eq!((given_up.start_index, given_up.last_index), (Index(0), Index(0)));
     }
 
     #[test]

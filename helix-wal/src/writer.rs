@@ -187,7 +187,7 @@ impl Writer {
     /// Whether the log has the entry that a start record refers to. All of it has been written.
     fn contains(&self, record: &Record, tail: &Tail) -> bool {
         let begins_anew = record.index == EntryIndex(0);
-        if begins_anew || record.index < tail.start_index || record.index > tail.last_index {
+        if begins_anew || record.index > tail.last_index {
             return false;
         }
         // If the entry cannot be read, the log is not thrown away for that: entries that do not belong there will be

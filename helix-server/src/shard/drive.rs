@@ -369,6 +369,9 @@ impl Owner {
 
     /// Replaces a group's log by "start here": on disk first, then in memory.
     fn install(&mut self, group: GroupId, start: Start<Command>) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        replica.starts_after = start.index;
+        replica.checkpointed = start.index;
         let record = start_record(group, &start);
         self.context.env.show(group, &Event::Installing { index: start.index, term: start.term });
         let (shards, fatal) = (self.context.shards.clone(), self.context.fatal.clone());
@@ -403,7 +406,6 @@ impl Owner {
         }
         replica.track = OffsetTrack::new(start.index, next_offset);
         replica.applied_term = start.term;
-        replica.checkpointed = start.index;
         self.context.env.show(group, &Event::Installed { index: start.index, term: start.term });
         self.raft.start_installed(group, start.index, start.term);
     }

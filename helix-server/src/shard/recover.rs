@@ -332,6 +332,7 @@ impl Owner {
             hard_state: options.hard_state,
             track,
             machine,
+            starts_after: options.start_index,
             checkpointed: options.committed,
             applied_term: Term::ZERO,
             announced: None,

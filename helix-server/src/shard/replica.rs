@@ -21,6 +21,9 @@ pub(super) struct Replica {
     pub(super) track: OffsetTrack,
     /// What committed entries are applied to.
     pub(super) machine: Machine,
+    /// Where the log begins once all that was handed to the WAL is stored. Consensus hears of it only then; a start
+    /// before this one would throw the log away.
+    pub(super) starts_after: Index,
     /// Index of the last checkpoint in the WAL.
     pub(super) checkpointed: Index,
     /// Term of the last applied entry.

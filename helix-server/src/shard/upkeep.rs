@@ -184,16 +184,16 @@ impl Owner {
         base_offset: Offset,
     ) {
         let index = first_kept.prev();
-        let (Some(term), Some(status)) = (self.raft.term_at(group, index), self.raft.status(group)) else {
-            return;
-        };
+        let Some(term) = self.raft.term_at(group, index) else { return };
         let Some(checkpoint) = self.checkpoint_of(group) else { return };
         let Some(replica) = self.replicas.get_mut(&group).filter(|replica| replica.life == life) else {
             return;
         };
-        if index <= status.start_index || index > replica.applied() {
+        // What a leader sent, or what was found before this, can have moved the start further meanwhile.
+        if index <= replica.starts_after || index > replica.applied() {
             return;
         }
+        replica.starts_after = index;
         replica.checkpointed = replica.applied();
         let start = checkpoint.into_start(index, term, base_offset);
         info!(%group, %index, "old data retired");

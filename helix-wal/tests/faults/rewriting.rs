@@ -108,9 +108,11 @@ fn a_log_that_begins_again_where_it_begins_keeps_what_follows() {
     wal.close().unwrap();
     let (wal, _) = open(&disk, false);
     assert_eq!((bounds(&wal, GROUP).start_index, bounds(&wal, GROUP).last_index), (Index(9), Index(10)));
-    // What lay before is gone: a log that begins earlier ends there too.
-    append(&wal, vec![start_after(7)], Durability::PageCache).unwrap();
-    assert_eq!((bounds(&wal, GROUP).start_index, bounds(&wal, GROUP).last_index), (Index(7), Index(7)));
+    // What lay before is gone, and what follows is not thrown away for an earlier start.
+    let refused = append(&wal, vec![start_after(7)], Durability::PageCache);
+    assert!(matches!(refused, Err(AppendError::Invalid { .. })), "{refused:?}");
+    append(&wal, vec![entry(GROUP, 11, 10)], Durability::PageCache).unwrap();
+    assert_eq!((bounds(&wal, GROUP).start_index, bounds(&wal, GROUP).last_index), (Index(9), Index(11)));
 }
 
 #[test]
