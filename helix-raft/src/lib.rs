@@ -36,6 +36,7 @@
 //! `docs/raft.md` describes the contract with the driver in full.
 
 mod config;
+mod differences;
 mod digest;
 mod group;
 mod heartbeat;

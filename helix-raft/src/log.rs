@@ -305,12 +305,9 @@ impl<P: Payload> RaftLog<P> {
         Some(cut)
     }
 
-    /// Moves the commit index up; returns whether it moved.
-    pub(crate) fn commit_to(&mut self, index: Index) -> bool {
-        let index = index.min(self.last().index);
-        let moved = index > self.committed;
-        self.committed = self.committed.max(index);
-        moved
+    /// Moves the commit index up, as far as the log goes.
+    pub(crate) fn commit_to(&mut self, index: Index) {
+        self.committed = self.committed.max(index.min(self.last().index));
     }
 
     /// Committed entries that are stored here and can be applied, as far as they are in memory.

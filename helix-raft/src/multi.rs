@@ -13,8 +13,8 @@ use crate::peers::{Context, Liveness, Seen};
 use crate::ready::{Ready, Status};
 use crate::recovering::ForceRecoverError;
 use crate::types::{
-    Bucket, Durability, Entry, GroupId, HardState, Incarnation, Index, Membership, Payload, Position,
-    ReplicaId, Term,
+    BUCKETS, Bucket, Durability, Entry, GroupId, HardState, Incarnation, Index, Membership, Payload,
+    Position, ReplicaId, Term,
 };
 
 /// What became of a message.
@@ -54,7 +54,7 @@ pub struct MultiRaft<P> {
     /// Groups to which something happened since `take_ready`.
     dirty: Vec<GroupId>,
     /// Groups by the other replicas in them.
-    shared: BTreeMap<ReplicaId, BTreeSet<GroupId>>,
+    shared: BTreeMap<(ReplicaId, Bucket), BTreeSet<GroupId>>,
     digests: Digests,
     tail_bytes: usize,
     /// Groups with entries in memory, least recently used first.
@@ -191,21 +191,23 @@ impl<P: Payload> MultiRaft<P> {
             self.unshare(*replica, id);
         }
         for replica in audience {
-            self.shared.entry(replica).or_default().insert(id);
+            self.shared.entry((replica, Bucket::of(id))).or_default().insert(id);
         }
     }
 
     fn unshare(&mut self, replica: ReplicaId, id: GroupId) {
-        if let Some(groups) = self.shared.get_mut(&replica) {
+        let key = (replica, Bucket::of(id));
+        if let Some(groups) = self.shared.get_mut(&key) {
             groups.remove(&id);
             if groups.is_empty() {
-                self.shared.remove(&replica);
+                self.shared.remove(&key);
             }
         }
     }
 
     fn shared_with(&self, replica: ReplicaId) -> Vec<GroupId> {
-        self.shared.get(&replica).map_or_else(Vec::new, |groups| groups.iter().copied().collect())
+        let of_replica = (replica, Bucket(0))..=(replica, Bucket(BUCKETS - 1));
+        self.shared.range(of_replica).flat_map(|(_, groups)| groups).copied().collect()
     }
 
     // ------------------------------------------------------------------------------------------------------------
@@ -398,10 +400,10 @@ impl<P: Payload> MultiRaft<P> {
     /// The digests of a bucket differ between this node and that of `replica`: makes sure of all groups of the bucket that
     /// both share, by a heartbeat where this replica leads and by a running election timer where the other one does.
     pub fn wake(&mut self, replica: ReplicaId, bucket: Bucket) {
-        for id in self.shared_with(replica) {
-            if Bucket::of(id) == bucket {
-                self.with(id, |group, cx| group.wake(cx, replica));
-            }
+        let groups = self.shared.get(&(replica, bucket));
+        let groups: Vec<GroupId> = groups.into_iter().flatten().copied().collect();
+        for id in groups {
+            self.with(id, |group, cx| group.wake(cx, replica));
         }
     }
 

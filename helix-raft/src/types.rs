@@ -149,11 +149,6 @@ impl<P> Entry<P> {
     pub const fn position(&self) -> Position {
         Position { index: self.index, term: self.term }
     }
-
-    /// Whether this entry counts only once it is synced, whatever the group's default.
-    pub const fn requires_sync(&self) -> bool {
-        matches!(self.body, Body::Membership(_))
-    }
 }
 
 impl<P: Payload> Entry<P> {
@@ -329,6 +324,5 @@ mod tests {
         assert_eq!("abc".to_owned().len_bytes(), 3);
         let members = entry(Body::<Vec<u8>>::Membership(of(&[1, 2], &[3])));
         assert_eq!(members.len_bytes(), ENTRY_OVERHEAD_BYTES + 24);
-        assert!(members.requires_sync() && !entry(Body::Data(vec![0; 5])).requires_sync());
     }
 }
