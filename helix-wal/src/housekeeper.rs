@@ -111,9 +111,20 @@ fn seal(shared: &Shared, segment: &Arc<Segment>, data_end: u64) -> io::Result<()
     }
     shared.index.write().seal(segment.id, &footer.directory, footer.end());
     shared.stats.seals.add(1);
+    give_back_pages(shared, segment, footer.end());
     shared.space.refresh(&*shared.disk);
     (shared.options.on_seal)(SealedSegment { sequence: segment.id, groups: last_indexes(&footer.directory) });
     Ok(())
+}
+
+/// A segment was sealed: the pages of those that nobody is expected to read go back to the system.
+fn give_back_pages(shared: &Shared, segment: &Arc<Segment>, file_bytes: u64) {
+    for leaving in shared.residency.sealed(segment, file_bytes) {
+        // Only a hint; what stays in the page cache does no harm.
+        if let Err(error) = leaving.file.drop_cached() {
+            tracing::debug!(%error, segment = %leaving.id, "giving back the pages of a segment");
+        }
+    }
 }
 
 fn last_indexes(directory: &Directory) -> Vec<(GroupId, Index)> {
@@ -148,6 +159,7 @@ pub(crate) fn retire(shared: &Shared, segments: &[SegmentId]) -> io::Result<u64>
 fn retire_file(shared: &Shared, entry: SegmentEntry) -> io::Result<()> {
     let SegmentEntry { segment, file_bytes, .. } = entry;
     shared.footers.forget(segment.id);
+    shared.residency.forget(segment.id);
     let name = segment.name();
     // Nobody can get at the segment through the index any more. If somebody still reads it, its bytes must stay.
     let unused = Arc::strong_count(&segment) == 1;

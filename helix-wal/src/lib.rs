@@ -62,6 +62,7 @@ mod record;
 mod recovered;
 mod recovery;
 mod repair;
+mod residency;
 mod resolve;
 mod retention;
 mod scan;

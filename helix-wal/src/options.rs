@@ -29,6 +29,8 @@ pub struct WalOptions {
     pub recycled_segments: usize,
     /// Space that [`SpaceClass::Normal`] leaves free.
     pub reserve_bytes: u64,
+    /// Bytes of the newest sealed segments that stay in the page cache. What is older is given back, unless it is being read.
+    pub page_cache_bytes: u64,
     /// Memory for index footers of sealed segments.
     pub footer_cache_bytes: u64,
     /// Whether this boot's page cache is the one the log was written through. If so only the last write can be torn;
@@ -51,6 +53,7 @@ impl Default for WalOptions {
             background_sync_bytes: 64 << 20,
             recycled_segments: 4,
             reserve_bytes: 256 << 20,
+            page_cache_bytes: 1 << 30,
             footer_cache_bytes: 64 << 20,
             trust_unsynced: false,
             on_fatal: Arc::new(|_| {}),
@@ -70,6 +73,7 @@ impl fmt::Debug for WalOptions {
             .field("background_sync_bytes", &self.background_sync_bytes)
             .field("recycled_segments", &self.recycled_segments)
             .field("reserve_bytes", &self.reserve_bytes)
+            .field("page_cache_bytes", &self.page_cache_bytes)
             .field("footer_cache_bytes", &self.footer_cache_bytes)
             .field("trust_unsynced", &self.trust_unsynced)
             .finish_non_exhaustive()

@@ -197,6 +197,7 @@ pub(crate) fn read(
         };
         let wanted = within(&entries, &mut bytes_left, records.is_empty());
         let complete = wanted.len() == entries.len();
+        shared.residency.read(&place.segment)?;
         let outcome = read_entries(&place.segment, group, next, wanted, &mut records);
         if let Err(error) = outcome {
             return if records.is_empty() { Err(error) } else { Ok(records) };

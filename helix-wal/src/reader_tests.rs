@@ -62,6 +62,10 @@ impl DiskFile for Watched {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn drop_cached(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn len_bytes(&self) -> io::Result<u64> {
         self.lengths_asked.fetch_add(1, Ordering::Relaxed);
         Ok(self.bytes.len() as u64)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::disk::DiskFile;
 use crate::frame::{FrameSeed, read_u32, read_u64};
+use crate::residency::Residence;
 use crate::types::{Lsn, POSITION_END, QUANTITY_END, SegmentId};
 
 /// Size of the header; frames begin right after it.
@@ -144,11 +145,12 @@ pub(crate) struct Segment {
     pub(crate) id: SegmentId,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) seed: FrameSeed,
+    pub(crate) residence: Residence,
 }
 
 impl Segment {
     pub(crate) fn new(id: SegmentId, file: Arc<dyn DiskFile>) -> Arc<Self> {
-        Arc::new(Self { id, file, seed: FrameSeed::new(id) })
+        Arc::new(Self { id, file, seed: FrameSeed::new(id), residence: Residence::default() })
     }
 
     pub(crate) fn name(&self) -> String {

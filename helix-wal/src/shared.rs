@@ -16,6 +16,7 @@ use crate::error::{AppendError, FatalError};
 use crate::index::Index;
 use crate::options::WalOptions;
 use crate::record::{Durability, Record};
+use crate::residency::Residency;
 use crate::segment::Segment;
 use crate::space::Space;
 use crate::stats::Stats;
@@ -119,6 +120,7 @@ pub(crate) struct Shared {
     pub(crate) options: WalOptions,
     pub(crate) index: RwLock<Index>,
     pub(crate) footers: FooterCache,
+    pub(crate) residency: Residency,
     pub(crate) space: Space,
     pub(crate) stats: Stats,
     pub(crate) spares: Mutex<Vec<SpareFile>>,
@@ -152,6 +154,7 @@ impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, options: WalOptions, foundation: Foundation) -> Self {
         let shared = Self {
             footers: FooterCache::new(options.footer_cache_bytes),
+            residency: Residency::new(options.page_cache_bytes),
             disk,
             options,
             index: RwLock::new(foundation.index),

@@ -18,6 +18,7 @@ use crate::housekeeper;
 use crate::index::{Contents, FirstLive, SegmentEntry};
 use crate::reader;
 use crate::record::{Durability, Record, RecordKind};
+use crate::residency::Residency;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::shared::{Command, Done, Job, Shared, Unit};
 use crate::tail::{self, Tail, TailState};
@@ -263,6 +264,7 @@ impl Writer {
             }
             capacity = needed_bytes;
         }
+        Residency::expect(&segment);
         self.close_active();
         let (previous, previous_end) = self.previous;
         let header = SegmentHeader {

@@ -170,6 +170,9 @@ properties! {
     "helix.wal.background.sync.ms" => wal_background_sync_ms: u64 = 1000, "ms", Some(1..=3_600_000);
     /// As above, after this many bytes.
     "helix.wal.background.sync.bytes" => wal_background_sync_bytes: u64 = 64 << 20, "bytes", Some(MIB..=64 * GIB);
+    /// How much of the newest part of the write-ahead log stays in the system's page cache; not set, a quarter of the memory. What is
+    /// older, on disk and not being read is given back, so that the log does not push everything else out of memory.
+    "helix.wal.page.cache.bytes" => wal_page_cache_bytes: Option<u64> = None, "bytes", Some(0..=16_384 * GIB);
     /// How often a node looks for disk space that it can give back: files in which nothing is kept any more, or little.
     "helix.wal.reclaim.interval.ms" => wal_reclaim_interval_ms: u64 = 10_000, "ms", Some(100..=86_400_000);
     /// Disk space that producers cannot use, so that a full disk leaves room for the cluster's own records and for

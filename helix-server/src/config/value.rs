@@ -58,15 +58,15 @@ macro_rules! integers {
 
 integers!(i16, i32, i64, u32, u64, usize);
 
-impl Value for Option<i64> {
-    const TYPE: &'static str = "integer";
+impl<T: Value> Value for Option<T> {
+    const TYPE: &'static str = T::TYPE;
 
     fn read(text: &str, range: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
-        read_integer(text, range).map(Some)
+        T::read(text, range).map(Some)
     }
 
     fn show(&self) -> String {
-        self.map_or_else(|| "not set".to_owned(), |number| number.to_string())
+        self.as_ref().map_or_else(|| "not set".to_owned(), T::show)
     }
 }
 

@@ -128,6 +128,7 @@ fn wal_options(config: &ServerConfig, writes_intact: bool, shards: &Shards, fata
         segment_bytes: config.broker.wal_segment_bytes,
         background_sync_ms: config.broker.wal_background_sync_ms,
         background_sync_bytes: config.broker.wal_background_sync_bytes,
+        page_cache_bytes: config.broker.wal_page_cache_bytes.unwrap_or_else(quarter_of_memory),
         reserve_bytes: config.broker.disk_reserve_bytes,
         trust_unsynced: writes_intact,
         on_fatal: Arc::new(move |error| fatal.report(error.to_string())),
@@ -136,6 +137,12 @@ fn wal_options(config: &ServerConfig, writes_intact: bool, shards: &Shards, fata
         }),
         ..WalOptions::default()
     }
+}
+
+/// The rest is for what runs beside the log, and for what readers bring back from the disk.
+fn quarter_of_memory() -> u64 {
+    let system = rustix::system::sysinfo();
+    system.totalram.saturating_mul(u64::from(system.mem_unit)) / 4
 }
 
 /// Says what is damaged.

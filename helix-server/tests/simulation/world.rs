@@ -123,6 +123,7 @@ fn config(place: Place, plan: &Plan) -> ServerConfig {
     for setting in [
         "helix.shards=2",
         "helix.wal.segment.bytes=1048576",
+        "helix.wal.page.cache.bytes=2097152",
         "helix.tail.max.bytes=1048576",
         "helix.disk.reserve.bytes=1048576",
         "helix.commit.timeout.ms=8000",

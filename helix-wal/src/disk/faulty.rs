@@ -356,6 +356,10 @@ impl DiskFile for FaultyFile {
         self.disk.state.lock().check(Some(self.epoch))
     }
 
+    fn drop_cached(&self) -> io::Result<()> {
+        self.disk.state.lock().check(Some(self.epoch))
+    }
+
     fn len_bytes(&self) -> io::Result<u64> {
         let state = self.disk.state.lock();
         state.check(Some(self.epoch))?;

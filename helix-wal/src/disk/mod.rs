@@ -63,6 +63,9 @@ pub trait DiskFile: Send + Sync {
     /// Asks for the range to be written soon; promises nothing.
     fn start_writeback(&self, position: u64, len: u64) -> io::Result<()>;
 
+    /// Lets the system forget what it holds of the file in memory and has written already; promises nothing.
+    fn drop_cached(&self) -> io::Result<()>;
+
     /// The size of the file.
     fn len_bytes(&self) -> io::Result<u64>;
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
 use super::{Disk, DiskFile, DiskLock};
 
@@ -134,6 +134,10 @@ impl DiskFile for RealFile {
 
     fn start_writeback(&self, position: u64, len: u64) -> io::Result<()> {
         start_writeback(&self.file, position, len)
+    }
+
+    fn drop_cached(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
