@@ -191,6 +191,7 @@ impl Owner {
         };
         // What a leader sent, or what was found before this, can have moved the start further meanwhile.
         if index <= replica.starts_after || index > replica.applied() {
+            debug!(%group, %index, begins_after = %replica.starts_after, "a start found for the log is out of date");
             return;
         }
         replica.starts_after = index;
