@@ -15,6 +15,7 @@ mod probe;
 mod results;
 mod row;
 mod rows;
+mod rows_latency;
 mod rows_load;
 mod rows_partitions;
 mod rows_start;

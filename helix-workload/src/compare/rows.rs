@@ -3,7 +3,7 @@
 use super::row::Basis::{self, Kafka, One, Own};
 use super::row::Bound::{self, AtLeast, AtMost};
 use super::row::{Row, Target};
-use super::{rows_load, rows_partitions, rows_start};
+use super::{rows_latency, rows_load, rows_partitions, rows_start};
 
 /// Payload per second.
 pub(super) const MB_PER_S: &str = "MB/s";
@@ -25,6 +25,32 @@ pub(super) const P50_MS: &str = "p50 ms";
 pub(super) const P99_MS: &str = "p99 ms";
 /// Latencies.
 pub(super) const P999_MS: &str = "p99.9 ms";
+/// Requests answered when as many are sent as go.
+pub(super) const MAXIMUM_REQUESTS_PER_S: &str = "requests/s at most";
+
+/// Latencies at a share of the maximum.
+pub(super) struct LoadFigures {
+    /// Of the maximum.
+    pub(super) share: f64,
+    pub(super) p50_ms: &'static str,
+    pub(super) p99_ms: &'static str,
+    pub(super) p999_ms: &'static str,
+}
+
+pub(super) const LOAD_5: LoadFigures =
+    LoadFigures { share: 0.05, p50_ms: "p50 ms at 5 %", p99_ms: "p99 ms at 5 %", p999_ms: "p99.9 ms at 5 %" };
+pub(super) const LOAD_50: LoadFigures = LoadFigures {
+    share: 0.5,
+    p50_ms: "p50 ms at 50 %",
+    p99_ms: "p99 ms at 50 %",
+    p999_ms: "p99.9 ms at 50 %",
+};
+pub(super) const LOAD_80: LoadFigures = LoadFigures {
+    share: 0.8,
+    p50_ms: "p50 ms at 80 %",
+    p99_ms: "p99 ms at 80 %",
+    p999_ms: "p99.9 ms at 80 %",
+};
 /// Latency of small messages without large ones beside them.
 pub(super) const ALONE_P99_MS: &str = "p99 ms alone";
 /// Elections during the load.
@@ -49,6 +75,9 @@ pub(super) const RESTART_S: &str = "restart s";
 pub(super) const WRITABLE_S: &str = "all writable after s";
 /// From start of the process to the first acknowledgement.
 pub(super) const FIRST_ACK_S: &str = "first acknowledgement after s";
+
+const LOADS_METHOD: &str = "`flood`: 6 connections, requests of 10 messages of 1 KiB, up to 16 in flight on each; the maximum of each broker \
+                           is measured first; latency from when a request was due";
 
 const fn target(figure: &'static str, basis: Basis, bound: Bound) -> Target {
     Target { figure, basis, bound }
@@ -99,7 +128,7 @@ pub static ROWS: &[Row] = &[
         against_kafka: true,
         plotted: P99_MS,
         targets: &[target(P99_MS, Kafka, AtMost(1.0 / 3.0)), target(P999_MS, Kafka, AtMost(1.0 / 3.0))],
-        measure: rows_load::latency,
+        measure: rows_latency::latency,
     },
     Row {
         name: "fsync",
@@ -110,6 +139,24 @@ pub static ROWS: &[Row] = &[
         plotted: MB_PER_S,
         targets: &[target(MB_PER_S, Kafka, AtLeast(5.0)), target(MB_PER_S, Own(FLOOR), AtLeast(0.6))],
         measure: rows_load::fsync,
+    },
+    Row {
+        name: "loads",
+        title: "latency at 5 %, 50 % and 80 % of the maximum load",
+        method: LOADS_METHOD,
+        against_kafka: true,
+        plotted: LOAD_50.p99_ms,
+        targets: &[],
+        measure: rows_latency::loads,
+    },
+    Row {
+        name: "loads-fsync",
+        title: "the same in fsync mode",
+        method: LOADS_METHOD,
+        against_kafka: true,
+        plotted: LOAD_50.p99_ms,
+        targets: &[],
+        measure: rows_latency::loads_fsync,
     },
     Row {
         name: "small",

@@ -22,7 +22,7 @@ use crate::profile::Profile;
 use crate::reader::{self, ReadCounters};
 use crate::report::{Latency, Report};
 
-const PARTITIONS: u32 = 12;
+pub(super) const PARTITIONS: u32 = 12;
 /// The disk is so many times slower than the page cache, or more.
 const SYNCED_FLOOR_PARTS: u64 = 4;
 const READERS: usize = 2;
@@ -62,16 +62,6 @@ pub(super) fn stress(subjects: &mut Subjects<'_>, contender: Contender) -> Resul
     let elections = report.counters.and_then(|counters| counters.elections);
     let peak_mb = report.brokers.map(|brokers| brokers.peak_mb_of_one);
     Ok(throughput(&report).with_known(PEAK_MB, peak_mb).with_known(ELECTIONS, elections))
-}
-
-pub(super) fn latency(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
-    let subject = subjects.three_nodes(contender)?;
-    let profile = profile("latency", subjects.scale(), subjects.scale().measured);
-    let each = 5_000 / profile.producer.threads;
-    let mut measured = Measured::new(subjects, contender, profile);
-    measured.messages_per_second = each;
-    let report = measured.on(&subject)?;
-    Ok(with_latency(Figures::default().with(MB_PER_S, report.mb_per_s), &report.latency))
 }
 
 pub(super) fn fsync(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
@@ -217,7 +207,7 @@ pub(super) fn warm_up(
     Measured::new(subjects, Contender::Kafka, profile).on(subject).map(|_| ())
 }
 
-fn profile(name: &str, scale: Scale, measured: Duration) -> Profile {
+pub(super) fn profile(name: &str, scale: Scale, measured: Duration) -> Profile {
     let mut profile = Profile::built_in(name).expect("rows name built-in profiles");
     profile.execution.warmup_secs = scale.warm_up().as_secs();
     profile.execution.duration_secs = measured.as_secs().max(1);
@@ -225,17 +215,17 @@ fn profile(name: &str, scale: Scale, measured: Duration) -> Profile {
 }
 
 /// A load of librdkafka's that is measured.
-struct Measured {
+pub(super) struct Measured {
     topic: TopicSpec,
     profile: Profile,
     /// Of each producer; 0 is as many as go.
-    messages_per_second: u32,
+    pub(super) messages_per_second: u32,
     verify: bool,
     progress: crate::progress::Progress,
 }
 
 impl Measured {
-    fn new(subjects: &mut Subjects<'_>, contender: Contender, profile: Profile) -> Self {
+    pub(super) fn new(subjects: &mut Subjects<'_>, contender: Contender, profile: Profile) -> Self {
         Self {
             topic: subjects.topic(PARTITIONS, &[]),
             profile,
@@ -245,7 +235,7 @@ impl Measured {
         }
     }
 
-    fn on(self, subject: &Subject) -> Result<Report, CompareError> {
+    pub(super) fn on(self, subject: &Subject) -> Result<Report, CompareError> {
         let options = BenchOptions {
             bootstrap: subject.bootstrap.clone(),
             topic: self.topic,
@@ -264,7 +254,7 @@ impl Measured {
     }
 }
 
-fn flood_with(
+pub(super) fn flood_with(
     subjects: &Subjects<'_>,
     subject: &Subject,
     topic: TopicSpec,
@@ -293,6 +283,6 @@ fn throughput(report: &Report) -> Figures {
     with_latency(figures, &report.latency)
 }
 
-fn with_latency(figures: Figures, latency: &Latency) -> Figures {
+pub(super) fn with_latency(figures: Figures, latency: &Latency) -> Figures {
     figures.with(P50_MS, latency.p50_ms).with(P99_MS, latency.p99_ms).with(P999_MS, latency.p999_ms)
 }
