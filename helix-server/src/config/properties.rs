@@ -149,8 +149,10 @@ properties! {
         Some(MIB..=256 * GIB);
     /// Most bytes of requests other than produce that are being worked on.
     "helix.request.max.pending.bytes" => request_max_pending_bytes: usize = 64 << 20, "bytes", Some(MIB..=256 * GIB);
-    /// Most bytes of replication traffic from other nodes that are being worked on.
+    /// Most bytes of replication traffic from other nodes that are being worked on, and again of large entries.
     "helix.peer.max.pending.bytes" => peer_max_pending_bytes: usize = 128 << 20, "bytes", Some(MIB..=256 * GIB);
+    /// Entries from this size on are sent to followers on a connection of their own, so that small ones do not wait behind them.
+    "helix.peer.bulk.bytes" => peer_bulk_bytes: usize = 1 << 20, "bytes", Some(1024..=256 * GIB);
     /// Most bytes of fetch responses that are on their way to clients.
     "helix.fetch.max.pending.bytes" => fetch_max_pending_bytes: usize = 128 << 20, "bytes", Some(MIB..=256 * GIB);
     /// Memory for the newest records of all partitions, from which consumers and followers that keep up are fed.

@@ -300,6 +300,7 @@ fn peer_options(parts: &Parts, storage: &Storage, listener: Box<dyn PeerListener
         listener,
         peers: parts.config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect(),
         limits: PeerLimits {
+            bulk_bytes: broker.peer_bulk_bytes,
             receive_budget_bytes: broker.peer_max_pending_bytes,
             // An entry is at most a full batch and one request more.
             max_data_frame_bytes: (broker.batch_max_bytes + broker.socket_request_max_bytes + (1 << 20))

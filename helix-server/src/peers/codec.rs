@@ -95,6 +95,32 @@ pub fn encode(message: &Message<Command>, meta: &mut BytesMut, payloads: &mut Ve
     }
 }
 
+/// The payloads of an append, in the order in which they follow its meta.
+pub fn payloads(message: &Message<Command>) -> impl Iterator<Item = &Bytes> {
+    let entries = match &message.body {
+        MessageBody::Append(append) => &append.entries[..],
+        _ => &[],
+    };
+    let commands = entries.iter().filter_map(|entry| match &entry.body {
+        Body::Data(command) => Some(command),
+        Body::NoOp | Body::Membership(_) => None,
+    });
+    commands.flat_map(chunks)
+}
+
+fn chunks(command: &Command) -> impl Iterator<Item = &Bytes> {
+    command.payload.chunks().iter().filter(|chunk| !chunk.is_empty())
+}
+
+/// The group that a message is about, read from its meta.
+///
+/// # Errors
+/// When it is too short.
+pub fn group_of(meta: &[u8]) -> Result<GroupId, DecodeError> {
+    let bytes = meta.first_chunk().ok_or(DecodeError::Short)?;
+    Ok(GroupId(u64::from_le_bytes(*bytes)))
+}
+
 fn put_index(meta: &mut BytesMut, kind: u8, index: Index) {
     meta.put_u8(kind);
     meta.put_u64_le(index.get());
@@ -145,7 +171,7 @@ fn put_command(meta: &mut BytesMut, command: &Command, payloads: &mut Vec<Bytes>
     let length = u32::try_from(command.payload.len()).expect("the batcher makes no entries of 4 GiB");
     meta.put_u32_le(length);
     meta.put_u32_le(command.payload.crc32());
-    payloads.extend(command.payload.chunks().iter().filter(|chunk| !chunk.is_empty()).cloned());
+    payloads.extend(chunks(command).cloned());
 }
 
 fn put_membership(meta: &mut BytesMut, membership: &Membership) {

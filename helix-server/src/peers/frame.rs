@@ -33,6 +33,10 @@ pub enum FrameKind {
     Control = 4,
     /// A [`super::codec::repair::RepairMessage`].
     Repair = 5,
+    /// A message of the Raft core whose payloads come as [`Self::Payloads`]: a number, then the meta.
+    Description = 6,
+    /// The payloads of a message; the meta is the number of its [`Self::Description`].
+    Payloads = 7,
 }
 
 impl FrameKind {
@@ -43,6 +47,8 @@ impl FrameKind {
             3 => Self::Raft,
             4 => Self::Control,
             5 => Self::Repair,
+            6 => Self::Description,
+            7 => Self::Payloads,
             _ => return None,
         })
     }

@@ -10,7 +10,7 @@ use super::codec::repair::RepairMessage;
 use super::control::{self, ControlMessage};
 use super::heartbeats::HeartbeatService;
 use super::hello::{Identity, Lane};
-use super::queue::{NotSent, Outgoing};
+use super::queue::{NotSent, Outgoing, Part};
 use super::shared::{PeerStatus, Shared};
 use super::{PeerEvents, PeersOptions, StartPeersError, codec, inbound, link};
 use crate::durable::founded::FoundedCluster;
@@ -34,8 +34,10 @@ pub(super) fn start(
     // Every receiver is taken here, so that a stop can't overtake the start of the tasks.
     let stop = shared.stop.subscribe();
     for link in shared.links() {
-        let (shared, link) = (Arc::clone(&shared), Arc::clone(link));
-        env.spawn_on(&data_runtime, link::run(shared, link, Lane::Data, stop.clone()));
+        for lane in [Lane::Data, Lane::Bulk] {
+            let (shared, link) = (Arc::clone(&shared), Arc::clone(link));
+            env.spawn_on(&data_runtime, link::run(shared, link, lane, stop.clone()));
+        }
     }
     let control = {
         let (shared, env) = (Arc::clone(&shared), env.clone());
@@ -54,16 +56,21 @@ pub(super) fn start(
 }
 
 impl PeersHandle {
-    /// Sends a message of the Raft core on the lane that it belongs on. Never blocks; what can't be sent is dropped
+    /// Sends a message of the Raft core on the lanes that it belongs on. Never blocks; what can't be sent is dropped
     /// and counted, and the core sends again.
     pub fn send_raft(&self, message: Message<Command>) {
         let Some(link) = self.shared.route_to(message.to) else {
             self.shared.misdirected.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let lane = if message.body.is_control() { Lane::Control } else { Lane::Data };
-        // The link has counted it.
-        let _ = link.push(lane, Outgoing::Raft(message));
+        // The link has counted what was not sent.
+        let _ = if message.body.is_control() {
+            link.push(Lane::Control, Outgoing::Raft { message, part: Part::Whole })
+        } else if super::payload_bytes(&message) >= self.shared.limits.bulk_bytes {
+            link.push_in_parts(message)
+        } else {
+            link.push(Lane::Data, Outgoing::Raft { message, part: Part::Whole })
+        };
     }
 
     /// Sends a message on the control lane. Never blocks. A message that was taken may still be lost with the
@@ -162,10 +169,12 @@ impl PeersHandle {
         self.shared.misdirected.load(Ordering::Relaxed)
     }
 
-    /// Bytes received on the data lanes whose permits are still held.
+    /// Bytes received on the data and bulk lanes whose permits are still held.
     #[must_use]
     pub fn receive_bytes_held(&self) -> usize {
-        self.shared.limits.receive_budget_bytes.saturating_sub(self.shared.receive_budget.available_permits())
+        let limit = self.shared.limits.receive_budget_bytes;
+        let budgets = [&self.shared.receive_budget, &self.shared.bulk_budget];
+        budgets.iter().map(|budget| limit.saturating_sub(budget.available_permits())).sum()
     }
 
     /// Closes all connections and waits for their tasks. What is still queued is dropped.

@@ -9,7 +9,7 @@ use crate::ids::{ClusterId, Incarnation, NodeId, ReplicaId};
 
 const MAGIC: [u8; 4] = *b"HLXP";
 /// Raised whenever nodes of two versions would misunderstand each other.
-const PROTOCOL_VERSION: u16 = 2;
+const PROTOCOL_VERSION: u16 = 3;
 
 /// The longest hello, and the longest answer to one.
 pub const MAX_HELLO_BYTES: usize = 1024;
@@ -21,7 +21,7 @@ pub enum Lane {
     Control,
     /// Entries and the answers to them.
     Data,
-    /// Large payloads alone.
+    /// Large payloads, whose messages go over the data lane.
     Bulk,
 }
 
@@ -119,12 +119,6 @@ pub enum Refusal {
     /// Entries are exchanged within a cluster only.
     #[error("not both nodes belong to a cluster yet")]
     NoCluster,
-    /// This version does not serve the lane.
-    #[error("node {there} does not serve this kind of connection: run the same version on every node")]
-    UnknownLane {
-        /// Who was asked.
-        there: NodeId,
-    },
 }
 
 /// Decides about a hello. `listed` says whether the dialling node is in `--peers`, `known` is the newest
@@ -153,9 +147,8 @@ pub fn admit(me: &Identity, hello: &Hello, listed: bool, known: Option<Incarnati
     }
     match hello.lane {
         Lane::Control => Ok(()),
-        Lane::Data if from.shares_cluster_with(me) => Ok(()),
-        Lane::Data => Err(Refusal::NoCluster),
-        Lane::Bulk => Err(Refusal::UnknownLane { there }),
+        Lane::Data | Lane::Bulk if from.shares_cluster_with(me) => Ok(()),
+        Lane::Data | Lane::Bulk => Err(Refusal::NoCluster),
     }
 }
 
@@ -304,8 +297,11 @@ mod tests {
         let copy = Hello { from: Identity { replica: me.replica, ..hello.from }, ..hello };
         assert!(refusal(&copy, true, None).contains("copies of the same data directory"));
         assert!(refusal(&hello, true, Some(Incarnation(5))).contains("start number 4"));
-        let bulk = Hello { lane: Lane::Bulk, ..hello };
-        assert!(refusal(&bulk, true, None).contains("does not serve"));
+        let stranger = Identity { cluster: None, ..hello.from };
+        for lane in [Lane::Data, Lane::Bulk] {
+            let stranger = Hello { lane, from: stranger, ..hello };
+            assert!(refusal(&stranger, true, None).contains("not both nodes belong to a cluster"));
+        }
     }
 
     proptest! {

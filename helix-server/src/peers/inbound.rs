@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use helix_raft::{GroupId, MessageBody};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::bulk::{Ready, Reunion};
 use super::codec::{self, DecodeError};
 use super::control::{self, ControlMessage, MalformedControl};
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
@@ -212,6 +214,10 @@ async fn receive(shared: Arc<Shared>, stream: PeerStream, hello: Hello, mut stop
         ended = connection.run() => ended,
     };
     shared.unregister(identity.node, lane, id);
+    if let Some(link) = shared.link_to(identity.node).filter(|_| lane != Lane::Control) {
+        // The other half of what waits was to come here.
+        link.reunion.lock().clear(identity.incarnation);
+    }
     match ended {
         Ok(()) | Err(InboundError::Read(ReadFrameError::Io(_))) => {
             tracing::debug!(node = %identity.node, ?lane, "an incoming connection ended");
@@ -233,6 +239,9 @@ struct Connection<'a> {
 impl Connection<'_> {
     async fn run(&mut self) -> Result<(), InboundError> {
         while let Some(header) = self.reader.header().await? {
+            if header.kind == FrameKind::Payloads {
+                self.with_reunion(|reunion| reunion.payloads_begin(Instant::now()));
+            }
             let permit = self.permit(&header).await;
             let (meta, payloads) = timeout(self.shared.limits.stall, self.reader.body(&header))
                 .await
@@ -241,7 +250,9 @@ impl Connection<'_> {
                 return Ok(());
             }
             match header.kind {
-                FrameKind::Raft => self.raft(&meta, payloads, permit)?,
+                FrameKind::Raft if self.lane != Lane::Bulk => self.raft(&meta, payloads, permit)?,
+                FrameKind::Description if self.lane == Lane::Data => self.description(meta)?,
+                FrameKind::Payloads if self.lane == Lane::Bulk => self.payloads(&meta, payloads, permit)?,
                 FrameKind::Control if self.lane == Lane::Control => {
                     self.deliver();
                     self.control(control::decode(&meta)?);
@@ -270,7 +281,10 @@ impl Connection<'_> {
         if self.lane == Lane::Control {
             return None;
         }
-        let budget = &self.shared.receive_budget;
+        let budget = match self.lane {
+            Lane::Bulk => &self.shared.bulk_budget,
+            Lane::Control | Lane::Data => &self.shared.receive_budget,
+        };
         // A frame longer than the whole budget is let in alone.
         let bytes = (FRAME_HEADER_BYTES + header.body_length).min(self.shared.limits.receive_budget_bytes);
         let share = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -285,6 +299,7 @@ impl Connection<'_> {
         Some(ReceivePermit(permit))
     }
 
+    /// A message in one part.
     fn raft(
         &mut self,
         meta: &[u8],
@@ -295,17 +310,83 @@ impl Connection<'_> {
         if self.lane == Lane::Control && !message.body.is_control() {
             return Err(InboundError::WrongLane { kind: FrameKind::Raft, lane: self.lane });
         }
-        let me = self.shared.me();
+        let group = message.group;
+        let inbound = Inbound { message, permit };
+        // Only what comes from a leader has an order to keep.
+        let is_ordered =
+            matches!(inbound.message.body, MessageBody::Append(_) | MessageBody::InstallStart { .. });
+        let passed = if is_ordered {
+            self.with_reunion(|reunion| reunion.whole(group, inbound))
+        } else {
+            Some(inbound)
+        };
+        match passed {
+            Some(inbound) => self.pass(inbound),
+            None => self.give_up_late()?,
+        }
+        Ok(())
+    }
+
+    /// What a message says; its payloads come on the bulk lane.
+    fn description(&mut self, mut meta: Bytes) -> Result<(), InboundError> {
+        let number = meta.try_get_u64_le().map_err(|_| DecodeError::Short)?;
+        let group = codec::group_of(&meta)?;
+        if self.with_reunion(|reunion| reunion.described(Instant::now(), group, number, meta)) {
+            return self.deliver_joined(group);
+        }
+        self.give_up_late()
+    }
+
+    /// The payloads of a message; what it says comes on the data lane.
+    fn payloads(
+        &mut self,
+        mut meta: &[u8],
+        payloads: Bytes,
+        permit: Option<ReceivePermit>,
+    ) -> Result<(), InboundError> {
+        let number = meta.try_get_u64_le().map_err(|_| DecodeError::Short)?;
+        let arrived = |reunion: &mut Reunion| reunion.payloads(Instant::now(), number, payloads, permit);
+        self.with_reunion(arrived).into_iter().try_for_each(|group| self.deliver_joined(group))
+    }
+
+    /// Looked at when something has to wait: whoever sends it would wait for an answer in vain.
+    fn give_up_late(&mut self) -> Result<(), InboundError> {
+        let late = self.with_reunion(|reunion| reunion.give_up_late(Instant::now()));
+        late.into_iter().try_for_each(|group| self.deliver_joined(group))
+    }
+
+    /// Hands over what can go on of a group, in order.
+    fn deliver_joined(&mut self, group: GroupId) -> Result<(), InboundError> {
+        while let Some(ready) = self.with_reunion(|reunion| reunion.next(group)) {
+            match ready {
+                Ready::Whole(inbound) => self.pass(inbound),
+                Ready::Joined { meta, payloads, permit } => {
+                    let message = codec::decode(&meta, payloads)?;
+                    self.pass(Inbound { message, permit });
+                }
+            }
+            self.deliver();
+        }
+        Ok(())
+    }
+
+    fn with_reunion<T>(&self, act: impl FnOnce(&mut Reunion) -> T) -> T {
+        let link = self.shared.link_to(self.identity.node).expect("only nodes of --peers are admitted");
+        act(link.reunion.lock().of(self.identity.incarnation))
+    }
+
+    /// Takes a message if it is for this process, and from the one at the other end.
+    fn pass(&mut self, inbound: Inbound) {
+        let (me, message) = (self.shared.me(), &inbound.message);
         let addressed = message.to == me.replica
             && (message.to_incarnation.get() == 0 || message.to_incarnation == me.incarnation);
         let named =
             message.from == self.identity.replica && message.from_incarnation == self.identity.incarnation;
         if addressed && named && me.shares_cluster_with(&self.identity) {
-            self.batch.push(Inbound { message, permit });
+            self.batch.push(inbound);
         } else {
             self.shared.misdirected.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
     }
 
     fn control(&self, message: ControlMessage) {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use helix_raft::Message;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -14,14 +15,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
+use super::bulk::Reunion;
 use super::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 use super::hello::{
     Hello, HelloAnswer, HelloError, Identity, Lane, MAX_HELLO_BYTES, Refusal, decode_answer, encode_hello,
 };
-use super::queue::{NotSent, Outgoing, SendQueue};
+use super::queue::{NotSent, Outgoing, Part, SendQueue};
 use super::reader::{FrameReader, ReadFrameError};
 use super::shared::{LaneStatus, PeerStatus, Shared};
 use super::{PeerLimits, PeerState, codec};
+use crate::entry::Command;
 use crate::env::{PeerStream, watch};
 use crate::ids::NodeId;
 
@@ -43,6 +46,11 @@ pub(super) struct Link {
     address: String,
     control: LaneLink,
     data: LaneLink,
+    bulk: LaneLink,
+    /// The number of the last message that was sent in parts. Locked while both are queued: both queues have them in order.
+    numbers: Mutex<u64>,
+    /// What came from there in parts.
+    pub(super) reunion: Mutex<Reunion>,
 }
 
 /// One lane of it.
@@ -88,15 +96,17 @@ impl LaneLink {
 
 impl Link {
     pub(super) fn new(node: NodeId, address: String, limits: &PeerLimits) -> Self {
-        let (control, data) =
-            (LaneLink::new(limits.control_queue_bytes), LaneLink::new(limits.data_queue_bytes));
-        Self { node, address, control, data }
+        let [control, data, bulk] =
+            [limits.control_queue_bytes, limits.data_queue_bytes, limits.data_queue_bytes].map(LaneLink::new);
+        let (numbers, reunion) = (Mutex::new(0), Mutex::new(Reunion::new()));
+        Self { node, address, control, data, bulk, numbers, reunion }
     }
 
     fn lane(&self, lane: Lane) -> &LaneLink {
         match lane {
             Lane::Control => &self.control,
-            Lane::Data | Lane::Bulk => &self.data,
+            Lane::Data => &self.data,
+            Lane::Bulk => &self.bulk,
         }
     }
 
@@ -105,9 +115,18 @@ impl Link {
         lane.queue.push(item).inspect_err(|_| lane.dropped(1))
     }
 
+    /// Sends the payloads of a message on the bulk lane and the rest on the data lane.
+    pub(super) fn push_in_parts(&self, message: Message<Command>) -> Result<(), NotSent> {
+        let mut number = self.numbers.lock();
+        *number += 1;
+        let payloads = Outgoing::Raft { message: message.clone(), part: Part::Payloads(*number) };
+        self.push(Lane::Bulk, payloads)?;
+        self.push(Lane::Data, Outgoing::Raft { message, part: Part::Description(*number) })
+    }
+
     /// Makes all connections anew.
     pub(super) fn renew(&self) {
-        for lane in [&self.control, &self.data] {
+        for lane in [&self.control, &self.data, &self.bulk] {
             lane.renewals.send_modify(|renewals| *renewals += 1);
         }
     }
@@ -136,6 +155,7 @@ impl Link {
             address: self.address.clone(),
             control: self.control.status(),
             data: self.data.status(),
+            bulk: self.bulk.status(),
         }
     }
 }
@@ -390,7 +410,7 @@ impl Batch {
             let head = match item {
                 Outgoing::Frame { bytes, founding } => (founding || together).then_some(bytes),
                 // Meant for a process that is gone.
-                Outgoing::Raft(message)
+                Outgoing::Raft { message, .. }
                     if !together
                         || message.to != identity.replica
                         || message.to_incarnation.get() != 0
@@ -398,23 +418,18 @@ impl Batch {
                 {
                     None
                 }
-                Outgoing::Raft(message) => {
+                Outgoing::Raft { message, part } => {
                     payloads.clear();
-                    scratch.put_bytes(0, FRAME_HEADER_BYTES);
-                    codec::encode(&message, scratch, &mut payloads);
-                    let payload_bytes = payloads.iter().map(Bytes::len).sum();
-                    let fits = scratch.len() - FRAME_HEADER_BYTES + payload_bytes <= limit;
-                    if fits && frame::finish(scratch, 0, FrameKind::Raft, payload_bytes).is_ok() {
-                        Some(scratch.split().freeze())
-                    } else {
+                    let frame = encode_raft(&message, part, limit, scratch, &mut payloads);
+                    frame.map(Some).unwrap_or_else(|bytes| {
                         tracing::error!(
-                            node = %link.node, group = %message.group, bytes = payload_bytes, limit,
+                            node = %link.node, group = %message.group, bytes, limit,
                             "a message is longer than a frame may be and can't be sent: raise the limit on every node"
                         );
                         scratch.clear();
                         payloads.clear();
                         None
-                    }
+                    })
                 }
             };
             match head {
@@ -429,6 +444,40 @@ impl Batch {
         batch.bytes = batch.chunks.iter().map(Bytes::len).sum();
         batch
     }
+}
+
+/// The frame of a message, but for the payloads that follow it. Fails with its length if that is too long.
+fn encode_raft(
+    message: &Message<Command>,
+    part: Part,
+    limit: usize,
+    scratch: &mut BytesMut,
+    payloads: &mut Vec<Bytes>,
+) -> Result<Bytes, usize> {
+    scratch.put_bytes(0, FRAME_HEADER_BYTES);
+    let kind = match part {
+        Part::Whole => {
+            codec::encode(message, scratch, payloads);
+            FrameKind::Raft
+        }
+        Part::Description(number) => {
+            scratch.put_u64_le(number);
+            codec::encode(message, scratch, payloads);
+            payloads.clear();
+            FrameKind::Description
+        }
+        Part::Payloads(number) => {
+            scratch.put_u64_le(number);
+            payloads.extend(codec::payloads(message).cloned());
+            FrameKind::Payloads
+        }
+    };
+    let payload_bytes = payloads.iter().map(Bytes::len).sum();
+    let length = scratch.len() - FRAME_HEADER_BYTES + payload_bytes;
+    if length > limit || frame::finish(scratch, 0, kind, payload_bytes).is_err() {
+        return Err(length);
+    }
+    Ok(scratch.split().freeze())
 }
 
 /// Writes all chunks in as few calls as possible. Gives up when nothing moves for `stall`.

@@ -1,18 +1,19 @@
 //! How the nodes of a cluster talk to each other.
 //!
-//! Between each pair of nodes there are two *lanes*. Heartbeats, votes and everything else that must not wait go over
-//! the *control* lane, which a thread of its own serves; entries and their answers go over the *data* lane. On each
-//! lane each node dials the other: it sends on the connection that it dialled and receives on the one that it
+//! Between each pair of nodes there are three *lanes*. Heartbeats, votes and everything else that must not wait go over
+//! the *control* lane, which a thread of its own serves; entries and their answers go over the *data* lane, but for the payloads of
+//! large ones, which have the *bulk* lane, so that nothing small queues behind them. On each lane each node dials the other: it sends on the connection that it dialled and receives on the one that it
 //! accepted, so a connection carries bytes in one direction only.
 //!
 //! Nothing here is reliable. What can't be sent is dropped and counted, and whoever sent it sends again if it still
 //! matters: the Raft core does. Nothing here blocks its caller, and every queue is bounded in bytes.
 //!
 //! Read [`hello`] (who may talk to whom), [`frame`] and [`codec`] (the bytes), then `link` (sending), `inbound`
-//! (receiving) and `heartbeats`.
+//! (receiving), `bulk` (where large payloads meet their messages) and `heartbeats`.
 
 mod backoff;
 pub mod board;
+mod bulk;
 pub mod codec;
 pub mod control;
 pub mod frame;
@@ -78,7 +79,7 @@ pub struct Inbound {
     pub permit: Option<ReceivePermit>,
 }
 
-/// A share of the receive budget. While too much is held, nothing is read from the data connections.
+/// A share of the receive budget of a lane. While too much is held, nothing is read from its connections.
 #[derive(Debug)]
 pub struct ReceivePermit(#[expect(dead_code, reason = "it is held, not looked at")] OwnedSemaphorePermit);
 
@@ -100,15 +101,17 @@ pub enum PeerState {
 /// Limits; the defaults suit a node with a few GiB of memory.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerLimits {
-    /// The longest frame on the data lane. Must hold the longest entry.
+    /// Appends with so much in them send their payloads on the bulk lane.
+    pub bulk_bytes: usize,
+    /// The longest frame on the data and the bulk lane. Must hold the longest entry.
     pub max_data_frame_bytes: usize,
     /// The longest frame on the control lane.
     pub max_control_frame_bytes: usize,
-    /// What may wait to be sent to one node on the data lane.
+    /// What may wait to be sent to one node on the data lane, and again on the bulk lane.
     pub data_queue_bytes: usize,
     /// What may wait to be sent to one node on the control lane.
     pub control_queue_bytes: usize,
-    /// What may be received on all data lanes and not yet be written.
+    /// What may be received on all data lanes and not yet be written, and again on all bulk lanes.
     pub receive_budget_bytes: usize,
     /// After how long without progress in the middle of a frame a connection is given up.
     pub stall: Duration,
@@ -117,6 +120,7 @@ pub struct PeerLimits {
 impl Default for PeerLimits {
     fn default() -> Self {
         Self {
+            bulk_bytes: 1 << 20,
             max_data_frame_bytes: 128 << 20,
             max_control_frame_bytes: 1 << 20,
             data_queue_bytes: 64 << 20,
@@ -152,7 +156,7 @@ pub struct PeersOptions {
     pub heartbeats: HeartbeatTiming,
     /// The digests that heartbeats carry.
     pub board: Arc<DigestBoard>,
-    /// The runtime that serves the data lanes.
+    /// The runtime that serves the data and bulk lanes.
     pub data_runtime: tokio::runtime::Handle,
 }
 
@@ -186,4 +190,9 @@ fn raft_message_bytes(message: &Message<Command>) -> usize {
         _ => 0,
     };
     HEAD_BYTES + body
+}
+
+/// The payloads of an append.
+fn payload_bytes(message: &Message<Command>) -> usize {
+    codec::payloads(message).map(bytes::Bytes::len).sum()
 }

@@ -10,11 +10,27 @@ use tokio::sync::Notify;
 
 use crate::entry::Command;
 
+/// What of a message is sent on a lane. The number joins the two parts of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it.
+    Whole,
+    /// What it says, without its payloads.
+    Description(u64),
+    /// Its payloads.
+    Payloads(u64),
+}
+
 /// One thing to send.
 #[derive(Debug)]
 pub(super) enum Outgoing {
-    /// A message of the Raft core; encoded when its turn comes.
-    Raft(Message<Command>),
+    /// A message of the Raft core, or a part of it; encoded when its turn comes.
+    Raft {
+        /// The message.
+        message: Message<Command>,
+        /// What of it is sent here.
+        part: Part,
+    },
     /// A frame.
     Frame {
         /// Its bytes.
@@ -27,7 +43,10 @@ pub(super) enum Outgoing {
 impl Outgoing {
     fn len_bytes(&self) -> usize {
         match self {
-            Self::Raft(message) => super::raft_message_bytes(message),
+            Self::Raft { message, part: Part::Description(_) } => {
+                super::raft_message_bytes(message) - super::payload_bytes(message)
+            }
+            Self::Raft { message, .. } => super::raft_message_bytes(message),
             Self::Frame { bytes, .. } => bytes.len(),
         }
     }

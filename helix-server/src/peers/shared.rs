@@ -47,6 +47,8 @@ pub struct PeerStatus {
     pub control: LaneStatus,
     /// Entries.
     pub data: LaneStatus,
+    /// Large payloads.
+    pub bulk: LaneStatus,
 }
 
 /// A connection that was accepted.
@@ -62,6 +64,8 @@ pub(super) struct Shared {
     pub(super) events: Arc<dyn PeerEvents>,
     pub(super) heartbeats: HeartbeatService,
     pub(super) receive_budget: Arc<Semaphore>,
+    /// Not the same: messages that wait for payloads must not keep these from being read.
+    pub(super) bulk_budget: Arc<Semaphore>,
     /// Every task holds a receiver: true means stop, and all of them are gone when the tasks are.
     pub(super) stop: watch::Sender<bool>,
     /// Messages that nobody could be found for, or that came under a wrong name.
@@ -91,12 +95,14 @@ impl Shared {
         let links = others
             .map(|(node, address)| (*node, Arc::new(Link::new(*node, address.clone(), &limits))))
             .collect();
+        let budget = || Arc::new(Semaphore::new(limits.receive_budget_bytes.min(Semaphore::MAX_PERMITS)));
         Self {
             env,
             limits,
             events,
             heartbeats,
-            receive_budget: Arc::new(Semaphore::new(limits.receive_budget_bytes.min(Semaphore::MAX_PERMITS))),
+            receive_budget: budget(),
+            bulk_budget: budget(),
             stop: watch::Sender::new(false),
             misdirected: AtomicU64::new(0),
             complaints: Complaints::default(),

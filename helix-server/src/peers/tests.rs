@@ -159,7 +159,7 @@ impl Node {
 
     /// There is no event for it: messages would just be dropped and sent again.
     fn wait_for_data_lane(&self) {
-        while self.handle.roster().iter().any(|peer| peer.data.connected.is_none()) {
+        while self.handle.roster().iter().any(|peer| peer.data.connected.and(peer.bulk.connected).is_none()) {
             std::thread::yield_now();
         }
     }
@@ -265,6 +265,38 @@ fn a_full_receiver_holds_the_data_lane_and_not_the_control_lane() {
     }
     drop(held);
     assert_eq!(two.handle.receive_bytes_held(), 0);
+    net.stop(&one);
+    net.stop(&two);
+}
+
+#[test]
+fn what_is_small_does_not_wait_for_large_payloads_of_other_groups() {
+    let mut net = Net::new();
+    (net.limits.bulk_bytes, net.limits.receive_budget_bytes) = (50_000, 100_000);
+    let (mut one, mut two) = (net.start(identity(1, 1)), net.start(identity(2, 1)));
+    one.wait_until_connected();
+    let send = |group, index, bytes| {
+        let body = append(index, vec![Bytes::from(vec![1; bytes]), Bytes::from_static(b"tail")]);
+        let message = Message { group: GroupId(group), ..message(2, identity(1, 1), body) };
+        one.handle.send_raft(message.clone());
+        message
+    };
+    let first = send(1, 1, 80_000);
+    let held = two.receive();
+    assert_eq!(held.message, first);
+    // As long as the first one is held, the second one is not read.
+    let large = send(1, 2, 80_000);
+    let behind_it = send(1, 3, 10);
+    let elsewhere = send(2, 1, 10);
+    assert_eq!(two.receive().message, elsewhere);
+    drop(held);
+    assert_eq!(two.receive().message, large);
+    assert_eq!(two.receive().message, behind_it);
+    assert!(send(1, 4, 10) == two.receive().message);
+    assert_eq!(two.handle.receive_bytes_held(), 0);
+    // The last on each lane may not be counted yet.
+    let status = &one.handle.roster()[0];
+    assert!(status.bulk.sent_messages >= 1 && status.data.sent_messages >= 4, "{status:?}");
     net.stop(&one);
     net.stop(&two);
 }

@@ -129,6 +129,8 @@ fn config(place: Place, plan: &Plan) -> ServerConfig {
         "helix.commit.timeout.ms=8000",
         "default.replication.factor=3",
         "helix.batch.max.bytes=65536",
+        // Some messages are longer, most are not.
+        "helix.peer.bulk.bytes=15000",
         "message.max.bytes=100000",
         "helix.wal.reclaim.interval.ms=1500",
         "log.retention.check.interval.ms=700",

@@ -72,6 +72,9 @@ fn stream(input: &[u8]) {
             FrameKind::HelloAnswer => check_hello_answer(&meta),
             FrameKind::Control => drop(check_control(&meta)),
             FrameKind::Raft => check_raft(&meta, &payloads),
+            FrameKind::Description => check_raft(meta.get(8..).unwrap_or_default(), &payloads),
+            // A number and bytes: they are looked at with what describes them.
+            FrameKind::Payloads => {}
             FrameKind::Repair => check_repair(&meta, &payloads),
         }
         rest = next;
