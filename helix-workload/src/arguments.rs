@@ -283,6 +283,9 @@ pub(crate) struct Compare {
     /// MB that are stored when a node starts
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stored_mb: u64,
+    /// Fill the machine's memory with page cache before each measurement, as it is on a machine that has run for a while
+    #[arg(long)]
+    pub(crate) fill_memory: bool,
     /// Data of all clusters; removed at the end
     #[arg(long, default_value = "compare-data")]
     pub(crate) dir: PathBuf,

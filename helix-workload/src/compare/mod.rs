@@ -2,12 +2,14 @@
 //!
 //! * `row` says what a row is, `rows` lists them all, and `rows_*` measure them;
 //! * `subjects` runs the clusters that are measured, `kafka` those of Apache Kafka;
+//! * `full_memory` sees to it that nobody is measured on memory that was never used before;
 //! * `results` keeps every figure, and takes ratios of figures of the same round;
 //! * `page` and `plot` make the page of it.
 //!
 //! A row whose outcome is wrong (a message that failed, contents that differ) has no figures but a fault, and the run fails. A
 //! missed target is a finding, not a failure: the machine may be busy.
 
+mod full_memory;
 mod kafka;
 mod page;
 mod plot;
@@ -43,6 +45,8 @@ pub struct CompareOptions {
     pub kafka_libs: Option<PathBuf>,
     /// Load that Apache Kafka is given before it is measured: it is slow until the JVM has compiled it.
     pub kafka_warmup: Duration,
+    /// Fill the machine's memory with page cache before each measurement, as it is on a machine that has run for a while.
+    pub fill_memory: bool,
     /// Clusters keep their data here; emptied first, removed at the end.
     pub directory: PathBuf,
     /// Which rows.
@@ -93,7 +97,8 @@ pub fn run(options: &CompareOptions, progress: Progress) -> Results {
             let mut round = Round::default();
             for contender in subjects.contenders(row) {
                 progress.note(&format!("{} (round {number} of {}): {contender}", row.name, options.rounds));
-                match (row.measure)(&mut subjects, contender) {
+                let filled = subjects.fill_memory();
+                match filled.and_then(|()| (row.measure)(&mut subjects, contender)) {
                     Ok(figures) => {
                         progress.note(&format!("    {figures}"));
                         round.insert(contender, figures);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::full_memory::FullMemory;
 use super::kafka::{KafkaCluster, KafkaError};
 use super::row::Row;
 use super::{CompareOptions, Scale};
@@ -116,13 +117,14 @@ pub(super) struct Subjects<'a> {
     helix_fsync: Option<Cluster>,
     kafka: Option<KafkaCluster>,
     topics: u32,
+    memory: Option<FullMemory>,
 }
 
 const NODES: u32 = 3;
 
 impl<'a> Subjects<'a> {
     pub(super) fn new(options: &'a CompareOptions, progress: Progress) -> Self {
-        Self { options, progress, helix: None, helix_fsync: None, kafka: None, topics: 0 }
+        Self { options, progress, helix: None, helix_fsync: None, kafka: None, topics: 0, memory: None }
     }
 
     /// Who is measured for a row, in turn.
@@ -132,6 +134,19 @@ impl<'a> Subjects<'a> {
         } else {
             vec![Contender::Helix]
         }
+    }
+
+    /// Whoever is measured next finds the memory of the machine full, if that is wanted.
+    pub(super) fn fill_memory(&mut self) -> Result<(), CompareError> {
+        if !self.options.fill_memory {
+            return Ok(());
+        }
+        let filling = || CompareError::io("filling the page cache");
+        let memory = match &mut self.memory {
+            Some(memory) => memory,
+            none => none.insert(FullMemory::new(&self.options.directory).map_err(filling())?),
+        };
+        memory.fill().map_err(filling())
     }
 
     pub(super) fn scale(&self) -> Scale {
@@ -210,6 +225,7 @@ impl<'a> Subjects<'a> {
             let subject = cluster.subject();
             self.kafka = Some(cluster);
             super::rows_load::warm_up(self, &subject, self.options.kafka_warmup)?;
+            self.fill_memory()?;
         }
         self.kafka
             .as_ref()
