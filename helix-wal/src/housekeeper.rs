@@ -12,9 +12,17 @@ use crate::segment::{FileName, SEGMENT_HEADER_BYTES, Segment};
 use crate::shared::{Job, Shared, SpareFile};
 use crate::types::{GroupId, Index, SegmentId};
 
-/// Does jobs until told to stop.
+/// Does jobs until told to stop, but for those of [`run_preparer`].
 pub(crate) fn run(shared: &Arc<Shared>) {
-    while let Some(job) = shared.wait_job() {
+    while let Some(job) = shared.wait_job(|job| !matches!(job, Job::Prepare)) {
+        do_job(shared, job);
+    }
+}
+
+/// Prepares segments until told to stop. The writer waits for the next one when its own is full, and should not have to wait for the
+/// footer of the last one besides: under load every sync takes the better part of a second.
+pub(crate) fn run_preparer(shared: &Arc<Shared>) {
+    while let Some(job) = shared.wait_job(|job| matches!(job, Job::Prepare)) {
         do_job(shared, job);
     }
 }

@@ -401,7 +401,8 @@ impl Shared {
 
     pub(crate) fn push_job(&self, job: Job) {
         self.jobs.lock().pending.push_back(job);
-        self.jobs_changed.notify_one();
+        // Not everybody who waits does every job.
+        self.jobs_changed.notify_all();
         self.tell_stepper(Part::Housekeeper);
     }
 
@@ -417,12 +418,12 @@ impl Shared {
         self.jobs.lock().pending.pop_front()
     }
 
-    /// The next job; waits for one. `None` when the housekeeper shall end.
-    pub(crate) fn wait_job(&self) -> Option<Job> {
+    /// The next job of this kind; waits for one. `None` when whoever does them shall end.
+    pub(crate) fn wait_job(&self, wanted: impl Fn(&Job) -> bool) -> Option<Job> {
         let mut jobs = self.jobs.lock();
         loop {
-            if let Some(job) = jobs.pending.pop_front() {
-                return Some(job);
+            if let Some(next) = jobs.pending.iter().position(&wanted) {
+                return jobs.pending.remove(next);
             }
             if jobs.stop {
                 return None;

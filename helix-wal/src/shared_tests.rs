@@ -141,7 +141,7 @@ fn who_is_abandoned_ends() {
     shared.abandon();
     assert!(shared.wait_commands().is_none() && shared.enqueue(unit(1)).is_err());
     assert!(shared.wait_for_sync(Duration::from_secs(60)).is_none());
-    assert!(shared.wait_job().is_none());
+    assert!(shared.wait_job(|_| true).is_none());
 }
 
 #[test]
@@ -166,7 +166,19 @@ fn the_file_system_is_asked_for_space_once() {
     assert!(matches!(shared.take_job(), Some(Job::RefreshSpace)));
     assert!(shared.take_job().is_none());
     shared.refresh_space_soon();
-    assert!(matches!(shared.wait_job(), Some(Job::RefreshSpace)));
+    assert!(matches!(shared.wait_job(|_| true), Some(Job::RefreshSpace)));
+}
+
+#[test]
+fn jobs_are_taken_by_who_does_them() {
+    let (shared, _) = shared(100);
+    for job in [Job::RefreshSpace, Job::Prepare, Job::RefreshSpace] {
+        shared.push_job(job);
+    }
+    let is_preparing = |job: &Job| matches!(job, Job::Prepare);
+    assert!(matches!(shared.wait_job(is_preparing), Some(Job::Prepare)));
+    assert!(matches!(shared.wait_job(|job| !is_preparing(job)), Some(Job::RefreshSpace)));
+    assert!(matches!(shared.take_job(), Some(Job::RefreshSpace)));
 }
 
 #[test]

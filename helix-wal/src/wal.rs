@@ -50,6 +50,7 @@ struct Threads {
     writer: JoinHandle<()>,
     syncer: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
+    preparer: JoinHandle<()>,
 }
 
 /// The activities of a log, for those who drive them themselves.
@@ -257,11 +258,12 @@ impl Threads {
     fn start(shared: &Arc<Shared>, writer: Writer) -> std::io::Result<Self> {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let for_syncer = Arc::clone(shared);
-        let for_housekeeper = Arc::clone(shared);
+        let (for_housekeeper, for_preparer) = (Arc::clone(shared), Arc::clone(shared));
         Ok(Self {
             writer: named("wal-writer").spawn(move || writer::run(writer))?,
             syncer: named("wal-syncer").spawn(move || syncer::run(&for_syncer))?,
             housekeeper: named("wal-keeper").spawn(move || housekeeper::run(&for_housekeeper))?,
+            preparer: named("wal-preparer").spawn(move || housekeeper::run_preparer(&for_preparer))?,
         })
     }
 
@@ -272,6 +274,7 @@ impl Threads {
         join(self.syncer);
         shared.stop_housekeeper();
         join(self.housekeeper);
+        join(self.preparer);
     }
 }
 
