@@ -266,7 +266,7 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "DIR")]
     pub(crate) kafka_libs: Option<PathBuf>,
     /// Seconds of load that Apache Kafka is given first: it is slow until the JVM has compiled it
-    #[arg(long, default_value_t = 90)]
+    #[arg(long, default_value_t = 240)]
     pub(crate) kafka_warmup_secs: u64,
     /// Seconds of measured load
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]

@@ -81,6 +81,15 @@ fn cpu_from_stat(stat: &str) -> Option<Duration> {
     Some(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
+/// The most memory that a process ever had counts from now on (`proc_pid_clear_refs(5)`).
+///
+/// # Errors
+/// When the process is gone, or not one's own.
+pub fn forget_peak(pid: u32) -> Result<(), ProcessError> {
+    let failed = |source: std::io::Error| ProcessError { pid, reason: source.to_string() };
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").map_err(failed)
+}
+
 fn kib_field(status: &str, field: &str) -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with(field))?;
     Some(line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
@@ -105,7 +114,20 @@ mod tests {
     }
 
     #[test]
+    fn the_peak_is_forgotten() {
+        let pid = std::process::id();
+        let mut much = vec![1_u8; 200 << 20];
+        much[100] = 2;
+        let before = usage(pid).unwrap().peak_bytes;
+        drop(std::hint::black_box(much));
+        forget_peak(pid).unwrap();
+        let after = usage(pid).unwrap().peak_bytes;
+        assert!(after + (100 << 20) < before, "{before} and {after}");
+    }
+
+    #[test]
     fn a_process_that_is_gone_is_an_error() {
         assert!(usage(u32::MAX).is_err());
+        assert!(forget_peak(u32::MAX).is_err());
     }
 }

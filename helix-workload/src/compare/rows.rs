@@ -15,7 +15,7 @@ pub(super) const CLIENT_CPU_PER_GB: &str = "client CPU s/GB";
 pub(super) const CPU_PER_REQUEST: &str = "broker CPU us/request";
 /// What the floor moved in the same minutes.
 pub(super) const FLOOR: &str = "floor MB/s";
-/// Most memory that one broker ever had.
+/// Most memory that one broker had.
 pub(super) const PEAK_MB: &str = "peak memory of a node MB";
 /// Requests answered.
 pub(super) const REQUESTS_PER_S: &str = "requests/s";
@@ -115,7 +115,7 @@ pub static ROWS: &[Row] = &[
     Row {
         name: "stress",
         title: "stress profile: 12 librdkafka producers, 4000 messages in flight each",
-        method: "peak memory is that of the process since it started",
+        method: "peak memory is that of the process since the row began",
         against_kafka: true,
         plotted: PEAK_MB,
         targets: &[target(PEAK_MB, Kafka, AtMost(0.2)), target(ELECTIONS, One, AtMost(0.0))],

@@ -17,7 +17,7 @@ use crate::bench::{self, BenchOptions};
 use crate::client::{ClusterClient, TopicSpec};
 use crate::flood::{self, FloodOptions, FloodReport, Stream};
 use crate::floor::{self, Storing};
-use crate::process::usage_of_all;
+use crate::process::{forget_peak, usage_of_all};
 use crate::profile::Profile;
 use crate::reader::{self, ReadCounters};
 use crate::report::{Latency, Report};
@@ -58,6 +58,7 @@ fn producers(
 pub(super) fn stress(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
     let subject = subjects.three_nodes(contender)?;
     let profile = profile("stress", subjects.scale(), subjects.scale().stress);
+    subject.pids.iter().try_for_each(|pid| forget_peak(*pid))?;
     let report = Measured::new(subjects, contender, profile).on(&subject)?;
     let elections = report.counters.and_then(|counters| counters.elections);
     let peak_mb = report.brokers.map(|brokers| brokers.peak_mb_of_one);
