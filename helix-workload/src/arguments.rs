@@ -283,9 +283,10 @@ pub(crate) struct Compare {
     /// MB that are stored when a node starts
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stored_mb: u64,
-    /// Fill the machine's memory with page cache before each measurement, as it is on a machine that has run for a while
+    /// Before each measurement, fill the machine's memory with page cache, as it is on a machine that has run for a while, and
+    /// wait until everything written earlier is on disk
     #[arg(long)]
-    pub(crate) fill_memory: bool,
+    pub(crate) settle: bool,
     /// Data of all clusters; removed at the end
     #[arg(long, default_value = "compare-data")]
     pub(crate) dir: PathBuf,

@@ -208,7 +208,7 @@ fn run_compare(command: &Compare) -> Outcome {
         binary: server_binary()?,
         kafka_libs: command.kafka_libs.clone(),
         kafka_warmup: Duration::from_secs(command.kafka_warmup_secs),
-        fill_memory: command.fill_memory,
+        settle: command.settle,
         directory: command.dir.clone(),
         rows: if command.rows.is_empty() { ROWS.iter().collect() } else { command.rows.clone() },
         rounds: command.rounds,

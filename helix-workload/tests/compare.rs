@@ -15,7 +15,7 @@ fn every_row_can_be_measured_and_nothing_goes_wrong() {
         binary: server_binary().unwrap_or_else(|error| panic!("{error}")),
         kafka_libs: None,
         kafka_warmup: Duration::ZERO,
-        fill_memory: false,
+        settle: false,
         directory: directory.clone(),
         rows: ROWS.iter().collect(),
         rounds: 1,

@@ -45,8 +45,9 @@ pub struct CompareOptions {
     pub kafka_libs: Option<PathBuf>,
     /// Load that Apache Kafka is given before it is measured: it is slow until the JVM has compiled it.
     pub kafka_warmup: Duration,
-    /// Fill the machine's memory with page cache before each measurement, as it is on a machine that has run for a while.
-    pub fill_memory: bool,
+    /// Before each measurement, fill the machine's memory with page cache, as it is on a machine that has run for a while, and wait for
+    /// what others have written.
+    pub settle: bool,
     /// Clusters keep their data here; emptied first, removed at the end.
     pub directory: PathBuf,
     /// Which rows.
@@ -97,8 +98,8 @@ pub fn run(options: &CompareOptions, progress: Progress) -> Results {
             let mut round = Round::default();
             for contender in subjects.contenders(row) {
                 progress.note(&format!("{} (round {number} of {}): {contender}", row.name, options.rounds));
-                let filled = subjects.fill_memory();
-                match filled.and_then(|()| (row.measure)(&mut subjects, contender)) {
+                let settled = subjects.settle();
+                match settled.and_then(|()| (row.measure)(&mut subjects, contender)) {
                     Ok(figures) => {
                         progress.note(&format!("    {figures}"));
                         round.insert(contender, figures);

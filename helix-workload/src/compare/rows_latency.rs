@@ -40,6 +40,7 @@ fn shares_of_the_maximum(
     settings: &[(&str, &str)],
 ) -> Result<Figures, CompareError> {
     let mut with_rate = |rate: u32| -> Result<FloodReport, CompareError> {
+        subjects.settle()?;
         let topic = subjects.topic(PARTITIONS, settings);
         let stream = Stream { connections: 6, in_flight: 16, messages: 10, bytes: 1024, rate };
         flood_with(subjects, subject, topic, &[stream], subjects.scale().measured)

@@ -136,9 +136,9 @@ impl<'a> Subjects<'a> {
         }
     }
 
-    /// Whoever is measured next finds the memory of the machine full, if that is wanted.
-    pub(super) fn fill_memory(&mut self) -> Result<(), CompareError> {
-        if !self.options.fill_memory {
+    /// Whoever is measured next finds the memory of the machine full and nothing waiting for its disk, if that is wanted.
+    pub(super) fn settle(&mut self) -> Result<(), CompareError> {
+        if !self.options.settle {
             return Ok(());
         }
         let filling = || CompareError::io("filling the page cache");
@@ -146,7 +146,9 @@ impl<'a> Subjects<'a> {
             Some(memory) => memory,
             none => none.insert(FullMemory::new(&self.options.directory).map_err(filling())?),
         };
-        memory.fill().map_err(filling())
+        memory.fill().map_err(filling())?;
+        rustix::fs::sync();
+        Ok(())
     }
 
     pub(super) fn scale(&self) -> Scale {
@@ -225,7 +227,7 @@ impl<'a> Subjects<'a> {
             let subject = cluster.subject();
             self.kafka = Some(cluster);
             super::rows_load::warm_up(self, &subject, self.options.kafka_warmup)?;
-            self.fill_memory()?;
+            self.settle()?;
         }
         self.kafka
             .as_ref()
