@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use kafka_protocol::messages::{
@@ -16,6 +17,8 @@ use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEnc
 /// The last version of Produce that names topics: brokers old and new serve it.
 const PRODUCE_VERSION: i16 = 9;
 const METADATA_VERSION: i16 = 9;
+/// Names topics too, and needs no session.
+const FETCH_VERSION: i16 = 11;
 const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 const CLIENT_ID: &str = "helix-flood";
 /// Where the number of a request stands: behind length, API and version.
@@ -99,6 +102,19 @@ fn framed_produce(topic: &str, partitions: &[i32], records: &Bytes) -> io::Resul
         .with_timeout_ms(PRODUCE_TIMEOUT_MS)
         .with_topic_data(vec![data]);
     framed(ApiKey::Produce, PRODUCE_VERSION, &request)
+}
+
+/// Asks for all that these partitions hold from their first offset on.
+pub(crate) fn fetch_request(topic: &str, partitions: &[i32], correlation_id: i32) -> io::Result<Bytes> {
+    let partitions = partitions.iter().map(|partition| {
+        FetchPartition::default().with_partition(*partition).with_partition_max_bytes(i32::MAX)
+    });
+    let topic = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(partitions.collect());
+    let request =
+        FetchRequest::default().with_session_epoch(-1).with_max_bytes(i32::MAX).with_topics(vec![topic]);
+    let mut framed = framed(ApiKey::Fetch, FETCH_VERSION, &request)?;
+    framed[CORRELATION_ID_AT..CORRELATION_ID_AT + 4].copy_from_slice(&correlation_id.to_be_bytes());
+    Ok(framed.freeze())
 }
 
 /// A produce request that can be sent again and again.

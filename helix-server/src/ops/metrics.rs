@@ -31,6 +31,7 @@ pub struct Metrics {
     other_api: ApiMetrics,
     errors: Family<ErrorLabels, Counter>,
     entries: EntryMetrics,
+    shard_rounds: AtomicHistogram,
     node: NodeMetrics,
     wal_source: Source<WalStats>,
     node_source: Source<NodeSample>,
@@ -112,11 +113,15 @@ impl Metrics {
             errors.clone(),
         );
         let (wal_source, node_source) = (Source::default(), Source::default());
+        let shard_rounds = AtomicHistogram::new(&LATENCY_MICROS);
+        let help = "Time for which a shard was busy between two waits; the disk is not waited for in it";
+        registry.register_with_unit("shard_round_duration", help, Unit::Seconds, shard_rounds.clone());
         let metrics = Self {
             apis,
             other_api: families.of("other".to_owned()),
             errors,
             entries: EntryMetrics::register(&mut registry),
+            shard_rounds,
             node: NodeMetrics::register(&mut registry),
             wal_source: wal_source.clone(),
             node_source: node_source.clone(),
@@ -170,6 +175,11 @@ impl Metrics {
                 ResponseError::try_from_code(code).map_or_else(|| "Unknown".to_owned(), |e| format!("{e:?}"));
             self.errors.get_or_create(&ErrorLabels { api: format!("{api:?}"), error }).inc();
         }
+    }
+
+    /// A shard has done what there was to do.
+    pub fn shard_round(&self, busy: Duration) {
+        self.shard_rounds.observe(u64::try_from(busy.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// An entry of this size, with the batches of so many requests, was handed to Raft.
@@ -423,6 +433,15 @@ mod tests {
         assert_line(&metrics, "helix_groups 12");
         assert_line(&metrics, "helix_budget_used{budget=\"produce\"} 5");
         assert_line(&metrics, "helix_budget_limit{budget=\"produce\"} 10");
+    }
+
+    #[test]
+    fn rounds_of_shards_have_durations() {
+        let metrics = metrics();
+        metrics.shard_round(Duration::from_micros(150));
+        metrics.shard_round(Duration::from_millis(3));
+        assert_line(&metrics, "helix_shard_round_duration_seconds_bucket{le=\"0.0002\"} 1");
+        assert_line(&metrics, "helix_shard_round_duration_seconds_sum 0.00315");
     }
 
     #[test]

@@ -140,6 +140,7 @@ impl Owner {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut messages = Vec::with_capacity(MESSAGES_PER_ROUND);
+        let mut begun = Instant::now();
         loop {
             // First what came in is taken into account: an entry that it completes lets the next one go at once.
             self.drive();
@@ -147,6 +148,7 @@ impl Owner {
             if self.raft.has_ready() {
                 self.drive();
             }
+            self.context.metrics.shard_round(begun.elapsed());
             let lingering = async {
                 match linger_ends {
                     Some(due) => tokio::time::sleep_until(due).await,
@@ -155,11 +157,15 @@ impl Owner {
             };
             tokio::select! {
                 biased;
-                _ = tick.tick() => self.on_tick(),
+                _ = tick.tick() => {
+                    begun = Instant::now();
+                    self.on_tick();
+                }
                 received = mailbox.recv_many(&mut messages, MESSAGES_PER_ROUND) => {
                     if received == 0 {
                         return;
                     }
+                    begun = Instant::now();
                     for message in messages.drain(..) {
                         if let ShardMessage::Stop { done } = message {
                             self.stop(done);
@@ -168,7 +174,7 @@ impl Owner {
                         self.on_message(message);
                     }
                 }
-                () = lingering => {}
+                () = lingering => begun = Instant::now(),
             }
         }
     }

@@ -8,8 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Left free: the kernel may keep almost as much.
-const FREE_PARTS: u64 = 8;
+/// That part of the memory may be free: what the kernel itself begins to reclaim at is a quarter of it.
+const FREE_PARTS: u64 = 64;
 const CHUNK_BYTES: usize = 16 << 20;
 /// A file of nothing but holes: it takes page cache when it is read, and no disk.
 const HOLES_BYTES: u64 = 4 << 40;

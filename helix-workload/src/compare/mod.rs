@@ -20,6 +20,7 @@ mod rows;
 mod rows_latency;
 mod rows_load;
 mod rows_partitions;
+mod rows_read;
 mod rows_start;
 mod subjects;
 

@@ -3,7 +3,7 @@
 use super::row::Basis::{self, Kafka, One, Own};
 use super::row::Bound::{self, AtLeast, AtMost};
 use super::row::{Row, Target};
-use super::{rows_latency, rows_load, rows_partitions, rows_start};
+use super::{rows_latency, rows_load, rows_partitions, rows_read, rows_start};
 
 /// Payload per second.
 pub(super) const MB_PER_S: &str = "MB/s";
@@ -184,7 +184,36 @@ pub static ROWS: &[Row] = &[
         against_kafka: true,
         plotted: HOT_CPU_PER_GB,
         targets: &[target(HOT_CPU_PER_GB, Kafka, AtMost(1.0)), target(COLD_CPU_PER_GB, Kafka, AtMost(1.0))],
-        measure: rows_load::fetch,
+        measure: rows_read::fetch,
+    },
+    Row {
+        name: "catching-up",
+        title: "catching up from disk while others write",
+        method: "200 requests/s of one message of 1 KiB on 4 connections, first alone, then beside 2 librdkafka readers that read a topic \
+                 over and over, each time after it was taken out of the page cache",
+        against_kafka: true,
+        plotted: P99_MS,
+        targets: &[],
+        measure: rows_read::catching_up,
+    },
+    Row {
+        name: "consumers",
+        title: "50 consumers on one topic",
+        method: "50 librdkafka clients at once, each of which reads all of it over and over",
+        against_kafka: true,
+        plotted: MB_PER_S,
+        targets: &[],
+        measure: rows_read::consumers,
+    },
+    Row {
+        name: "slow-consumers",
+        title: "consumers that do not read what they ask for",
+        method: "15 connections, on each of them 20 fetches of everything whose answers nobody reads; 200 requests/s of one message of 1 KiB \
+                 before and meanwhile, and 2 librdkafka readers that do read",
+        against_kafka: true,
+        plotted: P99_MS,
+        targets: &[],
+        measure: rows_read::slow_consumers,
     },
     Row {
         name: "idle",

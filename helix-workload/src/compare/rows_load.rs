@@ -1,31 +1,28 @@
 //! Rows that put a load on a cluster of three nodes.
 
-use std::fs::File;
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-use rustix::fs::{Advice, fadvise};
+use std::time::Duration;
 
 use super::Scale;
 use super::results::Figures;
 use super::rows::{
-    ALONE_P99_MS, CLIENT_CPU_PER_GB, COLD_CPU_PER_GB, COLD_MB_PER_S, CPU_PER_GB, CPU_PER_REQUEST, ELECTIONS,
-    FLOOR, HOT_CPU_PER_GB, HOT_MB_PER_S, MB_PER_S, P50_MS, P99_MS, P999_MS, PEAK_MB, REQUESTS_PER_S,
+    ALONE_P99_MS, CLIENT_CPU_PER_GB, CPU_PER_GB, CPU_PER_REQUEST, ELECTIONS, FLOOR, MB_PER_S, P50_MS, P99_MS,
+    P999_MS, PEAK_MB, REQUESTS_PER_S,
 };
 use super::subjects::{CompareError, Contender, Subject, Subjects};
 use crate::bench::{self, BenchOptions};
 use crate::client::{ClusterClient, TopicSpec};
 use crate::flood::{self, FloodOptions, FloodReport, Stream};
 use crate::floor::{self, Storing};
-use crate::process::{forget_peak, usage_of_all};
+use crate::process::forget_peak;
 use crate::profile::Profile;
-use crate::reader::{self, ReadCounters};
 use crate::report::{Latency, Report};
 
 pub(super) const PARTITIONS: u32 = 12;
+/// What latency is looked at of, while something else goes on.
+pub(super) const FEW_SMALL: Stream =
+    Stream { connections: 4, in_flight: 64, messages: 1, bytes: 1024, rate: 200 };
 /// The disk is so many times slower than the page cache, or more.
 const SYNCED_FLOOR_PARTS: u64 = 4;
-const READERS: usize = 2;
 
 pub(super) fn one_producer(
     subjects: &mut Subjects<'_>,
@@ -119,83 +116,18 @@ pub(super) fn mixed(subjects: &mut Subjects<'_>, contender: Contender) -> Result
     const LARGE_BYTES: u32 = 8 << 20;
     let subject = subjects.three_nodes(contender)?;
     let measured = subjects.scale().measured;
-    let small = Stream { connections: 4, in_flight: 64, messages: 1, bytes: 1024, rate: 200 };
     let large = Stream { connections: 2, in_flight: 4, messages: 1, bytes: LARGE_BYTES, rate: 6 };
     let mut with = |streams: &[Stream]| {
         let topic = subjects.topic(PARTITIONS, &[("max.message.bytes", "16777216")]);
         flood_with(subjects, &subject, topic, streams, measured)
     };
-    let alone = with(&[small])?;
-    let beside = with(&[small, large])?;
+    let alone = with(&[FEW_SMALL])?;
+    let beside = with(&[FEW_SMALL, large])?;
     let figures = Figures::default()
         .with(ALONE_P99_MS, alone.streams[0].latency.p99_ms)
         .with("MB/s of large ones", beside.streams[1].mb_per_s)
         .with("p99 ms of large ones", beside.streams[1].latency.p99_ms);
     Ok(with_latency(figures, &beside.streams[0].latency))
-}
-
-pub(super) fn fetch(subjects: &mut Subjects<'_>, contender: Contender) -> Result<Figures, CompareError> {
-    let subject = subjects.three_nodes(contender)?;
-    let topic = subjects.topic(PARTITIONS, &[]);
-    let stored = subjects.scale().fetch_bytes;
-    let client = ClusterClient::new(&subject.bootstrap)?;
-    flood::fill(&subject.bootstrap, &topic, stored, subjects.progress)?;
-    let (hot_mb_per_s, hot_cpu) = read_all(&client, &subject, &topic.name, stored)?;
-    // Not earlier: what is not written yet can't be taken out.
-    forget_files(&subjects.directory())?;
-    let (cold_mb_per_s, cold_cpu) = read_all(&client, &subject, &topic.name, stored)?;
-    client.delete_topic(&topic.name)?;
-    Ok(Figures::default()
-        .with(HOT_CPU_PER_GB, hot_cpu)
-        .with(HOT_MB_PER_S, hot_mb_per_s)
-        .with(COLD_CPU_PER_GB, cold_cpu)
-        .with(COLD_MB_PER_S, cold_mb_per_s))
-}
-
-/// MB/s, and CPU seconds of the brokers per GB.
-fn read_all(
-    client: &ClusterClient,
-    subject: &Subject,
-    topic: &str,
-    at_least_bytes: u64,
-) -> Result<(f64, f64), CompareError> {
-    let ranges = reader::whole_topic(client, topic)?;
-    let cpu = usage_of_all(&subject.pids)?.cpu;
-    let begun = Instant::now();
-    let counters = ReadCounters::default();
-    reader::read_in_parallel(&subject.bootstrap, topic, &ranges, READERS, &counters, || {})?;
-    let bytes = counters.bytes.into_inner();
-    let gb = bytes as f64 / 1e9;
-    let seconds = begun.elapsed().as_secs_f64();
-    let cpu = usage_of_all(&subject.pids)?.cpu - cpu;
-    if bytes < at_least_bytes {
-        return Err(CompareError::Wrong(format!("{at_least_bytes} bytes were stored, {bytes} read")));
-    }
-    Ok((gb * 1e3 / seconds, cpu.as_secs_f64() / gb))
-}
-
-/// Takes every file below `directory` out of the page cache.
-pub(super) fn forget_files(directory: &Path) -> Result<(), CompareError> {
-    let reading =
-        |source| CompareError::Io { doing: format!("looking into {}", directory.display()), source };
-    for entry in std::fs::read_dir(directory).map_err(reading)? {
-        let path = entry.map_err(reading)?.path();
-        if path.is_dir() {
-            forget_files(&path)?;
-        } else {
-            let doing = format!("taking {} out of the page cache", path.display());
-            // A running node removes and renames files all the time; what is gone needs no forgetting.
-            match File::open(&path) {
-                Ok(file) => file
-                    .sync_data()
-                    .and_then(|()| fadvise(&file, 0, None, Advice::DontNeed).map_err(Into::into))
-                    .map_err(CompareError::io(doing))?,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(CompareError::io(doing)(error)),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Gives a cluster load that is not measured.

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use std::fs::File;
+
 use super::results::Figures;
 use super::rows::FIRST_ACK_S;
 use super::subjects::{CompareError, Contender, Subjects};
-use super::{probe, rows_load};
+use super::{probe, rows_read};
 use crate::client::TopicSpec;
 use crate::cluster::DEADLINE;
 use crate::flood;
@@ -18,7 +20,7 @@ pub(super) fn cold_start(subjects: &mut Subjects<'_>, _: Contender) -> Result<Fi
     let topic = TopicSpec { replication_factor: Some(1), ..subjects.topic(PARTITIONS, &[]) };
     flood::fill(&cluster.bootstrap(), &topic, subjects.scale().stored_bytes, subjects.progress)?;
     cluster.stop(node)?;
-    rows_load::forget_files(cluster.data_directory(node))?;
+    rows_read::forget_files(cluster.data_directory(node), File::sync_data)?;
     let begun = Instant::now();
     cluster.run(node)?;
     probe::write_to_all(&[cluster.kafka_address(node)], &topic.name, PARTITIONS, DEADLINE)?;
