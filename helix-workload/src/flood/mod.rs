@@ -31,6 +31,8 @@ use crate::progress::Progress;
 use crate::report::Floors;
 use crate::wire::{self, Led, Template};
 
+/// Kafka's code for a partition that is led elsewhere, as far as the broker knows.
+const NOT_LEADER: i16 = 6;
 const TOPIC_DEADLINE: Duration = Duration::from_secs(60);
 /// How long answers may be owed at the end.
 const DRAIN: Duration = Duration::from_secs(60);
@@ -105,12 +107,15 @@ pub fn fill(bootstrap: &str, topic: &TopicSpec, bytes: u64, progress: Progress) 
             connections.spawn(connection::run(orders));
         }
         let bar = progress.stage("filling", Some(bytes));
+        let begun = Instant::now();
         loop {
             let (answered, failed) = {
                 let tally = tally.lock();
                 (tally.requests, tally.error_code.filter(|_| tally.failed > 0))
             };
-            if let Some(code) = failed {
+            // A leader may be named by others before it knows of it itself: what it refuses then is sent again.
+            let settling = |code| code == NOT_LEADER && begun.elapsed() < TOPIC_DEADLINE;
+            if let Some(code) = failed.filter(|code| !settling(*code)) {
                 let source = io::Error::other(format!("the broker answers with Kafka's error {code}"));
                 return Err(FloodError::Connection { doing: format!("filling {}", topic.name), source });
             }
