@@ -107,14 +107,17 @@ pub fn fill(bootstrap: &str, topic: &TopicSpec, bytes: u64, progress: Progress) 
             connections.spawn(connection::run(orders));
         }
         let bar = progress.stage("filling", Some(bytes));
-        let begun = Instant::now();
+        let (mut most, mut moved) = (0, Instant::now());
         loop {
             let (answered, failed) = {
                 let tally = tally.lock();
                 (tally.requests, tally.error_code.filter(|_| tally.failed > 0))
             };
+            if answered > most {
+                (most, moved) = (answered, Instant::now());
+            }
             // A leader may be named by others before it knows of it itself: what it refuses then is sent again.
-            let settling = |code| code == NOT_LEADER && begun.elapsed() < TOPIC_DEADLINE;
+            let settling = |code| code == NOT_LEADER && moved.elapsed() < TOPIC_DEADLINE;
             if let Some(code) = failed.filter(|code| !settling(*code)) {
                 let source = io::Error::other(format!("the broker answers with Kafka's error {code}"));
                 return Err(FloodError::Connection { doing: format!("filling {}", topic.name), source });
