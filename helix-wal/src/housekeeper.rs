@@ -8,9 +8,10 @@ use crate::error::FatalError;
 use crate::footer::Directory;
 use crate::index::{Contents, SegmentEntry};
 use crate::options::SealedSegment;
-use crate::segment::{FileName, SEGMENT_HEADER_BYTES, Segment};
+use crate::segment::{FileName, Segment};
 use crate::shared::{Job, Shared, SpareFile};
 use crate::types::{GroupId, Index, SegmentId};
+use crate::writer::BLOCK_BYTES;
 
 /// Does jobs until told to stop, but for those of [`run_preparer`].
 pub(crate) fn run(shared: &Arc<Shared>) {
@@ -43,9 +44,7 @@ fn do_job(shared: &Arc<Shared>, job: Job) {
             }
         }
         Job::Prepare => {
-            if shared.begin_preparing() {
-                prepare_next(shared);
-            }
+            while shared.begin_preparing() && prepare_next(shared) {}
             shared.space.refresh(&*shared.disk);
         }
         Job::Writeback { segment, position, len } => {
@@ -58,10 +57,13 @@ fn do_job(shared: &Arc<Shared>, job: Job) {
     }
 }
 
-/// Has the next segment ready, unless there is no space: then the writer will try again when it needs one.
-pub(crate) fn prepare_next(shared: &Shared) {
+/// Has another segment ready, unless there is no space: then the writer will try again when it needs one.
+fn prepare_next(shared: &Shared) -> bool {
     match prepare(shared) {
-        Ok(segment) => shared.put_next(Some(segment)),
+        Ok(segment) => {
+            shared.put_next(Some(segment));
+            true
+        }
         Err(error) => {
             shared.put_next(None);
             if is_out_of_space(&error) {
@@ -69,6 +71,7 @@ pub(crate) fn prepare_next(shared: &Shared) {
             } else {
                 shared.fail(&FatalError::new("preparing a segment", error));
             }
+            false
         }
     }
 }
@@ -88,8 +91,9 @@ pub(crate) fn prepare(shared: &Shared) -> io::Result<Arc<Segment>> {
                 shared.count_spares();
                 return Err(error);
             }
-            // Zeros say that nothing was written in this life of the file.
-            file.write_at(&[0; SEGMENT_HEADER_BYTES as usize], 0)?;
+            // Zeros say that nothing was written in this life of the file. A whole block: of a part the rest would be read first.
+            let head_bytes = BLOCK_BYTES.min(shared.options.segment_bytes) as usize;
+            file.write_at(&[0; BLOCK_BYTES as usize][..head_bytes], 0)?;
             shared.disk.rename(&free_name, &name)?;
             file
         }

@@ -27,6 +27,9 @@ pub struct WalOptions {
     pub background_sync_bytes: u64,
     /// How many retired segment files are kept for reuse.
     pub recycled_segments: usize,
+    /// Segments that are made ready before they are needed. Making one takes as long as the disk takes for all that was written before, so
+    /// one alone is not enough where a segment is filled faster than that.
+    pub prepared_segments: usize,
     /// Space that [`SpaceClass::Normal`] leaves free.
     pub reserve_bytes: u64,
     /// Bytes of the newest sealed segments that stay in the page cache. What is older is given back, unless it is being read.
@@ -52,6 +55,7 @@ impl Default for WalOptions {
             background_sync_ms: 1000,
             background_sync_bytes: 64 << 20,
             recycled_segments: 4,
+            prepared_segments: 3,
             reserve_bytes: 256 << 20,
             page_cache_bytes: 1 << 30,
             footer_cache_bytes: 64 << 20,
@@ -72,6 +76,7 @@ impl fmt::Debug for WalOptions {
             .field("background_sync_ms", &self.background_sync_ms)
             .field("background_sync_bytes", &self.background_sync_bytes)
             .field("recycled_segments", &self.recycled_segments)
+            .field("prepared_segments", &self.prepared_segments)
             .field("reserve_bytes", &self.reserve_bytes)
             .field("page_cache_bytes", &self.page_cache_bytes)
             .field("footer_cache_bytes", &self.footer_cache_bytes)

@@ -101,12 +101,12 @@ pub(crate) struct SyncRound {
     bytes: u64,
 }
 
-/// The segment that the writer takes next.
-pub(crate) enum NextSegment {
-    None,
-    /// Somebody is preparing one.
-    Preparing,
-    Ready(Arc<Segment>),
+/// The segments that the writer takes next, in the order of their numbers.
+#[derive(Default)]
+struct NextSegments {
+    ready: VecDeque<Arc<Segment>>,
+    /// Somebody is preparing the one behind them.
+    preparing: bool,
 }
 
 /// A retired file.
@@ -125,7 +125,7 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     pub(crate) spares: Mutex<Vec<SpareFile>>,
     pub(crate) reclaiming: AtomicBool,
-    next: Mutex<NextSegment>,
+    next: Mutex<NextSegments>,
     next_changed: Condvar,
     next_segment_id: AtomicU64,
     synced_lsn: AtomicU64,
@@ -162,7 +162,7 @@ impl Shared {
             stats: Stats::default(),
             spares: Mutex::new(foundation.spares),
             reclaiming: AtomicBool::new(false),
-            next: Mutex::new(NextSegment::None),
+            next: Mutex::default(),
             next_changed: Condvar::new(),
             next_segment_id: AtomicU64::new(foundation.next_segment.0),
             synced_lsn: AtomicU64::new(foundation.last_lsn.0),
@@ -432,49 +432,55 @@ impl Shared {
         }
     }
 
-    // ---- the next segment ----
+    // ---- the next segments ----
 
-    /// Takes the prepared segment. If somebody is preparing one, waits for it. `None`: the caller shall prepare one itself
-    /// and then call [`Shared::put_next`] or use it.
+    /// Takes the first segment that is prepared. If there is none and somebody is preparing one, waits for it. `None`: the caller
+    /// shall prepare one itself.
     pub(crate) fn take_next(&self) -> Option<Arc<Segment>> {
         let mut next = self.next.lock();
-        while matches!(*next, NextSegment::Preparing) && self.failure().is_none() {
+        if next.ready.is_empty() {
+            self.stats.roll_stalls.add(1);
+        }
+        while next.ready.is_empty() && next.preparing && self.failure().is_none() {
             self.next_changed.wait(&mut next);
         }
-        match std::mem::replace(&mut *next, NextSegment::None) {
-            NextSegment::Ready(segment) => Some(segment),
-            other => {
-                *next = other;
-                None
-            }
-        }
+        next.ready.pop_front()
     }
 
-    /// True if there is none and nobody is preparing one; then the caller has to call [`Shared::put_next`].
+    /// What was taken could not be used and is the first to be taken again.
+    pub(crate) fn return_next(&self, segment: Arc<Segment>) {
+        self.next.lock().ready.push_front(segment);
+        self.count_spares();
+    }
+
+    /// True if another should be prepared and nobody does it; then the caller has to call [`Shared::put_next`].
     pub(crate) fn begin_preparing(&self) -> bool {
         let mut next = self.next.lock();
-        let none = matches!(*next, NextSegment::None);
-        if none {
-            *next = NextSegment::Preparing;
-        }
-        none
+        let begin = !next.preparing && next.ready.len() < self.options.prepared_segments;
+        next.preparing |= begin;
+        begin
     }
 
+    /// Preparing ended, with a segment or without.
     pub(crate) fn put_next(&self, segment: Option<Arc<Segment>>) {
-        *self.next.lock() = segment.map_or(NextSegment::None, NextSegment::Ready);
+        {
+            let mut next = self.next.lock();
+            next.ready.extend(segment);
+            next.preparing = false;
+        }
         self.next_changed.notify_all();
         self.count_spares();
     }
 
     /// Recounts the segments that are there but not in use.
     pub(crate) fn count_spares(&self) {
-        let ready = u64::from(matches!(*self.next.lock(), NextSegment::Ready(_)));
-        self.space.spare_segments.set(ready + self.spares.lock().len() as u64);
+        let ready = self.next.lock().ready.len();
+        self.space.spare_segments.set((ready + self.spares.lock().len()) as u64);
     }
 
     /// Bytes of files that are not in the index.
     pub(crate) fn spare_bytes(&self) -> u64 {
-        let ready = u64::from(matches!(*self.next.lock(), NextSegment::Ready(_)));
+        let ready = self.next.lock().ready.len() as u64;
         let spares: u64 = self.spares.lock().iter().map(|spare| spare.bytes).sum();
         spares + ready * self.options.segment_bytes
     }

@@ -12,6 +12,7 @@ fn shared(background_sync_bytes: u64) -> (Shared, Told) {
     let on_work: crate::options::OnWork = Arc::new(move |part| mine.lock().push(part));
     let options = WalOptions {
         segment_bytes: 4096,
+        prepared_segments: 2,
         background_sync_bytes,
         on_work: Some(on_work),
         ..WalOptions::default()
@@ -182,17 +183,42 @@ fn jobs_are_taken_by_who_does_them() {
 }
 
 #[test]
-fn one_prepares_the_next_segment_and_spare_ones_are_counted() {
+fn one_prepares_the_next_segments_and_spare_ones_are_counted() {
     let (shared, _) = shared(100);
     assert_eq!((shared.space.spare_segments.get(), shared.spare_bytes()), (1, 3000));
     assert!(shared.take_next().is_none());
-    assert!(shared.begin_preparing() && !shared.begin_preparing());
+    assert!(shared.begin_preparing() && !shared.begin_preparing(), "somebody does it");
     shared.put_next(Some(segment(5)));
-    assert!(!shared.begin_preparing(), "there is one");
-    assert_eq!((shared.space.spare_segments.get(), shared.spare_bytes()), (2, 3000 + 4096));
-    assert_eq!(shared.take_next().map(|segment| segment.id), Some(SegmentId(5)));
-    assert!(shared.take_next().is_none() && shared.begin_preparing());
+    assert!(shared.begin_preparing(), "two are wanted");
+    shared.put_next(Some(segment(6)));
+    assert!(!shared.begin_preparing(), "there are two");
+    assert_eq!((shared.space.spare_segments.get(), shared.spare_bytes()), (3, 3000 + 2 * 4096));
+    let first = shared.take_next().unwrap();
+    assert_eq!((first.id, shared.space.spare_segments.get()), (SegmentId(5), 3), "not counted anew yet");
+    shared.return_next(first);
+    let taken = [shared.take_next(), shared.take_next(), shared.take_next()];
+    let ids = taken.map(|segment| segment.map(|segment| segment.id));
+    assert_eq!(ids, [Some(SegmentId(5)), Some(SegmentId(6)), None]);
+    assert!(shared.begin_preparing());
     shared.put_next(None);
     assert!(shared.begin_preparing());
     assert_eq!((shared.allocate_segment_id(), shared.allocate_segment_id()), (SegmentId(5), SegmentId(6)));
+    assert_eq!(shared.stats.roll_stalls.get(), 2);
+}
+
+#[test]
+fn who_needs_a_segment_that_is_being_prepared_waits_for_it_and_not_for_those_behind_it() {
+    let (shared, _) = shared(100);
+    assert!(shared.begin_preparing());
+    std::thread::scope(|scope| {
+        let taker = scope.spawn(|| shared.take_next().map(|segment| segment.id));
+        while shared.stats.roll_stalls.get() == 0 {
+            std::thread::yield_now();
+        }
+        shared.put_next(Some(segment(5)));
+        assert_eq!(taker.join().unwrap(), Some(SegmentId(5)));
+    });
+    shared.put_next(Some(segment(6)));
+    assert!(shared.begin_preparing());
+    assert_eq!(shared.take_next().map(|segment| segment.id), Some(SegmentId(6)), "7 is being prepared");
 }

@@ -27,6 +27,9 @@ use crate::types::{GroupId, Index as EntryIndex, Lsn, SegmentId};
 /// One vectored write takes at most about this much, so that the first to wait does not wait for all the others.
 const BATCH_BYTES: u64 = 8 << 20;
 
+/// What file systems read and write of a file at once. With larger blocks the only loss is time.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
+
 /// The segment being written to.
 struct Active {
     segment: Arc<Segment>,
@@ -248,18 +251,14 @@ impl Writer {
     fn roll(&mut self, needed_bytes: u64) -> Result<(), AppendError> {
         let segment = match self.shared.take_next() {
             Some(segment) => segment,
-            None => {
-                self.shared.stats.roll_stalls.add(1);
-                let prepared = housekeeper::prepare(&self.shared);
-                prepared.map_err(|error| self.no_segment(error))?
-            }
+            None => housekeeper::prepare(&self.shared).map_err(|error| self.no_segment(error))?,
         };
         self.shared.count_spares();
         let mut capacity = self.shared.options.segment_bytes;
         if needed_bytes > capacity {
             if let Err(error) = segment.file.allocate(needed_bytes) {
                 let error = self.no_segment(error);
-                self.shared.put_next(Some(segment));
+                self.shared.return_next(segment);
                 return Err(error);
             }
             capacity = needed_bytes;
@@ -493,5 +492,37 @@ fn write_batch(active: &mut Active, batch: &Batch, scratch: &mut Vec<u8>) -> io:
         let chunks = record.into_iter().flat_map(|record| record.payload.chunks());
         slices.extend(chunks.map(|chunk| IoSlice::new(chunk)));
     }
+    let zeros = [0; BLOCK_BYTES as usize];
+    let end = batch.position + batch.bytes;
+    slices.push(IoSlice::new(&zeros[..zeros_behind(position, end, active.capacity)]));
     active.segment.file.write_vectored_at(&slices, position)
+}
+
+/// How many zeros are written behind what a write from `position` to `end` has to say, so that its last block is written as a whole.
+///
+/// In a file that had another life, the rest of the block is on the disk, and the system would read it before it lets anybody write
+/// a part: once in nearly each write, behind everything else that the disk has to do. What is left of the block means nothing, and the
+/// next write, which begins in it, finds it in memory. A block that was begun earlier is there already.
+fn zeros_behind(position: u64, end: u64, capacity: u64) -> usize {
+    let block = end - end % BLOCK_BYTES;
+    if block < position || block == end {
+        return 0;
+    }
+    usize::try_from((block + BLOCK_BYTES).min(capacity).saturating_sub(end)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_is_begun_is_written_to_its_end() {
+        let zeros = |position, end| zeros_behind(position, end, 1 << 20);
+        assert_eq!(zeros(0, 64), 4032);
+        assert_eq!((zeros(64, 4096), zeros(4096, 8192)), (0, 0), "it ends with a block");
+        assert_eq!((zeros(64, 128), zeros(4160, 8184)), (0, 0), "begun by an earlier write");
+        assert_eq!((zeros(4096, 4104), zeros(64, 4104), zeros(64, 8184)), (4088, 4088, 8));
+        assert_eq!(zeros_behind(0, 5000, 6000), 1000, "not beyond the end of the segment");
+        assert_eq!((zeros_behind(0, 6000, 6000), zeros_behind(0, 5000, 8192)), (0, 3192));
+    }
 }

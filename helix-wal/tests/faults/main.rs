@@ -23,7 +23,14 @@ const ALL: ReadLimit = ReadLimit { max_bytes: u64::MAX, max_records: 1000 };
 type Outcomes = Arc<Mutex<Vec<Result<(), AppendError>>>>;
 
 fn options() -> WalOptions {
-    WalOptions { segment_bytes: 4096, reserve_bytes: 4096, trust_unsynced: true, ..WalOptions::default() }
+    // One is prepared: these tests count files.
+    WalOptions {
+        segment_bytes: 4096,
+        reserve_bytes: 4096,
+        prepared_segments: 1,
+        trust_unsynced: true,
+        ..WalOptions::default()
+    }
 }
 
 fn open(disk: &FaultyDisk, trust_unsynced: bool) -> (Wal, Recovered) {

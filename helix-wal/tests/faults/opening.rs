@@ -63,6 +63,29 @@ fn prepared_segments_that_were_not_used_are_used_again() {
 }
 
 #[test]
+fn a_block_of_a_file_that_is_used_again_is_written_as_a_whole() {
+    const BLOCK: usize = 4096;
+    let disk = FaultyDisk::new(1);
+    let retired = disk.create("0000000000000001.free", 4 * BLOCK as u64).unwrap();
+    retired.write_at(&[7; 4 * BLOCK], 0).unwrap();
+    let options = WalOptions { segment_bytes: 4 * BLOCK as u64, recycled_segments: 1, ..options() };
+    let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), options).unwrap();
+    // What is behind the last frame: zeros up to the end of its block, and then what was there before.
+    let behind = |index, bytes: usize| {
+        append(&wal, vec![entry(GROUP, index, bytes)], Durability::PageCache).unwrap();
+        let written = disk.contents("0000000000000002.wal").unwrap();
+        let old = written.iter().rev().take_while(|byte| **byte == 7).count();
+        let zeros = written.iter().rev().skip(old).take_while(|byte| **byte == 0).count();
+        (old, zeros / 8 * 8)
+    };
+    let frame = 96 + 1000;
+    assert_eq!(behind(1, 1000), (3 * BLOCK, BLOCK - 64 - frame));
+    assert_eq!(behind(2, 1000), (3 * BLOCK, BLOCK - 64 - 2 * frame));
+    assert_eq!(behind(3, 3000), (2 * BLOCK, 2 * BLOCK - 64 - 2 * frame - (96 + 3000)));
+    drop(wal);
+}
+
+#[test]
 fn a_log_of_another_version_is_left_alone() {
     let disk = FaultyDisk::new(1);
     let (wal, _) = open(&disk, true);
