@@ -238,7 +238,34 @@ fn keep_chain(mut records: Vec<StoredRecord>) -> Vec<StoredRecord> {
     records
 }
 
-/// Reads consecutive entries, neighbours with one call. What precedes a damaged one is in `records` on error.
+/// Entries that are read with one call.
+struct Span {
+    position: u64,
+    end: u64,
+    count: usize,
+}
+
+/// Consecutive entries as few calls read them: neighbours together.
+fn spans(entries: &[EntryMeta]) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    for entry in entries {
+        let end = entry.position + entry.frame_bytes();
+        match spans.last_mut() {
+            Some(span)
+                if entry.position >= span.end
+                    && entry.position - span.end <= MAX_GAP_BYTES
+                    && end - span.position <= MAX_CALL_BYTES =>
+            {
+                span.end = end;
+                span.count += 1;
+            }
+            _ => spans.push(Span { position: entry.position, end, count: 1 }),
+        }
+    }
+    spans
+}
+
+/// Reads consecutive entries. What precedes a damaged one is in `records` on error.
 fn read_entries(
     segment: &Segment,
     group: GroupId,
@@ -246,24 +273,20 @@ fn read_entries(
     entries: &[EntryMeta],
     records: &mut Vec<StoredRecord>,
 ) -> Result<(), ReadError> {
+    let spans = spans(entries);
+    // The disk gets at all of them while the first is waited for.
+    for span in spans.iter().skip(1) {
+        if let Err(error) = segment.file.will_read(span.position, span.end - span.position) {
+            tracing::debug!(%error, segment = %segment.id, "reading ahead");
+        }
+    }
     let mut index = first;
     let mut rest = entries;
-    while let Some(head) = rest.first() {
-        let mut end = head.position + head.frame_bytes();
-        let mut count = 1;
-        for entry in &rest[1..] {
-            let entry_end = entry.position + entry.frame_bytes();
-            let near = entry.position >= end && entry.position - end <= MAX_GAP_BYTES;
-            if !near || entry_end - head.position > MAX_CALL_BYTES {
-                break;
-            }
-            end = entry_end;
-            count += 1;
-        }
+    for span in spans {
         let damaged = |index| ReadError::Damaged { group, index };
-        let bytes = read_bytes(segment, head.position, end - head.position)?.ok_or(damaged(index))?;
-        for entry in &rest[..count] {
-            let frame = decode_frame(segment, &bytes, head.position, entry.position, entry.payload_len);
+        let bytes = read_bytes(segment, span.position, span.end - span.position)?.ok_or(damaged(index))?;
+        for entry in &rest[..span.count] {
+            let frame = decode_frame(segment, &bytes, span.position, entry.position, entry.payload_len);
             let (header, payload) = frame.ok_or(damaged(index))?;
             if header.group != group || header.index != index || header.lsn != entry.lsn {
                 return Err(damaged(index));
@@ -271,7 +294,7 @@ fn read_entries(
             records.push(stored(&header, payload).ok_or(damaged(index))?);
             index = index.next();
         }
-        rest = &rest[count..];
+        rest = &rest[span.count..];
     }
     Ok(())
 }
@@ -283,9 +306,8 @@ fn read_bytes(segment: &Segment, position: u64, len: u64) -> Result<Option<Bytes
         return Ok(None);
     }
     let Ok(len) = usize::try_from(len) else { return Ok(None) };
-    let mut buffer = vec![0; len];
-    let count = segment.file.read_at(&mut buffer, position)?;
-    Ok((count == len).then(|| Bytes::from(buffer)))
+    let buffer = segment.file.read_new(len, position)?;
+    Ok((buffer.len() == len).then(|| Bytes::from(buffer)))
 }
 
 /// The frame at `position` within bytes that were read from `from`, checked.

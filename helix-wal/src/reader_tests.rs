@@ -38,6 +38,8 @@ fn a_limit_lets_the_first_one_through() {
 struct Watched {
     bytes: Vec<u8>,
     reads: Mutex<Vec<(u64, usize)>>,
+    /// What was asked for beforehand, and after how many reads.
+    announced: Mutex<Vec<(u64, u64, usize)>>,
     lengths_asked: AtomicU64,
 }
 
@@ -59,6 +61,11 @@ impl DiskFile for Watched {
     }
 
     fn start_writeback(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn will_read(&self, position: u64, len: u64) -> io::Result<()> {
+        self.announced.lock().push((position, len, self.reads.lock().len()));
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -129,6 +136,19 @@ fn neighbours_are_read_with_one_call() {
     let large = |number: u64| (number * MAX_CALL_BYTES / 2, half - FRAME_HEADER_BYTES);
     let three = [large(0), large(1), large(2)];
     assert_eq!(calls(&three), [(0, 2 * half), (MAX_CALL_BYTES, half)]);
+}
+
+#[test]
+fn all_calls_but_the_first_are_announced_before_it() {
+    let far = |number: u64| (number << 20, 104);
+    let (file, segment, metas) = entries_at(&[far(0), far(1), (far(1).0 + 200, 0), far(2)]);
+    let read = |metas| read_entries(&segment, GROUP, Index(1), metas, &mut Vec::new()).unwrap();
+    read(&metas[..1]);
+    assert_eq!(*file.announced.lock(), [], "there is nothing else");
+    file.reads.lock().clear();
+    read(&metas);
+    assert_eq!(*file.announced.lock(), [(1 << 20, 296, 0), (2 << 20, 200, 0)]);
+    assert_eq!(*file.reads.lock(), [(0, 200), (1 << 20, 296), (2 << 20, 200)]);
 }
 
 #[test]

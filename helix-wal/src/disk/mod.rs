@@ -57,11 +57,24 @@ pub trait DiskFile: Send + Sync {
     /// Reads up to `buffer.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
+    /// Reads `len` bytes into new memory, which a real file does not have filled with zeros first; fewer only at the end of the file.
+    fn read_new(&self, len: usize, position: u64) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; len];
+        let count = self.read_at(&mut buffer, position)?;
+        buffer.truncate(count);
+        Ok(buffer)
+    }
+
     /// Returns once everything written before the call is durable.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Asks for the range to be written soon; promises nothing.
     fn start_writeback(&self, position: u64, len: u64) -> io::Result<()>;
+
+    /// The range will be read soon; promises nothing.
+    fn will_read(&self, _position: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Lets the system forget what it holds of the file in memory and has written already; promises nothing.
     fn drop_cached(&self) -> io::Result<()>;
