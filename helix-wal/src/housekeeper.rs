@@ -44,8 +44,10 @@ fn do_job(shared: &Arc<Shared>, job: Job) {
             }
         }
         Job::Prepare => {
-            while shared.begin_preparing() && prepare_next(shared) {}
             shared.space.refresh(&*shared.disk);
+            while shared.begin_preparing() && prepare_next(shared) {
+                shared.space.refresh(&*shared.disk);
+            }
         }
         Job::Writeback { segment, position, len } => {
             // Only a hint; the sync that follows reports what is wrong.

@@ -455,10 +455,17 @@ impl Shared {
 
     /// True if another should be prepared and nobody does it; then the caller has to call [`Shared::put_next`].
     pub(crate) fn begin_preparing(&self) -> bool {
+        let wanted = if self.has_room_ahead() { self.options.prepared_segments } else { 1 };
         let mut next = self.next.lock();
-        let begin = !next.preparing && next.ready.len() < self.options.prepared_segments;
+        let begin = !next.preparing && next.ready.len() < wanted;
         next.preparing |= begin;
         begin
+    }
+
+    /// Whether a segment more can be prepared without taking what is kept free for others than the log.
+    fn has_room_ahead(&self) -> bool {
+        let left = self.space.free_bytes.get().checked_sub(self.options.segment_bytes);
+        left.is_some_and(|left| left >= self.options.reserve_bytes) || !self.spares.lock().is_empty()
     }
 
     /// Preparing ended, with a segment or without.

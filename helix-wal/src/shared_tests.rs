@@ -207,6 +207,23 @@ fn one_prepares_the_next_segments_and_spare_ones_are_counted() {
 }
 
 #[test]
+fn where_space_is_short_one_segment_is_prepared_or_as_many_as_there_are_files_for() {
+    let (shared, _) = shared(100);
+    shared.space.free_bytes.set(shared.options.reserve_bytes + 4095);
+    shared.put_next(Some(segment(5)));
+    assert!(shared.begin_preparing(), "there is a file that can be used again");
+    shared.put_next(None);
+    shared.spares.lock().clear();
+    assert!(!shared.begin_preparing());
+    shared.space.free_bytes.set(shared.options.reserve_bytes + 4096);
+    assert!(shared.begin_preparing());
+    shared.put_next(None);
+    shared.space.free_bytes.set(0);
+    shared.take_next().unwrap();
+    assert!(shared.begin_preparing(), "one is always tried");
+}
+
+#[test]
 fn who_needs_a_segment_that_is_being_prepared_waits_for_it_and_not_for_those_behind_it() {
     let (shared, _) = shared(100);
     assert!(shared.begin_preparing());

@@ -9,7 +9,7 @@ use crate::stats::Counter;
 #[derive(Default)]
 pub(crate) struct Space {
     /// What the file system had left when last asked.
-    free_bytes: Counter,
+    pub(crate) free_bytes: Counter,
     /// Left in the active segment.
     pub(crate) active_bytes: Counter,
     /// Segments that are there but not in use: prepared and recycled ones.
