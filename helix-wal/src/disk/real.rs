@@ -185,7 +185,7 @@ impl DiskFile for RealFile {
 
 impl RealFile {
     /// The log is shared by all partitions, and whoever reads one of them has no use for what lies in between: the system reads no
-    /// more than it is asked for. Measured: a third of what it read ahead was for nobody.
+    /// more than it is asked for. Measured: a third of what it read was for nobody.
     fn new(file: File) -> Self {
         // Only a hint.
         if let Err(error) = rustix::fs::fadvise(&file, 0, None, Advice::Random) {
