@@ -49,7 +49,36 @@ pub enum CheckpointError {
 }
 
 impl PartitionCheckpoint {
-    /// Decodes what [`Partition::checkpoint`] wrote.
+    /// The state as of an earlier entry, at `index` and of `term`, behind which `next_offset` follows. A log that begins there has to have this one
+    /// and no later: what lies between may be lost in an unclean recovery, and others come in its place.
+    #[must_use]
+    pub fn as_of(self, index: Index, term: Term, next_offset: i64) -> Self {
+        Self {
+            applied: index,
+            next_offset,
+            log_start: self.log_start.min(next_offset),
+            producers: self.producers.as_of(index.0, next_offset),
+            epochs: self.epochs.as_of(term.0 as i32, next_offset),
+        }
+    }
+
+    /// What is stored of it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut producers = Vec::new();
+        self.producers.encode(&mut producers);
+        let mut epochs = Vec::new();
+        self.epochs.encode(&mut epochs);
+        versioned::encode(&Stored {
+            applied: self.applied,
+            next_offset: self.next_offset,
+            log_start: self.log_start,
+            producers,
+            epochs,
+        })
+    }
+
+    /// Decodes what [`Self::encode`] wrote.
     ///
     /// # Errors
     /// When the bytes are nothing that it could have written.
@@ -67,29 +96,28 @@ impl PartitionCheckpoint {
 
 impl Partition {
     /// The state as of the last applied entry.
-    pub fn checkpoint(&self) -> Vec<u8> {
-        let mut producers = Vec::new();
-        self.producers.table().encode(&mut producers);
-        let mut epochs = Vec::new();
-        self.epochs.encode(&mut epochs);
-        versioned::encode(&Stored {
+    pub fn checkpoint(&self) -> PartitionCheckpoint {
+        PartitionCheckpoint {
             applied: self.applied,
             next_offset: self.view.high_watermark(),
             log_start: self.view.log_start(),
-            producers,
-            epochs,
-        })
+            producers: self.producers.table().clone(),
+            epochs: self.epochs.clone(),
+        }
     }
 
-    /// Replaces everything: the log starts again behind `index`, where `next_offset` follows. The checkpoint may be of a later
-    /// index: applying the entries up to there once more changes nothing about producers.
-    pub fn install(&mut self, checkpoint: PartitionCheckpoint, index: Index, term: Term, next_offset: i64) {
+    /// Replaces everything: the log starts again where the checkpoint is, behind an entry of `term`.
+    pub fn install(&mut self, checkpoint: PartitionCheckpoint, term: Term) {
+        let PartitionCheckpoint { applied, next_offset, log_start, producers, epochs } = checkpoint;
         self.stop_serving(term);
-        self.producers = super::Producers::new(checkpoint.producers);
-        self.epochs = checkpoint.epochs;
-        self.applied = index;
+        self.producers = super::Producers::new(producers);
+        self.epochs = epochs;
+        self.applied = applied;
         self.view.set_epochs(self.epochs.clone());
-        self.view.reset(checkpoint.log_start.min(next_offset), next_offset);
+        self.view.reset(log_start, next_offset);
         self.view.set_log_end(next_offset);
     }
 }
+
+#[cfg(test)]
+mod tests;

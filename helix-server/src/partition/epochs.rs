@@ -91,10 +91,15 @@ impl EpochCache {
         }
     }
 
-    /// The log now ends at `end_offset` (exclusive): later epochs wrote nothing that is left.
-    pub fn truncate_from_end(&mut self, end_offset: i64) {
-        let kept = self.entries.partition_point(|entry| entry.start_offset < end_offset);
-        self.entries.truncate(kept);
+    /// The epochs as of an earlier entry of this epoch, behind which `next_offset` follows. Applying what is behind it leads back.
+    #[must_use]
+    pub fn as_of(mut self, epoch: i32, next_offset: i64) -> Self {
+        self.entries.retain(|entry| entry.epoch <= epoch);
+        // Where the log's start has moved past that entry since, the first epoch is known from there on only.
+        if let Some(last) = self.entries.last_mut() {
+            last.start_offset = last.start_offset.min(next_offset);
+        }
+        self
     }
 
     /// The log now starts at `start_offset`: earlier epochs are forgotten, and the one that wrote the first record
@@ -198,20 +203,28 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_can_be_cut() {
+    fn the_start_can_be_cut() {
         let whole = cache(&[(2, 10), (4, 20), (7, 35)]);
-        let cut = |edit: fn(&mut EpochCache, i64), offset| {
+        let cut = |offset| {
             let mut log = whole.clone();
-            edit(&mut log, offset);
+            log.truncate_from_start(offset);
             pairs(&log)
         };
-        assert_eq!(cut(EpochCache::truncate_from_end, 36), pairs(&whole));
-        assert_eq!(cut(EpochCache::truncate_from_end, 35), [(2, 10), (4, 20)]);
-        assert_eq!(cut(EpochCache::truncate_from_end, 5), []);
-        assert_eq!(cut(EpochCache::truncate_from_start, 5), pairs(&whole));
-        assert_eq!(cut(EpochCache::truncate_from_start, 20), [(4, 20), (7, 35)]);
-        assert_eq!(cut(EpochCache::truncate_from_start, 25), [(4, 25), (7, 35)]);
-        assert_eq!(cut(EpochCache::truncate_from_start, 99), [(7, 99)]);
+        assert_eq!(cut(5), pairs(&whole));
+        assert_eq!(cut(20), [(4, 20), (7, 35)]);
+        assert_eq!(cut(25), [(4, 25), (7, 35)]);
+        assert_eq!(cut(99), [(7, 99)]);
+    }
+
+    #[test]
+    fn epochs_as_of_an_earlier_entry_know_nothing_of_later_ones() {
+        let whole = cache(&[(2, 10), (4, 20), (7, 35)]);
+        let as_of = |epoch, next_offset| pairs(&whole.clone().as_of(epoch, next_offset));
+        assert_eq!(as_of(7, 40), pairs(&whole));
+        assert_eq!(as_of(7, 35), pairs(&whole), "an epoch begins before its first record");
+        assert_eq!(as_of(4, 35), [(2, 10), (4, 20)]);
+        assert_eq!(as_of(1, 10), []);
+        assert_eq!(as_of(2, 7), [(2, 7)], "the log's start has moved past that entry since");
     }
 
     #[test]

@@ -170,11 +170,11 @@ impl Producers {
         if let Some(duplicate) = self.find_duplicate(claim) {
             return duplicate;
         }
-        let last_sequence = last_pending
-            .or_else(|| committed.and_then(ProducerState::last_batch))
-            .map(|batch| batch.last_sequence);
-        let expected = last_sequence.map_or(0, |last| add_sequence(last, 1));
-        if claim.first_sequence == expected {
+        let Some(last) = last_pending.or_else(|| committed.and_then(ProducerState::last_batch)) else {
+            // An unclean recovery has lost its batches: it may go on where it was.
+            return if claim.after_rejection && claim.first_sequence != 0 { gap(claim) } else { Decision::Append };
+        };
+        if claim.first_sequence == add_sequence(last.last_sequence, 1) {
             return Decision::Append;
         }
         if self.was_appended_long_ago(claim) {

@@ -1,4 +1,5 @@
-//! What the payload of a checkpoint or "start here" record holds: the state machine, and the configuration that is in force.
+//! What the payload of a checkpoint or "start here" record holds: the state machine, and the configuration that is in force, both as of the
+//! record's index.
 
 use helix_raft::{GroupId, Index, Membership, Start, Term};
 use helix_wal::{Offset, Payload};
@@ -22,8 +23,7 @@ impl GroupCheckpoint {
         versioned::encode(self)
     }
 
-    /// "Start here": the log begins behind `index`, where `next_offset` follows. The checkpoint may be of a later index: what lies
-    /// between is applied once more, and so are the configurations there.
+    /// "Start here", for a checkpoint that is as of `index`: the log begins behind it, where `next_offset` follows.
     pub(super) fn into_start(self, index: Index, term: Term, next_offset: Offset) -> Start<Command> {
         let payload = Payload::from_chunks(vec![self.encode().into()]);
         let payload = Command::without_offsets(EntryTag::LogStart, next_offset, payload);
@@ -42,6 +42,23 @@ impl Owner {
     pub(super) fn checkpoint_of(&self, group: GroupId) -> Option<GroupCheckpoint> {
         let replica = self.replicas.get(&group)?;
         let membership = self.raft.membership_at(group, replica.applied())?;
-        Some(GroupCheckpoint { membership, state: replica.state() })
+        Some(GroupCheckpoint { membership, state: replica.machine.state() })
+    }
+
+    /// A group as of the entry at `index`, of `term`, behind which its log is to begin; `None` if that cannot be told.
+    ///
+    /// It must not be as of a later entry, though that would spare applying some of the log again. Later entries may get lost: the disk
+    /// keeps this and not them, an unclean recovery puts others in their place, and then the state is one of a log that never was.
+    pub(super) fn start_at(
+        &self,
+        group: GroupId,
+        index: Index,
+        term: Term,
+        next_offset: Offset,
+    ) -> Option<Start<Command>> {
+        let replica = self.replicas.get(&group)?;
+        let membership = self.raft.membership_at(group, index)?;
+        let state = replica.machine.state_as_of(index, term, next_offset)?;
+        Some(GroupCheckpoint { membership, state }.into_start(index, term, next_offset))
     }
 }

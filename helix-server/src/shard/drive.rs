@@ -350,21 +350,22 @@ impl Owner {
     /// Tells a follower that is behind the log's start where to begin.
     fn provide_start(&mut self, group: GroupId, to: ReplicaId) {
         let Some(replica) = self.replicas.get(&group) else { return };
-        let Some(checkpoint) = self.checkpoint_of(group) else { return };
         let start = match &replica.machine {
             // Clients may read everything from the start of the log on, so a new replica gets all of it too.
             Machine::Partition(_) => {
                 let Some(bounds) = self.context.wal.bounds(helix_wal::GroupId(group.0)) else { return };
                 let (index, term) = (Index(bounds.start_index.0), Term(bounds.start_term.0));
-                checkpoint.into_start(index, term, bounds.start_offset)
+                self.start_at(group, index, term, bounds.start_offset)
             }
-            // Metadata commands must not be applied twice.
             Machine::Metadata(metadata) => {
                 let Some(term) = self.raft.term_at(group, metadata.applied) else { return };
-                checkpoint.into_start(metadata.applied, term, replica.track.committed_offset())
+                self.start_at(group, metadata.applied, term, replica.track.committed_offset())
             }
         };
-        self.raft.start_provided(group, to, start);
+        // Without one the core asks again.
+        if let Some(start) = start {
+            self.raft.start_provided(group, to, start);
+        }
     }
 
     /// Replaces a group's log by "start here": on disk first, then in memory.
@@ -391,9 +392,7 @@ impl Owner {
         };
         let restored = match &mut replica.machine {
             Machine::Partition(partition) => PartitionCheckpoint::decode(&bytes, self.context.env.unix_ms())
-                .map(|checkpoint| {
-                    partition.install(checkpoint, start.index, start.term, next_offset.0 as i64);
-                })
+                .map(|checkpoint| partition.install(checkpoint, start.term))
                 .map_err(|error| error.to_string()),
             Machine::Metadata(metadata) => {
                 metadata.applied = start.index;

@@ -455,6 +455,12 @@ fn resume_metadata(recovered: Option<&RecoveredGroup>) -> Result<Resume, String>
     })
 }
 
+/// The state of a partition before the first entry of its log.
+fn first_checkpoint(bounds: &Bounds) -> PartitionCheckpoint {
+    let next_offset = bounds.start_offset.0 as i64;
+    PartitionCheckpoint { applied: Index(bounds.start_index.0), next_offset, ..PartitionCheckpoint::default() }
+}
+
 fn resume_partition(
     recovered: Option<&RecoveredGroup>,
     now_ms: i64,
@@ -464,23 +470,17 @@ fn resume_partition(
         let resume = Resume { applied: Index::ZERO, next_offset, state: None, membership: None };
         return Ok((resume, PartitionCheckpoint::default()));
     };
-    let bounds = recovered.bounds;
-    let (mut checkpoint, membership) = match newest_checkpoint(recovered)? {
-        Some((_, GroupCheckpoint { membership, state })) => {
+    let (checkpoint, membership) = match newest_checkpoint(recovered)? {
+        Some((index, GroupCheckpoint { membership, state })) => {
             let checkpoint =
                 PartitionCheckpoint::decode(&state, now_ms).map_err(|error| error.to_string())?;
+            if checkpoint.applied != index {
+                return Err(format!("the checkpoint at {index} is one of {}", checkpoint.applied));
+            }
             (checkpoint, Some(membership))
         }
-        None => (PartitionCheckpoint::default(), None),
+        None => (first_checkpoint(&recovered.bounds), None),
     };
-    // A checkpoint that came with a "start here" may be of a later index than this log reaches yet: then applying begins
-    // where the log begins, and goes over what the checkpoint knows already.
-    let usable = checkpoint.applied.0 >= bounds.start_index.0 && checkpoint.applied.0 <= bounds.last_index.0;
-    if !usable {
-        checkpoint.applied = Index(bounds.start_index.0);
-        checkpoint.next_offset = bounds.start_offset.0 as i64;
-        checkpoint.log_start = checkpoint.log_start.min(checkpoint.next_offset);
-    }
     let resume = Resume {
         applied: checkpoint.applied,
         next_offset: helix_wal::Offset(checkpoint.next_offset as u64),

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use helix_raft::{HardState, Index, ReplicaId, Term};
+use helix_wal::Offset;
 use tokio::sync::oneshot;
 
 use crate::controller::Proposed;
@@ -81,11 +82,6 @@ impl Replica {
             Machine::Metadata(metadata) => metadata.pending.clear(),
         }
     }
-
-    /// The state as of the last applied entry.
-    pub(super) fn state(&self) -> Vec<u8> {
-        self.machine.state()
-    }
 }
 
 impl Machine {
@@ -97,8 +93,19 @@ impl Machine {
     /// The state as of the last applied entry.
     pub(super) fn state(&self) -> Vec<u8> {
         match self {
-            Self::Partition(partition) => partition.checkpoint(),
+            Self::Partition(partition) => partition.checkpoint().encode(),
             Self::Metadata(metadata) => metadata.machine.checkpoint(),
+        }
+    }
+
+    /// The state as of the entry at `index`, of `term`, behind which `next_offset` follows. `None` for metadata as of any entry but the last
+    /// one applied: its commands must not be applied twice.
+    pub(super) fn state_as_of(&self, index: Index, term: Term, next_offset: Offset) -> Option<Vec<u8>> {
+        match self {
+            Self::Partition(partition) => {
+                Some(partition.checkpoint().as_of(index, term, next_offset.0 as i64).encode())
+            }
+            Self::Metadata(metadata) => (metadata.applied == index).then(|| metadata.machine.checkpoint()),
         }
     }
 }

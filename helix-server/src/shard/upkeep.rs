@@ -185,6 +185,7 @@ impl Owner {
     ) {
         let index = first_kept.prev();
         let Some(term) = self.raft.term_at(group, index) else { return };
+        let Some(start) = self.start_at(group, index, term, base_offset) else { return };
         let Some(checkpoint) = self.checkpoint_of(group) else { return };
         let Some(replica) = self.replicas.get_mut(&group).filter(|replica| replica.life == life) else {
             return;
@@ -196,10 +197,11 @@ impl Owner {
         }
         replica.starts_after = index;
         replica.checkpointed = replica.applied();
-        let start = checkpoint.into_start(index, term, base_offset);
+        // The start makes earlier checkpoints void, and says nothing about what was applied since.
+        let records = vec![start_record(group, &start), checkpoint_record(group, replica, &checkpoint)];
         info!(%group, %index, "old data retired");
         let shards = self.context.shards.clone();
-        self.context.wal.append(vec![start_record(group, &start)], Durability::PageCache, move |result| {
+        self.context.wal.append(records, Durability::PageCache, move |result| {
             match result {
                 Ok(()) => shards.send(group, ShardMessage::LogStartRecorded { group, index, term }),
                 Err(error) => tracing::warn!(%group, %error, "the new start of a log was not recorded"),

@@ -269,7 +269,9 @@ impl Machine {
     pub(crate) fn damage_log(&self, random: &mut SmallRng, synced: bool) -> bool {
         let wal = &self.hardware.wal;
         let Ok(mut names) = wal.list() else { return false };
-        names.retain(|name| name.ends_with(".wal"));
+        // A segment that is only prepared begins with zeros.
+        let begun = |name: &str| wal.contents(name).is_some_and(|bytes| bytes.first().is_some_and(|byte| *byte != 0));
+        names.retain(|name| name.ends_with(".wal") && begun(name));
         names.sort();
         let old = names.len().saturating_sub(2);
         if !synced {

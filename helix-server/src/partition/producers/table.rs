@@ -21,7 +21,8 @@ pub struct ProducerState {
     /// of the checkpoint, and differs between replicas. The records' own timestamps would not do: who copies old
     /// records with their timestamps would be forgotten at once.
     pub(super) last_active_ms: i64,
-    /// The last batches of that epoch, oldest first, at most [`KEPT_BATCHES`].
+    /// The last batches of that epoch, oldest first, at most [`KEPT_BATCHES`]. None where the state is as of an earlier entry and they are
+    /// behind it: see [`ProducerTable::as_of`].
     pub(super) batches: VecDeque<ProducerBatch>,
 }
 
@@ -87,6 +88,18 @@ impl ProducerTable {
         self.applied_index
     }
 
+    /// The state as of the earlier entry at `index`, behind which `next_offset` follows: without the batches behind it. What they have pushed out
+    /// is gone, so this knows less than was known then, and something else too (epochs, who expired): just so much that applying
+    /// the entries behind `index` leads to the same state again, and that whoever goes on where none of them are left is let in.
+    #[must_use]
+    pub fn as_of(mut self, index: u64, next_offset: i64) -> Self {
+        self.applied_index = self.applied_index.min(index);
+        for state in self.producers.values_mut() {
+            state.batches.retain(|batch| batch.base_offset < next_offset);
+        }
+        self
+    }
+
     pub(super) fn was_expired(&self, producer_id: i64) -> bool {
         self.expired.contains(&producer_id)
     }
@@ -137,7 +150,11 @@ impl ProducerTable {
         }
         self.applied_index = index;
         for &producer_id in producer_ids {
-            if self.producers.remove(&producer_id).is_some() {
+            let was_expired = self.was_expired(producer_id);
+            if was_expired {
+                self.expired.retain(|&other| other != producer_id);
+            }
+            if self.producers.remove(&producer_id).is_some() || was_expired {
                 self.expired.push_back(producer_id);
             }
         }
