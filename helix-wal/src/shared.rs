@@ -435,7 +435,8 @@ impl Shared {
     // ---- the next segments ----
 
     /// Takes the first segment that is prepared. If there is none and somebody is preparing one, waits for it. `None`: the caller
-    /// shall prepare one itself.
+    /// shall prepare one itself, and call [`Shared::put_next`] with nothing when that has ended. Nobody else prepares one meanwhile: segments
+    /// have to be written to in the order of their numbers, by which recovery tells what is newer.
     pub(crate) fn take_next(&self) -> Option<Arc<Segment>> {
         let mut next = self.next.lock();
         if next.ready.is_empty() {
@@ -444,7 +445,9 @@ impl Shared {
         while next.ready.is_empty() && next.preparing && self.failure().is_none() {
             self.next_changed.wait(&mut next);
         }
-        next.ready.pop_front()
+        let taken = next.ready.pop_front();
+        next.preparing |= taken.is_none();
+        taken
     }
 
     /// What was taken could not be used and is the first to be taken again.

@@ -187,6 +187,8 @@ fn one_prepares_the_next_segments_and_spare_ones_are_counted() {
     let (shared, _) = shared(100);
     assert_eq!((shared.space.spare_segments.get(), shared.spare_bytes()), (1, 3000));
     assert!(shared.take_next().is_none());
+    assert!(!shared.begin_preparing(), "who got none prepares one");
+    shared.put_next(None);
     assert!(shared.begin_preparing() && !shared.begin_preparing(), "somebody does it");
     shared.put_next(Some(segment(5)));
     assert!(shared.begin_preparing(), "two are wanted");
@@ -199,6 +201,7 @@ fn one_prepares_the_next_segments_and_spare_ones_are_counted() {
     let taken = [shared.take_next(), shared.take_next(), shared.take_next()];
     let ids = taken.map(|segment| segment.map(|segment| segment.id));
     assert_eq!(ids, [Some(SegmentId(5)), Some(SegmentId(6)), None]);
+    shared.put_next(None);
     assert!(shared.begin_preparing());
     shared.put_next(None);
     assert!(shared.begin_preparing());

@@ -251,7 +251,11 @@ impl Writer {
     fn roll(&mut self, needed_bytes: u64) -> Result<(), AppendError> {
         let segment = match self.shared.take_next() {
             Some(segment) => segment,
-            None => housekeeper::prepare(&self.shared).map_err(|error| self.no_segment(error))?,
+            None => {
+                let prepared = housekeeper::prepare(&self.shared);
+                self.shared.put_next(None);
+                prepared.map_err(|error| self.no_segment(error))?
+            }
         };
         self.shared.count_spares();
         let mut capacity = self.shared.options.segment_bytes;
