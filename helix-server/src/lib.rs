@@ -15,6 +15,7 @@ pub mod cli;
 mod cluster;
 pub mod config;
 pub mod controller;
+mod coordinator;
 pub mod durable;
 pub mod entry;
 pub mod env;

@@ -6,6 +6,8 @@ use kafka_protocol::protocol::StrBytes;
 use crate::broker::produce::AppendError;
 use crate::controller::SubmitError;
 use crate::controller::commands::CommandError;
+use crate::coordinator::CoordinatorError;
+use crate::coordinator::groups::call::GroupError;
 
 /// Kafka's code for success.
 pub(crate) const NONE: i16 = 0;
@@ -33,6 +35,7 @@ impl From<&AppendError> for ApiError {
             AppendError::NotLeader => ResponseError::NotLeaderOrFollower.code(),
             AppendError::UnknownPartition => ResponseError::UnknownTopicOrPartition.code(),
             AppendError::UnknownTopicId => ResponseError::UnknownTopicId.code(),
+            AppendError::InternalTopic => ResponseError::InvalidTopicException.code(),
             AppendError::Batch(batch) => batch.kafka_error().code(),
             AppendError::Sequence(sequence) => sequence.code(),
             // The only code that every client retries without a metadata storm and takes for "nothing appended".
@@ -56,6 +59,40 @@ impl From<&SubmitError> for ApiError {
             SubmitError::ShuttingDown => ResponseError::NotController.code(),
         };
         Self { code, message: Some(error.to_string()) }
+    }
+}
+
+impl From<CoordinatorError> for ResponseError {
+    fn from(error: CoordinatorError) -> Self {
+        match error {
+            CoordinatorError::NotCoordinator => Self::NotCoordinator,
+            CoordinatorError::Loading => Self::CoordinatorLoadInProgress,
+            CoordinatorError::NotAvailable => Self::CoordinatorNotAvailable,
+        }
+    }
+}
+
+impl From<&GroupError> for ResponseError {
+    fn from(error: &GroupError) -> Self {
+        match error {
+            GroupError::InvalidGroupId => Self::InvalidGroupId,
+            GroupError::InvalidSessionTimeout => Self::InvalidSessionTimeout,
+            GroupError::UnknownMemberId => Self::UnknownMemberId,
+            GroupError::IllegalGeneration => Self::IllegalGeneration,
+            GroupError::RebalanceInProgress => Self::RebalanceInProgress,
+            GroupError::InconsistentGroupProtocol => Self::InconsistentGroupProtocol,
+            GroupError::MemberIdRequired => Self::MemberIdRequired,
+            GroupError::FencedInstanceId => Self::FencedInstanceId,
+            GroupError::GroupMaxSizeReached => Self::GroupMaxSizeReached,
+            GroupError::NonEmptyGroup => Self::NonEmptyGroup,
+            GroupError::GroupIdNotFound => Self::GroupIdNotFound,
+            GroupError::GroupSubscribedToTopic => Self::GroupSubscribedToTopic,
+            GroupError::OffsetMetadataTooLarge => Self::OffsetMetadataTooLarge,
+            GroupError::InvalidRequest => Self::InvalidRequest,
+            GroupError::TooLarge(_) => Self::UnknownServerError,
+            // Nothing was stored: found again, the coordinator may be able to.
+            GroupError::NotStored(_) => Self::CoordinatorNotAvailable,
+        }
     }
 }
 

@@ -8,15 +8,26 @@ pub mod table;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
+mod describe_groups;
 mod fetch;
 mod fetch_encode;
+mod find_coordinator;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 
 use std::sync::Arc;
 
@@ -24,7 +35,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use helix_raft::GroupId;
 use kafka_protocol::messages::{ApiKey, TopicName};
-use kafka_protocol::protocol::{Decodable, Encodable};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -37,12 +48,28 @@ use crate::net::guard;
 /// What decoding one request may allocate besides the request's own bytes.
 pub const DECODE_LIMITS: guard::GuardLimits = guard::GuardLimits { max_decoded_bytes: 32 << 20 };
 
+/// Who asks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClientInfo {
+    /// As it calls itself.
+    pub(crate) id: String,
+    /// Where it is, as Kafka writes addresses: with a slash in front.
+    pub(crate) host: String,
+}
+
+/// A text of a request that is kept longer than the request.
+fn owned(text: Option<&StrBytes>) -> Option<String> {
+    text.map(ToString::to_string)
+}
+
 /// A request as it came from a connection: header read, body not yet.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) api_key: ApiKey,
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
+    /// Who asks, where that matters: of members of groups it is kept.
+    pub(crate) client: Option<ClientInfo>,
     pub(crate) body: Bytes,
     /// Shares of the budgets that the request's bytes take.
     pub(crate) permits: Vec<Permit>,
@@ -175,6 +202,20 @@ pub(crate) async fn start(broker: &Arc<Broker>, request: Request) -> Result<Pend
         }
         ApiKey::ListOffsets => later!(b, r => list_offsets::handle(b, r, version).await),
         ApiKey::Metadata => later!(b, r => metadata::handle(b, r, version).await),
+        ApiKey::OffsetCommit => later!(b, r => offset_commit::handle(b, r, version).await),
+        ApiKey::OffsetFetch => later!(b, r => offset_fetch::handle(b, r, version).await),
+        ApiKey::FindCoordinator => later!(b, r => find_coordinator::handle(b, r, version).await),
+        ApiKey::JoinGroup => {
+            let client = request.client.clone().unwrap_or_default();
+            later!(b, r => join_group::handle(b, r, version, client).await)
+        }
+        ApiKey::Heartbeat => later!(b, r => heartbeat::handle(b, r).await),
+        ApiKey::LeaveGroup => later!(b, r => leave_group::handle(b, r, version).await),
+        ApiKey::SyncGroup => later!(b, r => sync_group::handle(b, r, version).await),
+        ApiKey::DescribeGroups => later!(b, r => describe_groups::handle(b, r, version).await),
+        ApiKey::ListGroups => later!(b, r => list_groups::handle(b, r, version).await),
+        ApiKey::DeleteGroups => later!(b, r => delete_groups::handle(b, r).await),
+        ApiKey::OffsetDelete => later!(b, r => offset_delete::handle(b, r).await),
         ApiKey::ApiVersions => later!(_b, r => api_versions::handle(&r, version)),
         ApiKey::CreateTopics => later!(b, r => create_topics::handle(b, r, version).await),
         ApiKey::DeleteTopics => later!(b, r => delete_topics::handle(b, r, version).await),

@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::broker::batch::{BatchError, ProduceRules, validate_produce};
 use crate::broker::budget::Permit;
 use crate::broker::produce::{Acks, AppendError, AppendRequest, AppendResult, expect_answers};
+use crate::coordinator;
 use crate::partition::view::PartitionView;
 
 /// No partition takes more than this part of the produce budget.
@@ -93,6 +94,7 @@ pub(super) async fn start(
                 group: ready.view.group,
                 batch: ready.batch,
                 acks,
+                leader_epoch: None,
                 after_rejection: admission.after_rejection,
                 reply,
                 pending,
@@ -164,6 +166,9 @@ fn check_one(
     now_ms: i64,
     version: i16,
 ) -> Result<Ready, AppendError> {
+    if coordinator::is_internal(&topic.name) {
+        return Err(AppendError::InternalTopic);
+    }
     let view = broker.leading_view_of(topic, data.index, -1).map_err(|error| match error {
         ResponseError::UnknownTopicOrPartition => AppendError::UnknownPartition,
         _ => AppendError::NotLeader,

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod batcher;
 pub mod budget;
+mod coordination;
 pub mod fetch;
 pub mod leaders;
 pub mod lookup;
@@ -15,7 +16,7 @@ pub mod topics;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use helix_raft::{GroupId, ReplicaId};
+use helix_raft::{GroupId, Index, ReplicaId};
 use helix_wal::Wal;
 use kafka_protocol::ResponseError;
 use tokio::time::Instant;
@@ -25,7 +26,8 @@ use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::config::BrokerConfig;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::{Controller, commands::METADATA_GROUP};
-use crate::env::Env;
+use crate::coordinator::Coordinators;
+use crate::env::{Env, watch};
 use crate::ids::{ClusterId, NodeId};
 use crate::ops::metrics::Metrics;
 use crate::partition::view::PartitionView;
@@ -73,6 +75,11 @@ pub(crate) struct BrokerParts {
     pub(crate) shards: Shards,
     pub(crate) controller: Controller,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) coordinators: Coordinators,
+    /// What of the metadata is in the image.
+    pub(crate) metadata_applied: watch::Receiver<Index>,
+    /// Nodes that are to be in the cluster.
+    pub(crate) cluster_size: usize,
     pub(crate) wal: Wal,
     pub(crate) repairs: Repairs,
     pub(crate) budgets: Budgets,
@@ -107,6 +114,10 @@ impl Broker {
 
     pub(crate) fn producer_ids(&self) -> &ProducerIds {
         &self.parts.producer_ids
+    }
+
+    pub(crate) fn coordinators(&self) -> &Coordinators {
+        &self.parts.coordinators
     }
 
     pub(crate) fn wal(&self) -> &Wal {

@@ -33,6 +33,8 @@ pub struct AppendRequest {
     pub batch: ValidBatch,
     /// When to answer.
     pub acks: Acks,
+    /// The leadership that it was made for; in another it is refused.
+    pub leader_epoch: Option<i32>,
     /// The broker refused an earlier request of this connection, so a sequence gap may be its own doing.
     pub after_rejection: bool,
     /// Where the answer goes.
@@ -67,6 +69,9 @@ pub enum AppendError {
     /// The topic id is not known here.
     #[error("this server does not host this topic id")]
     UnknownTopicId,
+    /// The topic is one that coordinators keep.
+    #[error("clients must not write to internal topics")]
+    InternalTopic,
     /// The batch itself is bad.
     #[error(transparent)]
     Batch(#[from] BatchError),

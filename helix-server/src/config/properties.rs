@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::{TimestampType, Value};
+use crate::coordinator::MAX_METADATA_BYTES_LIMIT;
 
 /// Reads a value into its field, or says what would fit.
 type Setter = fn(&mut BrokerConfig, &str, Option<&RangeInclusive<i64>>) -> Result<(), String>;
@@ -132,6 +133,27 @@ properties! {
     "fetch.max.bytes" => fetch_max_bytes: usize = 57_671_680, "bytes", Some(1024..=I32_MAX);
     /// An idempotent producer that wrote nothing to a partition for this long is forgotten there.
     "producer.id.expiration.ms" => producer_id_expiration_ms: i64 = 86_400_000, "ms", Some(1000..=MAX_MS);
+    /// Partitions of the topic that holds consumer groups and their offsets, when it is made.
+    "offsets.topic.num.partitions" => offsets_topic_num_partitions: i32 = 50, "", Some(1..=10_000);
+    /// Replicas of that topic, when it is made. By default 3, or as many as there are nodes in `--peers` if they are fewer.
+    "offsets.topic.replication.factor" => offsets_topic_replication_factor: Option<i16> = None, "", Some(1..=1000);
+    /// How long the offsets of a group are kept after its last member is gone, and those of who is no member after the
+    /// last commit.
+    "offsets.retention.minutes" => offsets_retention_minutes: i64 = 10_080, "minutes", Some(1..=1_000_000_000);
+    /// How often expired offsets are looked for.
+    "offsets.retention.check.interval.ms" => offsets_retention_check_interval_ms: u64 = 600_000, "ms", Some(1..=MAX_MS);
+    /// How long a commit of offsets may take before the client is told to ask again.
+    "offsets.commit.timeout.ms" => offsets_commit_timeout_ms: u64 = 5000, "ms", Some(1..=MAX_MS);
+    /// Longest text that may be committed with an offset.
+    "offset.metadata.max.bytes" => offset_metadata_max_bytes: usize = 4096, "bytes", Some(0..=MAX_METADATA_BYTES_LIMIT);
+    /// How long an empty group waits for more members when the first one comes.
+    "group.initial.rebalance.delay.ms" => group_initial_rebalance_delay_ms: u64 = 3000, "ms", Some(0..=MAX_MS);
+    /// Shortest session timeout that a member may ask for.
+    "group.min.session.timeout.ms" => group_min_session_timeout_ms: i32 = 6000, "ms", Some(1..=I32_MAX);
+    /// Longest session timeout that a member may ask for.
+    "group.max.session.timeout.ms" => group_max_session_timeout_ms: i32 = 1_800_000, "ms", Some(1..=I32_MAX);
+    /// Most members of a group.
+    "group.max.size" => group_max_size: usize = 2_147_483_647, "", Some(1..=I32_MAX);
 
     /// How long a partition gathers batches for one entry while earlier ones are in flight. An idle partition does not
     /// wait.

@@ -124,6 +124,11 @@ impl ClusterImage {
         self.topics.values()
     }
 
+    /// The id of every topic, by name.
+    pub fn topic_ids(&self) -> BTreeMap<String, Uuid> {
+        self.topics.values().map(|topic| (topic.name.clone(), topic.topic_id)).collect()
+    }
+
     /// A topic by id.
     pub fn topic(&self, topic_id: Uuid) -> Option<&Arc<TopicImage>> {
         self.topics.get(&topic_id)

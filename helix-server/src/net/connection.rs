@@ -20,7 +20,7 @@ use super::complaints::Complaints;
 use super::frame::{self, FrameError, LENGTH_BYTES, RequestHead};
 use super::reader::FrameReader;
 use super::{skeleton, writer};
-use crate::api::{self, PendingOutcome, Request, RequestError, table};
+use crate::api::{self, ClientInfo, PendingOutcome, Request, RequestError, table};
 use crate::broker::Broker;
 use crate::broker::budget::Permit;
 use crate::env::watch;
@@ -64,6 +64,8 @@ pub(crate) async fn serve(
     complaints: &Complaints,
     stop: watch::Receiver<bool>,
 ) {
+    let client_host =
+        socket.peer_addr().map_or_else(|_| String::new(), |address| format!("/{}", address.ip()));
     let peer = socket.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
     if let Err(error) = socket.set_nodelay(true) {
         debug!(peer, %error, "TCP_NODELAY could not be set");
@@ -75,6 +77,7 @@ pub(crate) async fn serve(
         broker: Arc::clone(&broker),
         reader,
         answers,
+        client_host,
         refused_at: None,
         stop,
         reading: watch::Sender::new(()),
@@ -107,6 +110,8 @@ struct Connection {
     broker: Arc<Broker>,
     reader: FrameReader<OwnedReadHalf>,
     answers: mpsc::Sender<PendingOutcome>,
+    /// Where the client is, as Kafka writes it.
+    client_host: String,
     /// When the broker last refused a produce request of this connection.
     refused_at: Option<Instant>,
     /// The node stops.
@@ -187,9 +192,11 @@ impl Connection {
             let permit = self.broker.budgets().other_requests.acquire(frame_bytes).await;
             (vec![permit], Instant::now())
         };
+        let client = (served.key == ApiKey::JoinGroup).then(|| self.client(head));
         self.reader.consume_head(head.body_at).await?;
         let body = self.reader.take(body_bytes).await?;
         let request = Request {
+            client,
             api_key: served.key,
             version: head.api_version,
             correlation_id: head.correlation_id,
@@ -207,6 +214,13 @@ impl Connection {
             source,
         })?;
         Ok(Some(measured(&self.broker, api, received, pending)))
+    }
+
+    /// Who asks; the header is buffered.
+    fn client(&self, head: &RequestHead) -> ClientInfo {
+        let bytes = head.client_id.clone().and_then(|range| self.reader.buffered().get(range));
+        let id = bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        ClientInfo { id: id.unwrap_or_default(), host: self.client_host.clone() }
     }
 
     /// Until when a produce request may be held: half of what its client waits, and never so long that the client's heartbeats

@@ -42,6 +42,7 @@ impl DirectClient {
             api_key,
             version,
             correlation_id: 0,
+            client: None,
             body,
             permits: Vec::new(),
             after_rejection: false,

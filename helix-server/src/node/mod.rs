@@ -33,6 +33,7 @@ use crate::controller::commands::{BrokerRegistration, METADATA_GROUP, MetadataCo
 use crate::controller::image::ClusterImage;
 use crate::controller::reconcile::{self, Reconciler};
 use crate::controller::{Controller, SubmitError};
+use crate::coordinator::{self, Coordinators};
 use crate::durable::founded::{FoundedCluster, FoundingMember};
 use crate::durable::state::NodeState;
 use crate::durable::state_file::{StateFile, WriteStateError};
@@ -112,6 +113,7 @@ struct Engine {
     me: Identity,
     cluster: ClusterLink,
     controller: Controller,
+    metadata_applied: watch::Receiver<Index>,
     shards: Vec<JoinHandle<()>>,
     reconciler: JoinHandle<()>,
     reclaimer: JoinHandle<()>,
@@ -361,6 +363,9 @@ async fn serve(
     let broker =
         Arc::new(Broker { parts: broker_parts(parts, &engine, producer_ids, &wal, founded.cluster) });
     watch_metrics(parts, &broker, &engine.cluster);
+    let (stop_coordinators, coordinators_stop) = watch::channel(false);
+    let coordinators =
+        parts.env.spawn(coordinator::follow_leadership(Arc::clone(&broker), coordinators_stop));
     let outcome = async {
         tokio::select! {
             biased;
@@ -395,6 +400,10 @@ async fn serve(
     }
     .await;
     phase.send_replace(Phase::Stopping);
+    stop_coordinators.send_replace(true);
+    if let Err(error) = coordinators.await {
+        error!(%error, "the coordinators ended badly");
+    }
     drop(broker);
     producer_id_owner.abort();
     let outcome = outcome.and(shut_down(parts, engine, &wal, &votes).await);
@@ -444,6 +453,7 @@ fn start_engine(
     let repairs = start_repairs(parts, wal, &cluster, &started.damaged);
     let unusable = Arc::new(started.unusable);
     let reclaim_watch = applied_watch.clone();
+    let metadata_applied = applied_watch.clone();
     let stored: Vec<GroupId> = started.recovered.keys().copied().collect();
     let (findings, found) = mpsc::unbounded_channel();
     let mut recovered = split(started.recovered, &parts.shards);
@@ -493,7 +503,18 @@ fn start_engine(
     let sound = parts.env.spawn(sound::keep(started.state, found, parts.env.clone(), parts.fatal.clone()));
     let reclaimer = start_reclaimer(parts, wal, reclaim_watch);
     let repairer = parts.env.spawn(repairs.clone().run());
-    Ok(Engine { me, cluster, controller, shards, reconciler, reclaimer, sound, repairs, repairer })
+    Ok(Engine {
+        me,
+        cluster,
+        controller,
+        metadata_applied,
+        shards,
+        reconciler,
+        reclaimer,
+        sound,
+        repairs,
+        repairer,
+    })
 }
 
 fn start_reclaimer(
@@ -577,6 +598,9 @@ fn broker_parts(
         shards: parts.shards.clone(),
         controller: engine.controller.clone(),
         producer_ids,
+        coordinators: Coordinators::default(),
+        metadata_applied: engine.metadata_applied.clone(),
+        cluster_size: parts.config.peers.len().max(1),
         wal: wal.clone(),
         repairs: engine.repairs.clone(),
         budgets: Budgets {

@@ -108,6 +108,10 @@ impl Partition {
 
     fn decide(&mut self, request: AppendRequest, entry: &mut Building, now: Instant) {
         let header = *request.batch.header();
+        if request.leader_epoch.is_some_and(|epoch| epoch != entry.epoch.0 as i32) {
+            request.reply.send(Err(AppendError::NotLeader));
+            return;
+        }
         if !entry.has_room_for(&header) {
             // Only batches that claim absurd numbers of records get here. Nothing of this one is appended: send it again.
             self.view.note_refusal(now);

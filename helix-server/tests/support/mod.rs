@@ -5,3 +5,4 @@
 pub(crate) mod allocations;
 #[macro_use]
 pub(crate) mod requests;
+pub(crate) mod group_requests;

@@ -20,21 +20,25 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, RequestHeader, TopicName, TransactionalId,
+    ApiKey, ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteTopicsRequest, DescribeClusterRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest,
+    HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, RequestHeader, SyncGroupRequest, TopicName,
+    TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
 
 use super::allocations::counted;
+use super::group_requests;
 
 /// Everything that is served.
 pub(crate) fn every_version() -> impl Iterator<Item = (ApiKey, i16)> {
     SERVED.iter().flat_map(|api| (api.min..=api.max).map(move |version| (api.key, version)))
 }
 
-fn name(text: &'static str) -> TopicName {
+pub(super) fn name(text: &'static str) -> TopicName {
     TopicName(StrBytes::from_static_str(text))
 }
 
@@ -73,7 +77,7 @@ pub(crate) fn sample(key: ApiKey, version: i16) -> Bytes {
         ApiKey::OffsetForLeaderEpoch => encoded(&offset_for_leader_epoch(version), version),
         ApiKey::CreatePartitions => encoded(&create_partitions(version), version),
         ApiKey::DescribeCluster => encoded(&describe_cluster(version), version),
-        _ => unreachable!("not served"),
+        _ => group_requests::sample(key, version).expect("not served"),
     }
 }
 
@@ -328,6 +332,17 @@ pub(crate) fn decode(key: ApiKey, version: i16, mut body: Bytes) -> Option<usize
         ApiKey::OffsetForLeaderEpoch => run::<OffsetForLeaderEpochRequest>(bytes, version),
         ApiKey::CreatePartitions => run::<CreatePartitionsRequest>(bytes, version),
         ApiKey::DescribeCluster => run::<DescribeClusterRequest>(bytes, version),
+        ApiKey::OffsetCommit => run::<OffsetCommitRequest>(bytes, version),
+        ApiKey::OffsetFetch => run::<OffsetFetchRequest>(bytes, version),
+        ApiKey::FindCoordinator => run::<FindCoordinatorRequest>(bytes, version),
+        ApiKey::JoinGroup => run::<JoinGroupRequest>(bytes, version),
+        ApiKey::Heartbeat => run::<HeartbeatRequest>(bytes, version),
+        ApiKey::LeaveGroup => run::<LeaveGroupRequest>(bytes, version),
+        ApiKey::SyncGroup => run::<SyncGroupRequest>(bytes, version),
+        ApiKey::DescribeGroups => run::<DescribeGroupsRequest>(bytes, version),
+        ApiKey::ListGroups => run::<ListGroupsRequest>(bytes, version),
+        ApiKey::DeleteGroups => run::<DeleteGroupsRequest>(bytes, version),
+        ApiKey::OffsetDelete => run::<OffsetDeleteRequest>(bytes, version),
         _ => unreachable!("not served"),
     };
     decoded.then_some(body.len())

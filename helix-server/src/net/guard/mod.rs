@@ -6,6 +6,7 @@
 //! a limit. A schema is data, so serving one more API means adding one table entry (see `schema.rs`).
 
 mod cluster;
+mod groups;
 mod log;
 mod schema;
 mod topics;
@@ -28,6 +29,17 @@ const APIS: &[&Api] = &[
     &cluster::INIT_PRODUCER_ID,
     &log::OFFSET_FOR_LEADER_EPOCH,
     &topics::CREATE_PARTITIONS,
+    &groups::OFFSET_COMMIT,
+    &groups::OFFSET_FETCH,
+    &groups::FIND_COORDINATOR,
+    &groups::JOIN_GROUP,
+    &groups::HEARTBEAT,
+    &groups::LEAVE_GROUP,
+    &groups::SYNC_GROUP,
+    &groups::DESCRIBE_GROUPS,
+    &groups::LIST_GROUPS,
+    &groups::DELETE_GROUPS,
+    &groups::OFFSET_DELETE,
     &cluster::DESCRIBE_CLUSTER,
 ];
 

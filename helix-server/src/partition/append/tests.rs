@@ -42,6 +42,7 @@ fn gather(partition: &mut Partition, first_sequence: i32, now: Instant) -> Appen
         group: partition.view().group,
         batch: validate_produce(&records, &rules).unwrap(),
         acks: Acks::All,
+        leader_epoch: None,
         after_rejection: false,
         reply: replies.remove(0),
         pending: partition.view().add_pending(100),

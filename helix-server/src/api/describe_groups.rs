@@ -1,0 +1,77 @@
+//! DescribeGroups (key 15): members and assignments of consumer groups.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
+use kafka_protocol::protocol::StrBytes;
+
+use super::errors;
+use crate::broker::Broker;
+use crate::coordinator::groups::{GroupCall, call};
+
+/// First version in which a group that does not exist is an error (KIP-1043).
+const NOT_FOUND_FROM: i16 = 6;
+/// First version that names static members.
+const INSTANCE_FROM: i16 = 4;
+/// What "not asked for" looks like.
+const NO_OPERATIONS: i32 = i32::MIN;
+
+pub(super) async fn handle(
+    broker: &Broker,
+    request: DescribeGroupsRequest,
+    version: i16,
+) -> DescribeGroupsResponse {
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for id in request.groups {
+        let call = |reply| GroupCall::Describe(id.to_string(), reply);
+        let described = broker.coordinators().ask(broker, &id, call).await;
+        groups.push(match described {
+            Ok(Some(group)) => shape(id, group, version),
+            Ok(None) => missing(id, version),
+            Err(error) => dead(id, ResponseError::from(error).code()),
+        });
+    }
+    DescribeGroupsResponse::default().with_groups(groups)
+}
+
+fn shape(id: GroupId, group: call::DescribedGroup, version: i16) -> DescribedGroup {
+    let members = group.members.into_iter().map(|member| {
+        let out = DescribedGroupMember::default()
+            .with_member_id(StrBytes::from_string(member.id))
+            .with_client_id(StrBytes::from_string(member.client_id))
+            .with_client_host(StrBytes::from_string(member.client_host))
+            .with_member_metadata(member.metadata)
+            .with_member_assignment(member.assignment);
+        if version >= INSTANCE_FROM {
+            out.with_group_instance_id(member.instance.map(StrBytes::from_string))
+        } else {
+            out
+        }
+    });
+    DescribedGroup::default()
+        .with_error_code(errors::NONE)
+        .with_group_id(id)
+        .with_group_state(StrBytes::from_static_str(group.state))
+        .with_protocol_type(StrBytes::from_string(group.protocol_type))
+        .with_protocol_data(StrBytes::from_string(group.protocol))
+        .with_members(members.collect())
+        .with_authorized_operations(NO_OPERATIONS)
+}
+
+fn missing(id: GroupId, version: i16) -> DescribedGroup {
+    if version < NOT_FOUND_FROM {
+        return dead(id, errors::NONE);
+    }
+    let message = format!("Group {} not found.", id.as_str());
+    dead(id, ResponseError::GroupIdNotFound.code()).with_error_message(Some(StrBytes::from_string(message)))
+}
+
+fn dead(id: GroupId, code: i16) -> DescribedGroup {
+    let state =
+        if code == errors::NONE || code == ResponseError::GroupIdNotFound.code() { "Dead" } else { "" };
+    DescribedGroup::default()
+        .with_error_code(code)
+        .with_group_id(id)
+        .with_group_state(StrBytes::from_static_str(state))
+        .with_authorized_operations(NO_OPERATIONS)
+}

@@ -1,0 +1,92 @@
+//! OffsetCommit (key 8): how far a consumer group has come.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+
+use super::{errors, owned};
+use crate::broker::Broker;
+use crate::coordinator::CoordinatorError;
+use crate::coordinator::groups::GroupCall;
+use crate::coordinator::groups::call::{CommitOffsets, NewOffset, OffsetKey};
+
+/// Last version in which clients say how long offsets are kept.
+const RETENTION_UNTIL: i16 = 4;
+/// First version with the leader epoch (KIP-320).
+const LEADER_EPOCH_FROM: i16 = 6;
+
+pub(super) async fn handle(
+    broker: &Broker,
+    request: OffsetCommitRequest,
+    version: i16,
+) -> OffsetCommitResponse {
+    let OffsetCommitRequest { group_id, generation_id_or_member_epoch, member_id, group_instance_id, .. } =
+        request;
+    let retention_ms = Some(request.retention_time_ms).filter(|ms| version <= RETENTION_UNTIL && *ms >= 0);
+    let image = broker.image();
+    let (known, asked): (Vec<_>, Vec<_>) = {
+        let known = |topic: &OffsetCommitRequestTopic| image.topic_named(&topic.name).is_some();
+        let offsets = request.topics.iter().filter(|topic| known(topic)).flat_map(|topic| {
+            topic.partitions.iter().map(|partition| new_offset(&topic.name, partition, version))
+        });
+        (offsets.collect(), request.topics.iter().map(|topic| (topic, known(topic))).collect())
+    };
+    let call = CommitOffsets {
+        group: group_id.to_string(),
+        generation: generation_id_or_member_epoch,
+        member: member_id.to_string(),
+        instance: owned(group_instance_id.as_ref()),
+        retention_ms,
+        offsets: known,
+    };
+    let codes = if call.offsets.is_empty() { Ok(BTreeMap::new()) } else { commit(broker, call).await };
+    let topics = asked.into_iter().map(|(topic, known)| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            let key = key(&topic.name, partition.partition_index);
+            let code = match &codes {
+                _ if !known => ResponseError::UnknownTopicOrPartition.code(),
+                Ok(codes) => codes.get(&key).copied().unwrap_or(errors::NONE),
+                Err(error) => error.code(),
+            };
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code)
+        });
+        OffsetCommitResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// The code for each offset.
+async fn commit(broker: &Broker, call: CommitOffsets) -> Result<BTreeMap<OffsetKey, i16>, ResponseError> {
+    let group = call.group.clone();
+    let asked = broker.coordinators().ask(broker, &group, |reply| GroupCall::CommitOffsets(call, reply));
+    let limit = Duration::from_millis(broker.config().offsets_commit_timeout_ms);
+    // What is not decided in time may be committed yet. The same code as Kafka's: found again, the coordinator is asked again.
+    let answer = tokio::time::timeout(limit, asked).await.unwrap_or(Err(CoordinatorError::NotAvailable))?;
+    let code = |error: &crate::coordinator::groups::call::GroupError| ResponseError::from(error).code();
+    Ok(answer.into_iter().map(|(key, error)| (key, error.as_ref().map_or(errors::NONE, code))).collect())
+}
+
+fn key(topic: &str, partition: i32) -> OffsetKey {
+    OffsetKey { topic: topic.to_owned(), partition }
+}
+
+fn new_offset(topic: &str, partition: &OffsetCommitRequestPartition, version: i16) -> NewOffset {
+    NewOffset {
+        key: key(topic, partition.partition_index),
+        offset: partition.committed_offset,
+        leader_epoch: if version >= LEADER_EPOCH_FROM { partition.committed_leader_epoch } else { -1 },
+        metadata: partition.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}

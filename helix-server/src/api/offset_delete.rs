@@ -1,0 +1,56 @@
+//! OffsetDelete (key 47): forgets what a group has committed for partitions that it does not read (KIP-496).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
+use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
+
+use super::errors;
+use crate::broker::Broker;
+use crate::coordinator::CoordinatorError;
+use crate::coordinator::groups::GroupCall;
+use crate::coordinator::groups::call::{DeleteOffsets, GroupError, OffsetKey};
+
+pub(super) async fn handle(broker: &Broker, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let image = broker.image();
+    let key = |topic: &str, partition: i32| OffsetKey { topic: topic.to_owned(), partition };
+    let exists = |topic: &str, partition: i32| {
+        let count = image.topic_named(topic).map_or(0, |topic| topic.partitions.len());
+        usize::try_from(partition).is_ok_and(|number| number < count)
+    };
+    let keys = request.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
+        partitions.filter(|number| exists(&topic.name, *number)).map(|number| key(&topic.name, number))
+    });
+    let call = DeleteOffsets { group: request.group_id.to_string(), keys: keys.collect() };
+    let codes = match delete(broker, call).await {
+        Ok(codes) => codes,
+        Err(error) => return OffsetDeleteResponse::default().with_error_code(error.code()),
+    };
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            let number = partition.partition_index;
+            let unknown = ResponseError::UnknownTopicOrPartition.code();
+            let code = codes.get(&key(&topic.name, number)).copied().unwrap_or(unknown);
+            OffsetDeleteResponsePartition::default().with_partition_index(number).with_error_code(code)
+        });
+        OffsetDeleteResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
+    });
+    OffsetDeleteResponse::default().with_topics(topics.collect())
+}
+
+async fn delete(broker: &Broker, call: DeleteOffsets) -> Result<BTreeMap<OffsetKey, i16>, ResponseError> {
+    let group = call.group.clone();
+    let asked = broker.coordinators().ask(broker, &group, |reply| GroupCall::DeleteOffsets(call, reply));
+    let limit = Duration::from_millis(broker.config().offsets_commit_timeout_ms);
+    let answer = tokio::time::timeout(limit, asked).await.unwrap_or(Err(CoordinatorError::NotAvailable))?;
+    let results = answer.map_err(|error| ResponseError::from(&error))?;
+    let code = |error: Option<&GroupError>| error.map_or(errors::NONE, |e| ResponseError::from(e).code());
+    Ok(results.into_iter().map(|(key, error)| (key, code(error.as_ref()))).collect())
+}

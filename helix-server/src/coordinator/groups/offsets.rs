@@ -1,0 +1,309 @@
+//! Committed offsets: OffsetCommit, OffsetFetch, OffsetDelete, and their expiry.
+
+use std::collections::BTreeSet;
+
+use bytes::Buf;
+
+use super::call::{GroupError, OffsetResults, Reply};
+use super::group::{Group, State};
+use super::{Groups, Then, records};
+use crate::coordinator::{Effects, LogRecord, Now};
+
+/// Largest `offset.metadata.max.bytes`: records hold texts with a length of 16 bits.
+pub(crate) const MAX_METADATA_BYTES_LIMIT: i64 = i16::MAX as i64;
+/// What consumers call their protocol.
+const CONSUMER: &str = "consumer";
+
+/// Which partition an offset is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OffsetKey {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+}
+
+/// A committed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CommittedOffset {
+    pub(crate) offset: i64,
+    /// -1 if the client does not know it.
+    pub(crate) leader_epoch: i32,
+    pub(crate) metadata: String,
+    /// Milliseconds since 1970.
+    pub(crate) committed_ms: i64,
+    /// When it expires, if the client has said so.
+    pub(crate) expires_ms: Option<i64>,
+}
+
+/// An offset to be committed.
+#[derive(Debug, Clone)]
+pub(crate) struct NewOffset {
+    pub(crate) key: OffsetKey,
+    pub(crate) offset: i64,
+    pub(crate) leader_epoch: i32,
+    pub(crate) metadata: String,
+}
+
+/// OffsetCommit.
+#[derive(Debug, Clone)]
+pub(crate) struct CommitOffsets {
+    pub(crate) group: String,
+    /// Negative for who is no member.
+    pub(crate) generation: i32,
+    pub(crate) member: String,
+    pub(crate) instance: Option<String>,
+    /// For how long to keep them, if the client says so.
+    pub(crate) retention_ms: Option<i64>,
+    pub(crate) offsets: Vec<NewOffset>,
+}
+
+/// OffsetFetch.
+#[derive(Debug, Clone)]
+pub(crate) struct FetchOffsets {
+    pub(crate) group: String,
+    /// `None`: all that there are.
+    pub(crate) keys: Option<Vec<OffsetKey>>,
+}
+
+/// An answer to [`FetchOffsets`]; `None`: nothing is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FetchedOffset {
+    pub(crate) key: OffsetKey,
+    pub(crate) committed: Option<CommittedOffset>,
+}
+
+/// OffsetDelete.
+#[derive(Debug, Clone)]
+pub(crate) struct DeleteOffsets {
+    pub(crate) group: String,
+    pub(crate) keys: Vec<OffsetKey>,
+}
+
+/// Answers a commit when it is decided. What was refused at once stays so.
+#[derive(Debug)]
+pub(crate) struct CommitReply {
+    reply: Reply<OffsetResults>,
+    results: OffsetResults,
+}
+
+impl CommitReply {
+    pub(super) fn committed(self) {
+        self.reply.send(self.results);
+    }
+
+    pub(super) fn refused(self, error: &GroupError) {
+        let all = self.results.into_iter();
+        self.reply.send(all.map(|(key, refused)| (key, refused.or_else(|| Some(error.clone())))).collect());
+    }
+}
+
+/// Answers a deletion when it is decided.
+#[derive(Debug)]
+pub(crate) struct DeleteReply {
+    reply: Reply<Result<OffsetResults, GroupError>>,
+    results: OffsetResults,
+}
+
+impl DeleteReply {
+    pub(super) fn deleted(self) {
+        self.reply.send(Ok(self.results));
+    }
+
+    pub(super) fn refused(self, error: &GroupError) {
+        self.reply.send(Err(error.clone()));
+    }
+}
+
+impl Groups {
+    pub(super) fn commit_offsets(
+        &mut self,
+        request: CommitOffsets,
+        reply: Reply<OffsetResults>,
+        now: Now,
+        effects: &mut Effects<Then>,
+    ) {
+        let id = request.group.clone();
+        let checked = self.with(&id, |_, group| check_commit(group, &request, now)).unwrap_or(
+            // Whoever keeps offsets without being a member needs no group.
+            if request.generation < 0 { Ok(()) } else { Err(GroupError::IllegalGeneration) },
+        );
+        if let Err(error) = checked {
+            let refused = |new: NewOffset| (new.key, Some(error.clone()));
+            return reply.send(request.offsets.into_iter().map(refused).collect());
+        }
+        let expires_ms = request.retention_ms.map(|ms| now.unix_ms.saturating_add(ms));
+        let (mut records, mut results) = (Vec::new(), Vec::new());
+        for new in request.offsets {
+            let refused = self.check_offset(&id, &new).err();
+            if refused.is_none() {
+                let committed = CommittedOffset {
+                    offset: new.offset,
+                    leader_epoch: new.leader_epoch,
+                    metadata: new.metadata,
+                    committed_ms: now.unix_ms,
+                    expires_ms,
+                };
+                records.push(records::offset_record(&id, &new.key, Some(&committed)));
+            }
+            results.push((new.key, refused));
+        }
+        let reply = CommitReply { reply, results };
+        if records.is_empty() {
+            reply.committed();
+        } else {
+            effects.write(records, Then::OffsetsCommitted(reply));
+        }
+    }
+
+    fn check_offset(&self, group: &str, new: &NewOffset) -> Result<(), GroupError> {
+        if new.metadata.len() > self.config.offset_metadata_max_bytes {
+            return Err(GroupError::OffsetMetadataTooLarge);
+        }
+        let fits = [group, &new.key.topic, &new.metadata].into_iter().all(records::fits);
+        if fits { Ok(()) } else { Err(GroupError::InvalidRequest) }
+    }
+
+    pub(super) fn fetch_offsets(&self, request: &FetchOffsets) -> Result<Vec<FetchedOffset>, GroupError> {
+        let group = self.groups.get(&request.group);
+        let committed = |key: &OffsetKey| group.and_then(|group| group.offsets.get(key)).cloned();
+        Ok(match &request.keys {
+            Some(keys) => {
+                keys.iter().map(|key| FetchedOffset { key: key.clone(), committed: committed(key) }).collect()
+            }
+            None => {
+                let all = group.into_iter().flat_map(|group| &group.offsets);
+                all.map(|(key, offset)| FetchedOffset { key: key.clone(), committed: Some(offset.clone()) })
+                    .collect()
+            }
+        })
+    }
+
+    pub(super) fn delete_offsets(
+        &mut self,
+        request: DeleteOffsets,
+        reply: Reply<Result<OffsetResults, GroupError>>,
+        effects: &mut Effects<Then>,
+    ) {
+        let Some(group) = self.groups.get(&request.group) else {
+            return reply.send(Err(GroupError::GroupIdNotFound));
+        };
+        let read = match subscribed_topics(group) {
+            _ if group.state == State::Empty => BTreeSet::new(),
+            Some(topics) => topics,
+            // It is not known what such members read.
+            None => return reply.send(Err(GroupError::NonEmptyGroup)),
+        };
+        let (mut records, mut results) = (Vec::new(), Vec::new());
+        for key in request.keys {
+            let refused = read.contains(&key.topic).then_some(GroupError::GroupSubscribedToTopic);
+            if refused.is_none() && group.offsets.contains_key(&key) {
+                records.push(records::offset_record(&group.id, &key, None));
+            }
+            results.push((key, refused));
+        }
+        let reply = DeleteReply { reply, results };
+        if records.is_empty() {
+            reply.deleted();
+        } else {
+            effects.write(records, Then::OffsetsDeleted(reply));
+        }
+    }
+
+    /// What was committed for topics that are gone goes too: another topic of that name begins at 0.
+    pub(super) fn topics_deleted(&self, topics: &[String], effects: &mut Effects<Then>) {
+        for group in self.groups.values() {
+            let gone = group.offsets.keys().filter(|key| topics.contains(&key.topic));
+            let records: Vec<LogRecord> =
+                gone.map(|key| records::offset_record(&group.id, key, None)).collect();
+            if !records.is_empty() {
+                effects.write(records, Then::Expired);
+            }
+        }
+    }
+
+    /// Deletes what has not been used for `offsets.retention.minutes` (KIP-211), and groups that nothing is left of.
+    pub(super) fn expire_offsets(&self, now: Now, effects: &mut Effects<Then>) {
+        for group in self.groups.values() {
+            let expired = expired(group, self.config.offsets_retention_ms, now);
+            let nothing_left = group.state == State::Empty
+                && expired.len() == group.offsets.len()
+                && group.pending.is_empty()
+                && is_past(group.since_ms, self.config.offsets_retention_ms, now);
+            let offsets = expired.into_iter().map(|key| records::offset_record(&group.id, key, None));
+            let whole =
+                (nothing_left && group.stored.is_some()).then(|| records::group_record(&group.id, None));
+            let records: Vec<LogRecord> = offsets.chain(whole).collect();
+            if !records.is_empty() {
+                effects.write(records, Then::Expired);
+            }
+        }
+    }
+}
+
+/// Whether a commit may be taken. That a member commits shows that it is there.
+fn check_commit(group: &mut Group, request: &CommitOffsets, now: Now) -> Result<(), GroupError> {
+    let is_member = request.generation >= 0 || !request.member.is_empty() || request.instance.is_some();
+    if request.generation < 0 && group.state == State::Empty {
+        return Ok(());
+    }
+    if !is_member {
+        // It would overwrite what the members commit.
+        return Err(GroupError::UnknownMemberId);
+    }
+    group.check_generation(&request.member, request.instance.as_deref(), request.generation)?;
+    if group.state == State::CompletingRebalance {
+        return Err(GroupError::RebalanceInProgress);
+    }
+    if let Some(member) = group.members.get_mut(&request.member) {
+        member.heard(now);
+    }
+    Ok(())
+}
+
+fn is_past(since_ms: i64, retention_ms: i64, now: Now) -> bool {
+    now.unix_ms.saturating_sub(since_ms) >= retention_ms
+}
+
+fn expired(group: &Group, retention_ms: i64, now: Now) -> Vec<&OffsetKey> {
+    let read = subscribed_topics(group);
+    let is_expired = |key: &OffsetKey, offset: &CommittedOffset| match (group.state, offset.expires_ms) {
+        // As long as there are members, only what they do not read (any more).
+        (State::Empty, Some(expires_ms)) => now.unix_ms >= expires_ms,
+        // Whoever keeps offsets without being a member is as good as gone when it does not commit any more.
+        (State::Empty, None) if group.protocol_type.is_none() => {
+            is_past(offset.committed_ms, retention_ms, now)
+        }
+        (State::Empty, None) => is_past(group.since_ms.max(offset.committed_ms), retention_ms, now),
+        (State::Stable, _) => {
+            read.as_ref().is_some_and(|read| !read.contains(&key.topic))
+                && is_past(offset.committed_ms, retention_ms, now)
+        }
+        (State::PreparingRebalance | State::CompletingRebalance, _) => false,
+    };
+    group.offsets.iter().filter(|(key, offset)| is_expired(key, offset)).map(|(key, _)| key).collect()
+}
+
+/// The topics that the members read; `None` if they are no consumers, or it cannot be told.
+fn subscribed_topics(group: &Group) -> Option<BTreeSet<String>> {
+    if group.protocol_type.as_deref() != Some(CONSUMER) || group.protocol.is_none() {
+        return None;
+    }
+    let mut all = BTreeSet::new();
+    for member in group.members.values() {
+        all.extend(topics_of(&member.metadata_for(group.protocol.as_deref()))?);
+    }
+    Some(all)
+}
+
+/// The topics of a consumer's subscription (ConsumerProtocolSubscription of any version begins with them).
+fn topics_of(mut bytes: &[u8]) -> Option<Vec<String>> {
+    let _version = bytes.try_get_i16().ok()?;
+    let count = usize::try_from(bytes.try_get_i32().ok()?).ok()?;
+    let mut topics = Vec::new();
+    for _ in 0..count {
+        let len = usize::try_from(bytes.try_get_i16().ok()?).ok()?;
+        let (name, rest) = bytes.split_at_checked(len)?;
+        topics.push(std::str::from_utf8(name).ok()?.to_owned());
+        bytes = rest;
+    }
+    Some(topics)
+}
