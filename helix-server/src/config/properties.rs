@@ -155,6 +155,8 @@ properties! {
     /// Most members of a group.
     "group.max.size" => group_max_size: usize = 2_147_483_647, "", Some(1..=I32_MAX);
 
+    /// A coordinator's log that is larger than this, and several times as large as what is live in it, is written anew.
+    "helix.coordinator.log.bytes" => coordinator_log_bytes: u64 = 4 << 20, "bytes", Some(KIB..=GIB);
     /// How long a partition gathers batches for one entry while earlier ones are in flight. An idle partition does not
     /// wait.
     "helix.batch.linger.ms" => batch_linger_ms: u64 = 1, "ms", Some(0..=1000);

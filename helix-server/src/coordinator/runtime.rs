@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use helix_raft::planted;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -27,8 +28,6 @@ const LOAD_BYTES: usize = 4 << 20;
 const LOAD_RETRY: Duration = Duration::from_secs(1);
 /// Writes on their way at one time; further calls wait.
 const MAX_IN_FLIGHT: usize = 1000;
-/// A log that is smaller is not written anew.
-const MIN_COMPACTED_BYTES: u64 = 4 << 20;
 /// A log is written anew when it has this many times the bytes of what is live in it.
 const GARBAGE_FACTOR: u64 = 3;
 /// Bytes of records in one batch when the log is written anew.
@@ -115,7 +114,8 @@ struct Garbage {
 
 impl<M: StateMachine> Runtime<M> {
     pub(super) fn new(led: Led, machine: M, is_first: bool) -> Self {
-        let garbage = Garbage { limit_bytes: MIN_COMPACTED_BYTES, ..Garbage::default() };
+        let limit_bytes = led.broker.config().coordinator_log_bytes;
+        let garbage = Garbage { limit_bytes, ..Garbage::default() };
         Self { led, is_first, machine, in_flight: FuturesOrdered::new(), garbage }
     }
 
@@ -312,7 +312,8 @@ impl<M: StateMachine> Runtime<M> {
     /// same, so this waits until nothing is.
     fn collect_garbage(&mut self) {
         self.garbage.due |= self.garbage.log_bytes >= self.garbage.limit_bytes;
-        if !self.garbage.due || !self.in_flight.is_empty() {
+        let busy = !self.in_flight.is_empty() && !planted("rewritten-while-busy");
+        if !self.garbage.due || busy {
             return;
         }
         self.garbage.due = false;
@@ -345,9 +346,10 @@ impl<M: StateMachine> Runtime<M> {
         }
         let (log_start, live_bytes) = (*begin, *bytes);
         debug!(group = %self.view().group, log_start, live_bytes, "a coordinator's log was written anew");
+        let least_bytes = self.led.broker.config().coordinator_log_bytes;
         self.garbage = Garbage {
             log_bytes: live_bytes,
-            limit_bytes: live_bytes.saturating_mul(GARBAGE_FACTOR).max(MIN_COMPACTED_BYTES),
+            limit_bytes: live_bytes.saturating_mul(GARBAGE_FACTOR).max(least_bytes),
             ..Garbage::default()
         };
         let group = self.view().group;

@@ -8,6 +8,9 @@ use crate::faults::{FAULTS, Fault};
 use crate::network::Weather;
 use crate::witness::Promises;
 
+/// Of all numbers one with which the seeds of `FOUND` have no groups: they found what they found without.
+const CONSUMER_GROUPS: u64 = 557;
+
 /// Everything that is drawn before the simulation begins.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -25,6 +28,8 @@ pub(crate) struct Plan {
     /// Mean pause between two faults, in ms.
     pub(crate) pause_ms: u64,
     pub(crate) topics_come_and_go: bool,
+    /// So many members of each of so many consumer groups.
+    pub(crate) consumer_groups: Vec<usize>,
     /// Partitions keep about so many bytes.
     pub(crate) retention_bytes: Option<u64>,
     /// The schedule goes on until so much has happened.
@@ -48,6 +53,7 @@ impl Plan {
             producers,
             weather: weather(&mut random),
             pause_ms: random.random_range(50..1500),
+            consumer_groups: consumer_groups(seed),
             topics_come_and_go: random.random_bool(0.4),
             retention_bytes: random.random_bool(0.4).then(|| random.random_range(50_000..800_000)),
             steps,
@@ -58,6 +64,15 @@ impl Plan {
     pub(crate) fn promises(&self) -> Promises {
         Promises { synced: self.synced, founders: self.nodes, may_lose: self.may_lose }
     }
+}
+
+/// Not drawn from the same numbers as the rest: schedules without groups stay what they were.
+fn consumer_groups(seed: u64) -> Vec<usize> {
+    let mut random = SmallRng::seed_from_u64(seed ^ CONSUMER_GROUPS);
+    if random.random_bool(0.6) {
+        return Vec::new();
+    }
+    (0..random.random_range(1..=2)).map(|_| random.random_range(1..=4)).collect()
 }
 
 fn habits(random: &mut SmallRng) -> Habits {

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use crate::clients::admin;
 use crate::clients::call::Nodes;
 use crate::clients::ledger::{Ledger, Partition};
+use crate::clients::member::Member;
+use crate::clients::offsets::Offsets;
 use crate::clients::producer::Lane;
 use crate::clients::reader::Reader;
 use crate::faults::Faults;
@@ -25,6 +27,8 @@ use crate::witness::{Seen, Witness};
 
 /// The topic that is there all the time.
 const TOPIC: &str = "main";
+/// Partitions of the topic that holds consumer groups.
+const GROUPS_PARTITIONS: i32 = 2;
 /// With all faults healed everything has to be well again after this time.
 const HEALING: Duration = Duration::from_secs(120);
 /// Lanes of topics that come and go are numbered from here on.
@@ -109,6 +113,7 @@ fn config(place: Place, plan: &Plan) -> ServerConfig {
     let listen = format!("node{place}:9092");
     let retention = plan.retention_bytes.map_or(-1, u64::cast_signed);
     let retention = format!("log.retention.bytes={retention}");
+    let groups_partitions = format!("offsets.topic.num.partitions={GROUPS_PARTITIONS}");
     let mut words = vec![
         "helix-server",
         "--node-id",
@@ -134,6 +139,10 @@ fn config(place: Place, plan: &Plan) -> ServerConfig {
         "message.max.bytes=100000",
         "helix.wal.reclaim.interval.ms=1500",
         "log.retention.check.interval.ms=700",
+        "group.initial.rebalance.delay.ms=300",
+        "group.min.session.timeout.ms=1000",
+        "helix.coordinator.log.bytes=3000",
+        &groups_partitions,
         &retention,
     ] {
         words.extend(["--set", setting]);
@@ -218,6 +227,14 @@ impl Clients {
             readers.push((partition, reader.position()));
             reading.spawn(reader.run());
         }
+        let offsets = Offsets::new(Arc::clone(ledger), GROUPS_PARTITIONS);
+        for (number, members) in plan.consumer_groups.iter().enumerate() {
+            for _ in 0..*members {
+                let (nodes, offsets) = (world.nodes.clone(), Arc::clone(&offsets));
+                let member = Member::new(nodes, offsets, &format!("group-{number}"), TOPIC, plan.partitions);
+                tasks.spawn(member.run(stop.subscribe()));
+            }
+        }
         if plan.topics_come_and_go {
             let (nodes, ledger) = (world.nodes.clone(), Arc::clone(ledger));
             tasks.spawn(admin::come_and_go(nodes, ledger, PASSING_LANES, stop.subscribe()));
@@ -231,7 +248,7 @@ impl Clients {
             ended.map_err(|error| format!("a client ended badly: {error}"))?;
         }
         if !self.tasks.is_empty() {
-            return Err(format!("{} producers wait for answers", self.tasks.len()));
+            return Err(format!("{} producers and members of groups wait for answers", self.tasks.len()));
         }
         for (partition, position) in &self.readers {
             let (position, end) = (position.get(), ledger.end(partition));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Buf;
+use helix_raft::planted;
 
 use super::call::{GroupError, OffsetResults, Reply};
 use super::group::{Group, State};
@@ -149,6 +150,9 @@ impl Groups {
         let reply = CommitReply { reply, results };
         if records.is_empty() {
             reply.committed();
+        } else if planted("offsets-acknowledged-early") {
+            reply.committed();
+            effects.write(records, Then::Expired);
         } else {
             effects.write(records, Then::OffsetsCommitted(reply));
         }

@@ -30,6 +30,16 @@ fn leader() -> Partition {
 
 /// Hands in a batch of two records by producer 9.
 fn gather(partition: &mut Partition, first_sequence: i32, now: Instant) -> AppendOutcome {
+    gather_for(partition, first_sequence, None, now)
+}
+
+/// As [`gather`], for this leadership alone.
+fn gather_for(
+    partition: &mut Partition,
+    first_sequence: i32,
+    leader_epoch: Option<i32>,
+    now: Instant,
+) -> AppendOutcome {
     let records = BatchBuilder::new().producer(9, 0, first_sequence).records(2).build();
     let rules = ProduceRules {
         max_batch_bytes: 1 << 20,
@@ -42,7 +52,7 @@ fn gather(partition: &mut Partition, first_sequence: i32, now: Instant) -> Appen
         group: partition.view().group,
         batch: validate_produce(&records, &rules).unwrap(),
         acks: Acks::All,
-        leader_epoch: None,
+        leader_epoch,
         after_rejection: false,
         reply: replies.remove(0),
         pending: partition.view().add_pending(100),
@@ -126,4 +136,16 @@ async fn fetchers_sleep_on_when_produce_requests_are_answered() {
     drop(partition.view().add_pending(10));
     assert!(fetcher.notified().now_or_never().is_none());
     assert!(producer.notified().now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn what_was_made_for_another_leadership_is_refused() {
+    let (mut partition, now) = (leader(), Instant::now());
+    let late = gather_for(&mut partition, 0, Some(TERM.0 as i32 - 1), now);
+    let early = gather_for(&mut partition, 0, Some(TERM.0 as i32 + 1), now);
+    let right = gather_for(&mut partition, 0, Some(TERM.0 as i32), now);
+    let prepared = prepare(&mut partition, now).expect("one is right");
+    assert_eq!(prepared.batches, 1);
+    assert_eq!((answer(late), answer(early)), (Err(AppendError::NotLeader), Err(AppendError::NotLeader)));
+    drop((prepared, right));
 }

@@ -44,7 +44,7 @@ pub(crate) async fn create(nodes: &Nodes, ledger: &Ledger, topic: &str, partitio
 }
 
 /// The ledger has to know which group is behind which partition.
-async fn tell_groups(nodes: &Nodes, ledger: &Ledger, topic: &str) {
+pub(crate) async fn tell_groups(nodes: &Nodes, ledger: &Ledger, topic: &str) {
     loop {
         let found = nodes.brokers().into_iter().find_map(|broker| broker.image().topic_named(topic).cloned());
         if let Some(found) = found {

@@ -55,6 +55,10 @@ impl Ledger {
         self.witness.accuse(text);
     }
 
+    pub(crate) fn witness(&self) -> &Witness {
+        &self.witness
+    }
+
     /// A lane writes; `strict` if it is idempotent.
     pub(crate) fn begin_lane(&self, lane: u32, strict: bool) {
         self.strict.lock().insert(lane, strict);

@@ -6,6 +6,8 @@
 pub(crate) mod admin;
 pub(crate) mod call;
 pub(crate) mod ledger;
+pub(crate) mod member;
 pub(crate) mod message;
+pub(crate) mod offsets;
 pub(crate) mod producer;
 pub(crate) mod reader;

@@ -143,6 +143,11 @@ impl Witness {
         self.inner.lock().fingerprint
     }
 
+    /// Counts what clients have seen.
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Seen)) {
+        count(&mut self.inner.lock().seen);
+    }
+
     pub(crate) fn seen(&self) -> Seen {
         self.inner.lock().seen
     }

@@ -13,6 +13,8 @@ pub(crate) struct Seen {
     pub(crate) damaged: u64,
     pub(crate) retired: u64,
     pub(crate) crashes: u64,
+    pub(crate) generations: u64,
+    pub(crate) offset_commits: u64,
 }
 
 impl std::ops::AddAssign for Seen {
@@ -28,6 +30,8 @@ impl std::ops::AddAssign for Seen {
             damaged,
             retired,
             crashes,
+            generations,
+            offset_commits,
         } = other;
         self.elections += elections;
         self.commits += commits;
@@ -39,5 +43,7 @@ impl std::ops::AddAssign for Seen {
         self.damaged += damaged;
         self.retired += retired;
         self.crashes += crashes;
+        self.generations += generations;
+        self.offset_commits += offset_commits;
     }
 }
