@@ -16,6 +16,7 @@ use crate::broker::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{BrokerRegistration, CommandError};
 use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
+use crate::coordinator;
 
 pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
     let auto_create = request.allow_auto_topic_creation && broker.config().auto_create_topics_enable;
@@ -145,7 +146,8 @@ fn describe(
         .collect();
     let out = MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
-        .with_partitions(partitions);
+        .with_partitions(partitions)
+        .with_is_internal(version >= 1 && coordinator::is_internal(&topic.name));
     if version >= 10 { out.with_topic_id(topic.topic_id) } else { out }
 }
 

@@ -1,15 +1,12 @@
 //! Where consumer groups are coordinated, and the topic that holds them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{BrokerRegistration, CommandError, NewTopic};
 use crate::coordinator::{CoordinatorError, GROUPS_TOPIC, partition_of};
 
-/// How long a client waits for the topic to be made; then it asks again.
-const CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Replicas of the topic, where there are as many nodes. As in Kafka.
 const REPLICAS: usize = 3;
 
@@ -38,30 +35,35 @@ impl Broker {
     }
 
     async fn create_groups_topic(&self) {
+        match self.auto_create(GROUPS_TOPIC).await {
+            // Another client's question was quicker.
+            Ok(_) | Err(SubmitError::Refused(CommandError::TopicExists { .. })) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the topic that holds consumer groups cannot be made; clients ask again");
+            }
+        }
+    }
+
+    /// The topic that holds consumer groups, to be made.
+    pub(super) fn groups_topic(&self) -> NewTopic {
         let config = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let replication_factor = match self.config().offsets_topic_replication_factor {
             Some(factor) => factor,
             None => i16::try_from(self.parts.cluster_size.min(REPLICAS)).unwrap_or(1),
         };
-        let topic = NewTopic {
+        NewTopic {
             name: GROUPS_TOPIC.to_owned(),
             topic_id: self.env().random_uuid(),
             partitions: self.config().offsets_topic_num_partitions,
             replication_factor,
             assignments: None,
+            // Its coordinators keep it small; retention must not.
             configs: BTreeMap::from([
                 config("cleanup.policy", "compact"),
                 config("compression.type", "producer"),
                 config("retention.ms", "-1"),
                 config("retention.bytes", "-1"),
             ]),
-        };
-        match self.create_topic(topic, CREATE_TIMEOUT).await {
-            // Another client's question was quicker.
-            Ok(_) | Err(SubmitError::Refused(CommandError::TopicExists { .. })) => {}
-            Err(error) => {
-                tracing::warn!(%error, "the topic that holds consumer groups cannot be made; clients ask again");
-            }
         }
     }
 }

@@ -12,6 +12,7 @@ use super::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
 use crate::controller::image::{PartitionImage, TopicImage};
+use crate::coordinator::GROUPS_TOPIC;
 
 /// How long an automatic creation may take before the client is told to ask again.
 const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,13 +45,16 @@ impl Broker {
 
     /// Creates a topic because a client asked for its metadata.
     pub(crate) async fn auto_create(&self, name: &str) -> Result<CommandOutcome, SubmitError> {
-        let topic = NewTopic {
-            name: name.to_owned(),
-            topic_id: self.env().random_uuid(),
-            partitions: self.partitions_or_default(-1),
-            replication_factor: self.replication_or_default(-1),
-            assignments: None,
-            configs: BTreeMap::new(),
+        let topic = match name {
+            GROUPS_TOPIC => self.groups_topic(),
+            _ => NewTopic {
+                name: name.to_owned(),
+                topic_id: self.env().random_uuid(),
+                partitions: self.partitions_or_default(-1),
+                replication_factor: self.replication_or_default(-1),
+                assignments: None,
+                configs: BTreeMap::new(),
+            },
         };
         self.create_topic(topic, AUTO_CREATE_TIMEOUT).await
     }
