@@ -388,6 +388,8 @@ async fn serve(
         phase.send_replace(Phase::Stopping);
         if outcome.is_ok() {
             hand_over(parts).await;
+            // Members of groups may wait for each other far longer than the node for its connections.
+            stop_coordinators.send_replace(true);
             stop_clients.send_replace(true);
             if let Err(error) = clients.await {
                 warn!(%error, "the listener ended badly");
