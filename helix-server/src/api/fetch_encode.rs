@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{CurrentLeader, LeaderEndpoint};
 use crate::broker::budget::Permit;
+use crate::broker::fetch_sessions::Answered;
 use crate::partition::slices::Slice;
 
 /// First version with compact lengths and tagged fields.
@@ -17,6 +18,8 @@ const FLEXIBLE_VERSION: i16 = 12;
 /// A fetch response before encoding.
 pub(super) struct FetchReply {
     pub(super) error_code: i16,
+    /// 0 if the client has no session.
+    pub(super) session_id: i32,
     pub(super) topics: Vec<FetchedTopic>,
     pub(super) endpoints: Vec<LeaderEndpoint>,
     /// Held until the response has left.
@@ -42,8 +45,8 @@ pub(super) struct FetchedPartition {
 }
 
 impl FetchReply {
-    pub(super) fn failed(error_code: i16) -> Self {
-        Self { error_code, topics: Vec::new(), endpoints: Vec::new(), permit: None }
+    pub(super) fn failed(error_code: i16, session_id: i32) -> Self {
+        Self { error_code, session_id, topics: Vec::new(), endpoints: Vec::new(), permit: None }
     }
 
     /// The encoded body, as chunks that follow each other.
@@ -53,7 +56,7 @@ impl FetchReply {
         out.buffer.put_i32(0); // throttle_time_ms
         if version >= 7 {
             out.buffer.put_i16(self.error_code);
-            out.buffer.put_i32(0); // session_id: none
+            out.buffer.put_i32(self.session_id);
         }
         out.array_len(self.topics.len());
         for topic in self.topics {
@@ -83,6 +86,17 @@ impl FetchedPartition {
             current_leader: None,
             read_committed,
             records: Slice::default(),
+        }
+    }
+
+    /// What the client's session has to know of it.
+    pub(super) fn answered(&self) -> Answered {
+        Answered {
+            high_watermark: self.high_watermark,
+            log_start: self.log_start_offset,
+            has_records: self.records.bytes > 0,
+            failed: self.error_code != 0,
+            redirected: false,
         }
     }
 }
@@ -225,6 +239,7 @@ mod tests {
             let topic_id = Uuid::from_u128(5);
             let reply = FetchReply {
                 error_code: 0,
+                session_id: 77,
                 topics: vec![FetchedTopic {
                     name: TopicName(StrBytes::from_static_str("t")),
                     topic_id,
@@ -237,6 +252,7 @@ mod tests {
             let mut bytes = Bytes::from(chunks.concat());
             let read = FetchResponse::decode(&mut bytes, version).unwrap();
             assert!(bytes.is_empty(), "version {version}");
+            assert_eq!(read.session_id, if version >= 7 { 77 } else { 0 });
             let topic = &read.responses[0];
             assert_eq!(topic.topic_id == topic_id, version >= 13);
             let (full, moved) = (&topic.partitions[0], &topic.partitions[1]);

@@ -3,7 +3,9 @@
 pub mod batch;
 pub mod batcher;
 pub mod budget;
+pub mod delete_records;
 pub mod fetch;
+pub mod fetch_sessions;
 pub mod leaders;
 pub mod lookup;
 pub mod partitions;
@@ -32,6 +34,7 @@ use crate::partition::view::PartitionView;
 use crate::repair::Repairs;
 use crate::shard::Shards;
 use budget::Budget;
+use fetch_sessions::FetchSessions;
 use leaders::LeaderTable;
 use partitions::PartitionTable;
 use produce::AppendRequest;
@@ -76,6 +79,7 @@ pub(crate) struct BrokerParts {
     pub(crate) wal: Wal,
     pub(crate) repairs: Repairs,
     pub(crate) budgets: Budgets,
+    pub(crate) fetch_sessions: FetchSessions,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -119,6 +123,10 @@ impl Broker {
 
     pub(crate) fn budgets(&self) -> &Budgets {
         &self.parts.budgets
+    }
+
+    pub(crate) fn fetch_sessions(&self) -> &FetchSessions {
+        &self.parts.fetch_sessions
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {

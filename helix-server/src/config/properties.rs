@@ -130,6 +130,9 @@ properties! {
     "replica.lag.time.max.ms" => replica_lag_time_max_ms: u64 = 30_000, "ms", Some(100..=MAX_MS);
     /// Most bytes of records in one fetch response, whatever the client asks for. A single larger batch is still sent.
     "fetch.max.bytes" => fetch_max_bytes: usize = 57_671_680, "bytes", Some(1024..=I32_MAX);
+    /// Most fetch sessions that a node keeps for its clients; 0 is none. A client without one sends more with each fetch.
+    "max.incremental.fetch.session.cache.slots" => max_incremental_fetch_session_cache_slots: usize = 1000, "",
+        Some(0..=100_000);
     /// An idempotent producer that wrote nothing to a partition for this long is forgotten there.
     "producer.id.expiration.ms" => producer_id_expiration_ms: i64 = 86_400_000, "ms", Some(1000..=MAX_MS);
 

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::api::table::SERVED;
 use crate::broker::budget::Budget;
+use crate::broker::fetch_sessions::FetchSessions;
 use crate::broker::leaders::LeaderTable;
 use crate::broker::lookup::MAX_SEARCHES;
 use crate::broker::partitions::PartitionTable;
@@ -586,6 +587,7 @@ fn broker_parts(
             fetch: Budget::new(broker.fetch_max_pending_bytes),
             searches: Budget::new(MAX_SEARCHES),
         },
+        fetch_sessions: FetchSessions::new(broker.max_incremental_fetch_session_cache_slots),
         metrics: Arc::clone(&parts.metrics),
     }
 }
