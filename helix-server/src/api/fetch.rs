@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::CurrentLeader;
 use super::fetch_encode::{FetchReply, FetchedPartition, FetchedTopic};
 use super::fetch_plan::{self, SessionPart, Wanted};
 use crate::broker::budget::Permit;
@@ -18,6 +19,7 @@ use crate::broker::fetch_sessions::{Answered, Asked, TopicKey};
 use crate::broker::{Broker, fetch};
 use crate::config::BrokerConfig;
 use crate::env::watch;
+use crate::ids::NodeId;
 use crate::partition::slices::Slice;
 use crate::partition::view::{PartitionView, WatchGuard};
 
@@ -26,9 +28,11 @@ const BUDGET_SHARE: usize = 8;
 /// First version whose answers say who leads (KIP-951).
 const LEADER_HINT_VERSION: i16 = 16;
 
-/// How much is wanted, and how long it may take.
+/// How the client wants to read.
 struct Terms {
     read_committed: bool,
+    /// Where the client says it is; followers serve nobody else.
+    rack: Option<String>,
     leader_hints: bool,
     max_wait: Duration,
     min_bytes: usize,
@@ -39,6 +43,7 @@ impl Terms {
     fn of(request: &FetchRequest, version: i16, config: &BrokerConfig) -> Self {
         Self {
             read_committed: request.isolation_level == 1,
+            rack: (!request.rack_id.is_empty()).then(|| request.rack_id.to_string()),
             leader_hints: version >= LEADER_HINT_VERSION,
             max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
             min_bytes: request.min_bytes.max(0) as usize,
@@ -128,7 +133,7 @@ async fn wait_and_read(
             None => budget.acquire(limit).await,
         };
         let round = read_all(broker, wanted, limit, terms).await;
-        if round.bytes >= min_bytes || round.failed || waited {
+        if round.bytes >= min_bytes || round.failed || round.redirected || waited {
             return (round.partitions, permit);
         }
         // While waiting nothing is held: what was read is read again.
@@ -147,16 +152,20 @@ struct Round {
     partitions: Vec<FetchedPartition>,
     bytes: usize,
     failed: bool,
+    /// The client is told to ask somebody else.
+    redirected: bool,
 }
 
 async fn read_all(broker: &Broker, wanted: &[Wanted], limit: usize, terms: &Terms) -> Round {
-    let mut round = Round { partitions: Vec::with_capacity(wanted.len()), bytes: 0, failed: false };
+    let mut round =
+        Round { partitions: Vec::with_capacity(wanted.len()), bytes: 0, failed: false, redirected: false };
     for one in wanted {
         let mut partition = FetchedPartition::new(one.asked.key.partition, terms.read_committed);
         let outcome = match &one.view {
             Err(error) => Err(*error),
             Ok(view) => {
-                read_one(broker, view, &one.asked, limit - round.bytes.min(limit), round.bytes == 0).await
+                let remaining = limit - round.bytes.min(limit);
+                read_one(broker, view, &one.asked, terms, remaining, round.bytes == 0).await
             }
         };
         if let Ok(view) = &one.view {
@@ -164,19 +173,19 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], limit: usize, terms: &Term
             partition.log_start_offset = view.log_start();
         }
         match outcome {
-            Ok(slice) => {
+            Ok(Found::Records(slice)) => {
                 round.bytes += slice.bytes;
                 partition.records = slice;
+            }
+            Ok(Found::Nearer(node)) => {
+                round.redirected = true;
+                partition.preferred_replica = Some(node);
             }
             Err(error) => {
                 round.failed |= one.exists();
                 broker.metrics().request_error(ApiKey::Fetch, error.code());
                 partition.error_code = error.code();
-                let moved =
-                    matches!(error, ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch);
-                if terms.leader_hints && moved {
-                    partition.current_leader = one.group.and_then(|group| broker.current_leader(group));
-                }
+                partition.current_leader = leader_hint(broker, one, error, terms);
                 partition.high_watermark = -1;
                 partition.log_start_offset = -1;
             }
@@ -186,20 +195,42 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], limit: usize, terms: &Term
     round
 }
 
+/// Whom to ask instead, for a client that was told that this is not the leader, or not of that epoch.
+fn leader_hint(broker: &Broker, one: &Wanted, error: ResponseError, terms: &Terms) -> Option<CurrentLeader> {
+    let moved = matches!(error, ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch);
+    one.group.filter(|_| terms.leader_hints && moved).and_then(|group| broker.current_leader(group))
+}
+
+/// What a partition has for the client.
+enum Found {
+    Records(Slice),
+    /// A replica that is nearer has it.
+    Nearer(NodeId),
+}
+
 async fn read_one(
     broker: &Broker,
     view: &Arc<PartitionView>,
     asked: &Asked,
+    terms: &Terms,
     remaining: usize,
     first: bool,
-) -> Result<Slice, ResponseError> {
+) -> Result<Found, ResponseError> {
     // Leadership may have gone while this request waited.
-    if !view.leadership().serving {
+    let leads = view.leadership().serving;
+    if !leads && !(terms.rack.is_some() && view.is_following()) {
         return Err(ResponseError::NotLeaderOrFollower);
     }
     let offset = asked.fetch_offset;
-    if offset < view.log_start() || offset > view.log_end() {
+    // What is beyond a follower's end its leader has looked at before it sent the client here.
+    if offset < view.log_start() || (leads && offset > view.log_end()) {
         return out_of_range(view);
+    }
+    if leads
+        && let Some(rack) = &terms.rack
+        && let Some(nearer) = broker.preferred_follower(view.group, rack)
+    {
+        return Ok(Found::Nearer(nearer));
     }
     let max_bytes = remaining.min(asked.max_bytes.max(0) as usize);
     let slice = fetch::read(broker, view, offset, max_bytes, first).await.map_err(|error| {
@@ -207,11 +238,19 @@ async fn read_one(
         ResponseError::KafkaStorageError
     })?;
     // Retention may have removed meanwhile what was asked for; what follows it must not be taken for it.
-    if offset < view.log_start() && !planted("removed-while-read") { out_of_range(view) } else { Ok(slice) }
+    if offset < view.log_start() && !planted("removed-while-read") {
+        out_of_range(view)
+    } else {
+        Ok(Found::Records(slice))
+    }
 }
 
 /// A deposed leader that does not know it must not make consumers start over: without the contact of a majority it only says that there
-/// is nothing new.
-fn out_of_range(view: &PartitionView) -> Result<Slice, ResponseError> {
-    if view.quorum_contact() { Err(ResponseError::OffsetOutOfRange) } else { Ok(Slice::default()) }
+/// is nothing new. A client of a follower goes back to the leader with such an error.
+fn out_of_range(view: &PartitionView) -> Result<Found, ResponseError> {
+    if view.quorum_contact() || view.is_following() {
+        Err(ResponseError::OffsetOutOfRange)
+    } else {
+        Ok(Found::Records(Slice::default()))
+    }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{CurrentLeader, LeaderEndpoint};
 use crate::broker::budget::Permit;
 use crate::broker::fetch_sessions::Answered;
+use crate::ids::NodeId;
 use crate::partition::slices::Slice;
 
 /// First version with compact lengths and tagged fields.
@@ -41,6 +42,8 @@ pub(super) struct FetchedPartition {
     pub(super) log_start_offset: i64,
     pub(super) current_leader: Option<CurrentLeader>,
     read_committed: bool,
+    /// The follower that the client should ask instead.
+    pub(super) preferred_replica: Option<NodeId>,
     pub(super) records: Slice,
 }
 
@@ -85,6 +88,7 @@ impl FetchedPartition {
             log_start_offset: -1,
             current_leader: None,
             read_committed,
+            preferred_replica: None,
             records: Slice::default(),
         }
     }
@@ -96,7 +100,7 @@ impl FetchedPartition {
             log_start: self.log_start_offset,
             has_records: self.records.bytes > 0,
             failed: self.error_code != 0,
-            redirected: false,
+            redirected: self.preferred_replica.is_some(),
         }
     }
 }
@@ -123,7 +127,7 @@ impl Writer {
             (false, false) => self.buffer.put_i32(-1),
         }
         if version >= 11 {
-            self.buffer.put_i32(-1); // preferred_read_replica
+            self.buffer.put_i32(partition.preferred_replica.map_or(-1, |node| node.0)); // preferred_read_replica
         }
         self.records(partition.records);
         if !self.flexible {
@@ -219,7 +223,6 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeId;
     use kafka_protocol::messages::FetchResponse;
     use kafka_protocol::protocol::{Decodable, StrBytes};
 
@@ -233,6 +236,7 @@ mod tests {
                 Slice { chunks: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")], bytes: 5 };
             let mut moved = FetchedPartition::new(4, false);
             moved.error_code = 6;
+            moved.preferred_replica = Some(NodeId(5));
             moved.current_leader = Some(CurrentLeader { node: NodeId(2), epoch: 9 });
             let endpoint =
                 LeaderEndpoint { node: NodeId(2), host: "h".into(), port: 9092, rack: Some("r".into()) };
@@ -260,6 +264,8 @@ mod tests {
             assert_eq!(full.records.as_deref(), Some(&b"abcde"[..]));
             assert_eq!(full.aborted_transactions, Some(vec![]));
             assert_eq!(moved.error_code, 6);
+            assert_eq!(full.preferred_read_replica.0, -1);
+            assert_eq!(moved.preferred_read_replica.0, if version >= 11 { 5 } else { -1 });
             assert_eq!(moved.aborted_transactions, None);
             assert_eq!(moved.records.as_deref(), Some(&b""[..]));
             if version >= 12 {

@@ -60,6 +60,7 @@ pub(super) struct Wanted {
     pub(super) asked: Asked,
     /// Its group, if the partition exists.
     pub(super) group: Option<GroupId>,
+    /// This node's replica, if it has one.
     pub(super) view: Result<Arc<PartitionView>, ResponseError>,
 }
 
@@ -82,7 +83,7 @@ fn resolve_one(broker: &Broker, image: &ClusterImage, asked: &Asked) -> Wanted {
         Err(error) => (None, Err(error)),
         Ok(topic) => {
             let partition = usize::try_from(number).ok().and_then(|number| topic.partitions.get(number));
-            let view = broker.leading_view_of(topic, number, asked.current_leader_epoch);
+            let view = broker.view_of(topic, number, asked.current_leader_epoch);
             (partition.map(|partition| partition.group), view)
         }
     };

@@ -11,6 +11,7 @@ pub mod lookup;
 pub mod partitions;
 pub mod produce;
 pub mod producer_ids;
+pub(crate) mod replica_selector;
 pub(crate) mod retention;
 pub mod topics;
 
@@ -79,7 +80,7 @@ pub(crate) struct BrokerParts {
     pub(crate) wal: Wal,
     pub(crate) repairs: Repairs,
     pub(crate) budgets: Budgets,
-    pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) fetch_sessions: Arc<FetchSessions>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -125,7 +126,7 @@ impl Broker {
         &self.parts.budgets
     }
 
-    pub(crate) fn fetch_sessions(&self) -> &FetchSessions {
+    pub(crate) fn fetch_sessions(&self) -> &Arc<FetchSessions> {
         &self.parts.fetch_sessions
     }
 
@@ -184,6 +185,17 @@ impl Broker {
         partition: i32,
         current_leader_epoch: i32,
     ) -> Result<Arc<PartitionView>, ResponseError> {
+        let view = self.view_of(topic, partition, current_leader_epoch)?;
+        if view.leadership().serving { Ok(view) } else { Err(ResponseError::NotLeaderOrFollower) }
+    }
+
+    /// A partition of which this node has a replica, if the client's leader epoch is the one known here (KIP-320; -1 is not checked).
+    pub(crate) fn view_of(
+        &self,
+        topic: &TopicImage,
+        partition: i32,
+        current_leader_epoch: i32,
+    ) -> Result<Arc<PartitionView>, ResponseError> {
         let partition = usize::try_from(partition)
             .ok()
             .and_then(|number| topic.partitions.get(number))
@@ -198,7 +210,7 @@ impl Broker {
                 return Err(ResponseError::UnknownLeaderEpoch);
             }
         }
-        if leadership.serving { Ok(view) } else { Err(ResponseError::NotLeaderOrFollower) }
+        Ok(view)
     }
 
     /// Hands a batch to the owner of its partition.

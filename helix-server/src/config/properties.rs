@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::value::{TimestampType, Value};
+use super::value::{ReplicaSelector, TimestampType, Value};
 
 /// Reads a value into its field, or says what would fit.
 type Setter = fn(&mut BrokerConfig, &str, Option<&RangeInclusive<i64>>) -> Result<(), String>;
@@ -128,6 +128,9 @@ properties! {
         Some(0..=i64::MAX);
     /// A replica that has not caught up for this long is no longer shown as in sync.
     "replica.lag.time.max.ms" => replica_lag_time_max_ms: u64 = 30_000, "ms", Some(100..=MAX_MS);
+    /// Where consumers read that say in which rack they are (`client.rack`): from the leader, or from a replica in sync in their own rack, if
+    /// there is one.
+    "replica.selector.class" => replica_selector_class: ReplicaSelector = ReplicaSelector::Leader, "", None;
     /// Most bytes of records in one fetch response, whatever the client asks for. A single larger batch is still sent.
     "fetch.max.bytes" => fetch_max_bytes: usize = 57_671_680, "bytes", Some(1024..=I32_MAX);
     /// Most fetch sessions that a node keeps for its clients; 0 is none. A client without one sends more with each fetch.

@@ -15,6 +15,26 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// Where consumers are sent to read (KIP-392).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplicaSelector {
+    /// Always to the leader.
+    #[default]
+    Leader,
+    /// To a replica in their rack, if there is one.
+    RackAware,
+}
+
+impl ReplicaSelector {
+    /// The names of Kafka's classes, and what is enough of them.
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("org.apache.kafka.common.replica.LeaderSelector", Self::Leader),
+        ("org.apache.kafka.common.replica.RackAwareReplicaSelector", Self::RackAware),
+        ("LeaderSelector", Self::Leader),
+        ("RackAwareReplicaSelector", Self::RackAware),
+    ];
+}
+
 /// A value that can be given as text.
 pub(super) trait Value: Sized {
     /// What the documentation calls the type.
@@ -103,6 +123,21 @@ impl Value for TimestampType {
         match self {
             Self::CreateTime => "CreateTime".to_owned(),
             Self::LogAppendTime => "LogAppendTime".to_owned(),
+        }
+    }
+}
+
+impl Value for ReplicaSelector {
+    const TYPE: &'static str = "`LeaderSelector` or `RackAwareReplicaSelector`, with or without `org.apache.kafka.common.replica.`";
+
+    fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
+        read_word(text, Self::WORDS)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Leader => "LeaderSelector".to_owned(),
+            Self::RackAware => "RackAwareReplicaSelector".to_owned(),
         }
     }
 }

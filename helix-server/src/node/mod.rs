@@ -587,7 +587,7 @@ fn broker_parts(
             fetch: Budget::new(broker.fetch_max_pending_bytes),
             searches: Budget::new(MAX_SEARCHES),
         },
-        fetch_sessions: FetchSessions::new(broker.max_incremental_fetch_session_cache_slots),
+        fetch_sessions: Arc::new(FetchSessions::new(broker.max_incremental_fetch_session_cache_slots)),
         metrics: Arc::clone(&parts.metrics),
     }
 }
@@ -596,6 +596,7 @@ fn watch_metrics(parts: &Parts, broker: &Arc<Broker>, cluster: &ClusterLink) {
     let wal = broker.wal().clone();
     parts.metrics.watch_wal(move || wal.stats());
     let budgets = broker.budgets().clone();
+    let sessions = Arc::clone(broker.fetch_sessions());
     let (partitions, cluster) = (Arc::clone(&parts.partitions), cluster.clone());
     let peer_limit = parts.config.broker.peer_max_pending_bytes;
     parts.metrics.watch_node(move || {
@@ -609,6 +610,11 @@ fn watch_metrics(parts: &Parts, broker: &Arc<Broker>, cluster: &ClusterLink) {
             budgets: vec![
                 budget("produce", &budgets.produce_bytes),
                 budget("produce_requests", &budgets.produce_requests),
+                BudgetSample {
+                    name: "fetch_sessions",
+                    used: sessions.len() as u64,
+                    limit: sessions.slots() as u64,
+                },
                 budget("requests", &budgets.other_requests),
                 budget("fetch", &budgets.fetch),
                 BudgetSample {

@@ -160,6 +160,11 @@ impl FetchSessions {
         Self { slots, cache: Mutex::default() }
     }
 
+    /// How many sessions there can be.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// Number of sessions.
     pub fn len(&self) -> usize {
         self.cache.lock().sessions.len()
