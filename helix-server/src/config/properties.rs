@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::value::{ReplicaSelector, TimestampType, Value};
+use super::value::{CompressionType, GzipLevel, ReplicaSelector, TimestampType, Value};
 
 /// Reads a value into its field, or says what would fit.
 type Setter = fn(&mut BrokerConfig, &str, Option<&RangeInclusive<i64>>) -> Result<(), String>;
@@ -97,6 +97,13 @@ properties! {
     "auto.create.topics.enable" => auto_create_topics_enable: bool = true, "", None;
     /// Largest record batch taken, as the client sends it (compressed). Topics can override it with `max.message.bytes`.
     "message.max.bytes" => message_max_bytes: usize = 1_048_588, "bytes", Some(1..=I32_MAX);
+    /// What records are compressed with before they are stored. Anything but `producer` costs the broker the compression of every
+    /// batch that came otherwise. Topics can override it.
+    "compression.type" => compression_type: CompressionType = CompressionType::Producer, "", None;
+    /// Level of gzip where the broker compresses with it. Topics can override it.
+    "compression.gzip.level" => compression_gzip_level: GzipLevel = GzipLevel::DEFAULT, "", None;
+    /// Level of Zstandard where the broker compresses with it. Topics can override it.
+    "compression.zstd.level" => compression_zstd_level: i32 = 3, "", Some(-131_072..=22);
     /// Fewest replicas in sync for a write to be taken. A majority is always needed to commit; this matters only above
     /// that. Topics can override it.
     "min.insync.replicas" => min_insync_replicas: u32 = 1, "", Some(1..=1000);

@@ -42,6 +42,9 @@ pub fn first_at_or_after(
 /// no timestamps.
 pub fn record_of_max_timestamp(batch: &Bytes) -> Result<Option<TimestampedOffset>, BatchError> {
     let header = BatchHeader::parse(batch)?;
+    if header.max_timestamp_ms == NO_TIMESTAMP {
+        return Ok(None);
+    }
     let mut records = StoredRecords::open(&header, batch, MAX_DECOMPRESSED_BYTES)?;
     let mut best: Option<TimestampedOffset> = None;
     while let Some(record) = records.next()? {
@@ -52,7 +55,7 @@ pub fn record_of_max_timestamp(batch: &Bytes) -> Result<Option<TimestampedOffset
             break;
         }
     }
-    Ok(best.filter(|best| best.timestamp_ms != NO_TIMESTAMP))
+    Ok(best)
 }
 
 /// The records of one batch as a stream of (offset, timestamp).
