@@ -218,7 +218,8 @@ async fn read_one(
 ) -> Result<Found, ResponseError> {
     // Leadership may have gone while this request waited.
     let leads = view.leadership().serving;
-    if !leads && !(terms.rack.is_some() && view.is_following()) {
+    let near = terms.rack.is_some() && view.is_following();
+    if !leads && !near {
         return Err(ResponseError::NotLeaderOrFollower);
     }
     let offset = asked.fetch_offset;
