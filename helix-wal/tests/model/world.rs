@@ -328,7 +328,7 @@ impl World {
         let committed: BTreeMap<_, _> =
             self.groups.iter().map(|(group, planned)| (*group, planned.committed)).collect();
         // All at once, or one file after the other.
-        let allowed_bytes = if self.last_op.is_multiple_of(2) { u64::MAX } else { 1 };
+        let allowed_bytes = if self.random.random() { u64::MAX } else { 1 };
         let outcome = self.wal().reclaim_some(&|group| committed[&group], allowed_bytes);
         assert!(outcome.is_ok() || self.disk.is_stopped(), "reclaiming failed: {outcome:?}");
     }
