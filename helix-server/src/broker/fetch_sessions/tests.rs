@@ -6,7 +6,7 @@ use kafka_protocol::protocol::StrBytes;
 const NOTHING: Answered =
     Answered { high_watermark: 10, log_start: 0, has_records: false, failed: false, redirected: false };
 const RECORDS: Answered = Answered { has_records: true, ..NOTHING };
-const FAILED: Answered = Answered { high_watermark: -1, log_start: -1, failed: true, ..NOTHING };
+const FAILED: Answered = Answered { failed: true, ..NOTHING };
 
 fn key(partition: i32) -> PartitionKey {
     PartitionKey { topic: TopicKey::Name(TopicName(StrBytes::from_static_str("t"))), partition }
