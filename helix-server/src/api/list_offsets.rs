@@ -201,8 +201,11 @@ mod tests {
                 .with_name(name(text))
                 .with_partitions(partitions.iter().map(one).collect())
         };
-        let request = ListOffsetsRequest::default()
-            .with_topics(vec![topic("a", &[0, 1, 0]), topic("b", &[0]), topic("a", &[0])]);
+        let request = ListOffsetsRequest::default().with_topics(vec![
+            topic("a", &[0, 1, 0]),
+            topic("b", &[0]),
+            topic("a", &[0]),
+        ]);
         let mut mentions = Mentions::of(&request);
         let seen = [("a", 0), ("a", 1), ("a", 0), ("b", 0), ("a", 0)]
             .map(|(text, partition)| mentions.next(&name(text), partition));

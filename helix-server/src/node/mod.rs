@@ -505,7 +505,15 @@ fn start_reclaimer(
     let (env, partitions, fatal) = (parts.env.clone(), Arc::clone(&parts.partitions), parts.fatal.clone());
     let interval = parts.config.broker.wal_reclaim_interval();
     let segment_bytes = parts.config.broker.wal_segment_bytes;
-    parts.env.spawn(reclaim::run(env, interval, segment_bytes, wal.clone(), partitions, metadata_applied, fatal))
+    parts.env.spawn(reclaim::run(
+        env,
+        interval,
+        segment_bytes,
+        wal.clone(),
+        partitions,
+        metadata_applied,
+        fatal,
+    ))
 }
 
 fn start_repairs(
