@@ -134,6 +134,11 @@ impl<P: Payload> MultiRaft<P> {
         self.slots.get(&id).map(|slot| slot.group.status(&self.cx))
     }
 
+    /// Whether a replica follows a leader that is heard, with a log that is not suspect: what it knows to be committed it may show.
+    pub fn follows(&self, id: GroupId) -> bool {
+        self.slots.get(&id).is_some_and(|slot| slot.group.follows(&self.cx))
+    }
+
     /// Runs `act` on a group and notes what changed by it.
     fn with<R>(&mut self, id: GroupId, act: impl FnOnce(&mut Group<P>, &Context) -> R) -> Option<R> {
         let slot = self.slots.get_mut(&id)?;

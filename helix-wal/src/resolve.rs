@@ -170,7 +170,8 @@ impl Replay<'_> {
 
     fn take_in(&mut self, range: Range, scanned: bool) {
         let continuation = self.continuation(&range);
-        if continuation == Continuation::Follows || !scanned || self.was_complete(&range) {
+        let certain = !scanned || self.was_complete(&range);
+        if certain || (continuation == Continuation::Follows && self.goes_on_from_start(&range)) {
             self.contradictory |= continuation == Continuation::Contradicts;
             self.log.truncate_from(range.first);
             self.log.ranges.push_back(range);
@@ -197,6 +198,16 @@ impl Replay<'_> {
             Some(term) if term != range.run.prev_term => Continuation::Contradicts,
             _ => Continuation::Follows,
         }
+    }
+
+    /// Whether a range whose beginning the start of the log cut off is of the log that starts there. It is not if the log was given up and
+    /// began anew, and the record that says so is lost with the machine while the new log's entries are not.
+    fn goes_on_from_start(&self, range: &Range) -> bool {
+        if range.first == range.run.first {
+            return true;
+        }
+        let before = (self.meta_at)(range.segment, &range.run, range.first.previous());
+        before.is_none_or(|before| before.term == self.log.start.term)
     }
 
     /// `None` if it cannot be read.

@@ -105,6 +105,19 @@ fn what_has_another_previous_term_is_as_if_it_had_not_been_written() {
     assert_eq!(extents(&segments, SYNCED), (vec![(1, 1, 5)], 1));
 }
 
+/// The log was given up and began anew; a machine crash took the record that says so, and kept entries of the new log.
+#[test]
+fn remains_of_a_new_log_do_not_go_on_from_the_start_of_the_old_one() {
+    let old_start = || view(1, false, vec![run(1, 5, 5, 0, 1)], vec![start(5, 1, 12, 0)]);
+    let new_log = vec![run(4, 8, 30, 9, 9)];
+    assert_eq!(extents(&[old_start(), view(2, true, new_log.clone(), vec![])], SYNCED), (vec![], 1));
+    let same_log = vec![run(4, 8, 30, 1, 1)];
+    assert_eq!(extents(&[old_start(), view(2, true, same_log, vec![])], SYNCED), (vec![(2, 6, 8)], 0));
+    // With the record it is the log.
+    let begun = view(2, true, new_log, vec![start(3, 9, 26, 26)]);
+    assert_eq!(extents(&[old_start(), begun], SYNCED), (vec![(2, 4, 8)], 0));
+}
+
 #[test]
 fn a_start_trims_or_supersedes_everything() {
     let old = vec![run(1, 10, 10, 0, 1)];

@@ -43,41 +43,101 @@ pub struct ReclaimReport {
     pub copied_bytes: u64,
     /// Bytes of files removed or kept for reuse, less the copies.
     pub freed_bytes: u64,
+    /// There is more to give back than this reclaim was allowed to.
+    pub unfinished: bool,
 }
 
-/// `sync` returns once everything written before the call is durable.
+/// `sync` returns once everything written before the call is durable. Files of at most `allowed_bytes` go, but one at least.
 pub(crate) fn reclaim(
     shared: &Shared,
     committed: &dyn Fn(GroupId) -> EntryIndex,
     sync: &dyn Fn() -> Result<(), AppendError>,
+    allowed_bytes: u64,
 ) -> Result<ReclaimReport, ReclaimError> {
     if shared.reclaiming.swap(true, Ordering::AcqRel) {
         return Err(ReclaimError::AlreadyRunning);
     }
     let _running = Running(shared);
     let mut report = ReclaimReport::default();
+    retire_dead(shared, sync, allowed_bytes, &mut report)?;
+    if !report.unfinished {
+        rewrite_mostly_dead(shared, committed, sync, allowed_bytes, &mut report)?;
+    }
+    shared.space.refresh(&*shared.disk);
+    Ok(report)
+}
+
+fn retire_dead(
+    shared: &Shared,
+    sync: &dyn Fn() -> Result<(), AppendError>,
+    allowed_bytes: u64,
+    report: &mut ReclaimReport,
+) -> Result<(), ReclaimError> {
     loop {
-        let dead = survey(shared).dead();
-        if dead.is_empty() {
-            break;
+        if shared.condemned.lock().is_empty() {
+            let dead = survey(shared).dead();
+            if dead.is_empty() {
+                return Ok(());
+            }
+            sync()?;
+            *shared.condemned.lock() = dead.into();
         }
-        sync()?;
-        report.dead_segments += dead.len() as u64;
-        report.freed_bytes += retire_durably(shared, &dead)?;
+        let now = next_condemned(shared, allowed_bytes, report.freed_bytes);
+        if now.is_empty() {
+            report.unfinished = true;
+            return Ok(());
+        }
+        report.dead_segments += now.len() as u64;
+        report.freed_bytes += retire_durably(shared, &now)?;
         // Tombstones that were kept for a segment that is gone now may be dead in turn.
     }
+}
+
+/// The condemned segments that may go after `freed_bytes` have gone: as many as are allowed, and the first in any case.
+fn next_condemned(shared: &Shared, allowed_bytes: u64, freed_bytes: u64) -> Vec<SegmentId> {
+    let mut condemned = shared.condemned.lock();
+    let index = shared.index.read();
+    let bytes_of = |segment: &SegmentId| index.segments.get(segment).map_or(0, |entry| entry.file_bytes);
+    let count = affordable(condemned.iter().map(bytes_of), allowed_bytes, freed_bytes);
+    condemned.drain(..count).collect()
+}
+
+/// How many of these files may go: as many as are allowed, and one at least if none has gone yet.
+fn affordable(sizes: impl Iterator<Item = u64>, allowed_bytes: u64, freed_bytes: u64) -> usize {
+    let mut freed_bytes = freed_bytes;
+    sizes
+        .take_while(|bytes| {
+            let first = freed_bytes == 0;
+            freed_bytes += bytes;
+            first || freed_bytes <= allowed_bytes
+        })
+        .count()
+}
+
+fn rewrite_mostly_dead(
+    shared: &Shared,
+    committed: &dyn Fn(GroupId) -> EntryIndex,
+    sync: &dyn Fn() -> Result<(), AppendError>,
+    allowed_bytes: u64,
+    report: &mut ReclaimReport,
+) -> Result<(), ReclaimError> {
     let survey = survey(shared);
     // What stands in for damaged records is kept apart: it supersedes nothing.
     for repair in [false, true] {
         let mut sources = survey.worth_rewriting(shared.options.segment_bytes, repair);
         keep_committed(shared, &mut sources, committed);
         for batch in batches(&sources, &survey, shared.options.segment_bytes) {
+            // What was copied has been written, and what was freed removed: both are a burden on the disk.
+            let done_bytes = report.freed_bytes + report.copied_bytes;
+            if done_bytes > 0 && done_bytes >= allowed_bytes {
+                report.unfinished = true;
+                return Ok(());
+            }
             sync()?;
-            rewrite(shared, &batch, repair, &survey, &mut report)?;
+            rewrite(shared, &batch, repair, &survey, report)?;
         }
     }
-    shared.space.refresh(&*shared.disk);
-    Ok(report)
+    Ok(())
 }
 
 struct Running<'a>(&'a Shared);
@@ -455,6 +515,21 @@ mod tests {
             (SegmentId(id as u64 + 1), usage)
         };
         Survey { usage: usage.iter().enumerate().map(of).collect(), expendable: Vec::new() }
+    }
+
+    #[test]
+    fn no_more_goes_than_is_allowed_but_one_file_in_any_case() {
+        let count = |sizes: &[u64], allowed_bytes, freed_bytes| {
+            affordable(sizes.iter().copied(), allowed_bytes, freed_bytes)
+        };
+        assert_eq!(count(&[10, 10, 10], 20, 0), 2);
+        assert_eq!(count(&[10, 10, 10], 29, 0), 2);
+        assert_eq!(count(&[10, 10, 10], 0, 0), 1, "or it would never end");
+        assert_eq!(count(&[10, 10, 10], 20, 10), 1);
+        assert_eq!(count(&[10, 10, 10], 20, 20), 0);
+        assert_eq!(count(&[0, 0, 10, 10], 10, 0), 3, "what takes no space costs nothing");
+        assert_eq!(count(&[10, 10, 10], u64::MAX, 0), 3);
+        assert_eq!(count(&[], 20, 0), 0);
     }
 
     fn worth(survey: &Survey, repair: bool) -> Vec<u64> {

@@ -125,6 +125,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     pub(crate) spares: Mutex<Vec<SpareFile>>,
     pub(crate) reclaiming: AtomicBool,
+    /// Segments that are dead, and what supersedes them is durable: they may go at any time.
+    pub(crate) condemned: Mutex<VecDeque<SegmentId>>,
     next: Mutex<NextSegments>,
     next_changed: Condvar,
     next_segment_id: AtomicU64,
@@ -162,6 +164,7 @@ impl Shared {
             stats: Stats::default(),
             spares: Mutex::new(foundation.spares),
             reclaiming: AtomicBool::new(false),
+            condemned: Mutex::default(),
             next: Mutex::default(),
             next_changed: Condvar::new(),
             next_segment_id: AtomicU64::new(foundation.next_segment.0),

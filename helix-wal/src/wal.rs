@@ -182,7 +182,17 @@ impl Wal {
     /// Gives back the space of what is superseded. Segments that are mostly dead are rewritten if all that lives in them
     /// is committed; `committed` says up to which index. Blocks on the disk; must not be called from a completion.
     pub fn reclaim(&self, committed: &dyn Fn(GroupId) -> Index) -> Result<ReclaimReport, ReclaimError> {
-        retention::reclaim(self.shared(), committed, &|| self.sync_now())
+        self.reclaim_some(committed, u64::MAX)
+    }
+
+    /// As [`Wal::reclaim`], a part at a time: files of at most `allowed_bytes` go, but one at least. Where many files go at once, whoever
+    /// writes has to wait until the file system is done with it. [`ReclaimReport::unfinished`] says whether there is more.
+    pub fn reclaim_some(
+        &self,
+        committed: &dyn Fn(GroupId) -> Index,
+        allowed_bytes: u64,
+    ) -> Result<ReclaimReport, ReclaimError> {
+        retention::reclaim(self.shared(), committed, &|| self.sync_now(), allowed_bytes)
     }
 
     /// The damaged entries of a group from `from` on, through the end of what is there in one segment, or of a hole. Reads all of

@@ -30,6 +30,11 @@ impl<P: Payload> Group<P> {
         }
     }
 
+    /// Whether this replica follows a leader that it has no reason to doubt, with a log that is not suspect.
+    pub(crate) fn follows(&self, cx: &Context) -> bool {
+        self.role == Role::Follower && !self.recovering && self.has_live_leader(cx)
+    }
+
     fn random_timeout(&mut self, cx: &Context) -> u32 {
         let patience = if self.recovering { RECOVERING_PATIENCE } else { 1 };
         let ticks = cx.config.election_timeout_ticks.max(1) * patience;

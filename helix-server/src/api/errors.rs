@@ -3,6 +3,7 @@
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 
+use crate::broker::delete_records::DeleteRecordsError;
 use crate::broker::produce::AppendError;
 use crate::controller::SubmitError;
 use crate::controller::commands::CommandError;
@@ -48,6 +49,18 @@ impl From<&AppendError> for ApiError {
             AppendError::TransactionsUnsupported => ResponseError::InvalidTxnState.code(),
         };
         Self { code, message: Some(error.to_string()) }
+    }
+}
+
+impl From<&DeleteRecordsError> for ResponseError {
+    fn from(error: &DeleteRecordsError) -> Self {
+        match error {
+            DeleteRecordsError::InternalTopic => Self::InvalidTopicException,
+            DeleteRecordsError::UnknownPartition => Self::UnknownTopicOrPartition,
+            DeleteRecordsError::NotLeader => Self::NotLeaderOrFollower,
+            DeleteRecordsError::OutOfRange => Self::OffsetOutOfRange,
+            DeleteRecordsError::Timeout { .. } => Self::RequestTimedOut,
+        }
     }
 }
 

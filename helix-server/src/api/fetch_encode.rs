@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use super::{CurrentLeader, LeaderEndpoint};
 use crate::broker::budget::Permit;
+use crate::broker::fetch_sessions::Answered;
+use crate::ids::NodeId;
 use crate::partition::slices::Slice;
 
 /// First version with compact lengths and tagged fields.
@@ -17,6 +19,8 @@ const FLEXIBLE_VERSION: i16 = 12;
 /// A fetch response before encoding.
 pub(super) struct FetchReply {
     pub(super) error_code: i16,
+    /// 0 if the client has no session.
+    pub(super) session_id: i32,
     pub(super) topics: Vec<FetchedTopic>,
     pub(super) endpoints: Vec<LeaderEndpoint>,
     /// Held until the response has left.
@@ -38,12 +42,14 @@ pub(super) struct FetchedPartition {
     pub(super) log_start_offset: i64,
     pub(super) current_leader: Option<CurrentLeader>,
     read_committed: bool,
+    /// The follower that the client should ask instead.
+    pub(super) preferred_replica: Option<NodeId>,
     pub(super) records: Slice,
 }
 
 impl FetchReply {
-    pub(super) fn failed(error_code: i16) -> Self {
-        Self { error_code, topics: Vec::new(), endpoints: Vec::new(), permit: None }
+    pub(super) fn failed(error_code: i16, session_id: i32) -> Self {
+        Self { error_code, session_id, topics: Vec::new(), endpoints: Vec::new(), permit: None }
     }
 
     /// The encoded body, as chunks that follow each other.
@@ -53,7 +59,7 @@ impl FetchReply {
         out.buffer.put_i32(0); // throttle_time_ms
         if version >= 7 {
             out.buffer.put_i16(self.error_code);
-            out.buffer.put_i32(0); // session_id: none
+            out.buffer.put_i32(self.session_id);
         }
         out.array_len(self.topics.len());
         for topic in self.topics {
@@ -82,7 +88,19 @@ impl FetchedPartition {
             log_start_offset: -1,
             current_leader: None,
             read_committed,
+            preferred_replica: None,
             records: Slice::default(),
+        }
+    }
+
+    /// What the client's session has to know of it.
+    pub(super) fn answered(&self) -> Answered {
+        Answered {
+            high_watermark: self.high_watermark,
+            log_start: self.log_start_offset,
+            has_records: self.records.bytes > 0,
+            failed: self.error_code != 0,
+            redirected: self.preferred_replica.is_some(),
         }
     }
 }
@@ -109,7 +127,7 @@ impl Writer {
             (false, false) => self.buffer.put_i32(-1),
         }
         if version >= 11 {
-            self.buffer.put_i32(-1); // preferred_read_replica
+            self.buffer.put_i32(partition.preferred_replica.map_or(-1, |node| node.0)); // preferred_read_replica
         }
         self.records(partition.records);
         if !self.flexible {
@@ -205,7 +223,6 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeId;
     use kafka_protocol::messages::FetchResponse;
     use kafka_protocol::protocol::{Decodable, StrBytes};
 
@@ -219,12 +236,14 @@ mod tests {
                 Slice { chunks: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")], bytes: 5 };
             let mut moved = FetchedPartition::new(4, false);
             moved.error_code = 6;
+            moved.preferred_replica = Some(NodeId(5));
             moved.current_leader = Some(CurrentLeader { node: NodeId(2), epoch: 9 });
             let endpoint =
                 LeaderEndpoint { node: NodeId(2), host: "h".into(), port: 9092, rack: Some("r".into()) };
             let topic_id = Uuid::from_u128(5);
             let reply = FetchReply {
                 error_code: 0,
+                session_id: 77,
                 topics: vec![FetchedTopic {
                     name: TopicName(StrBytes::from_static_str("t")),
                     topic_id,
@@ -237,6 +256,7 @@ mod tests {
             let mut bytes = Bytes::from(chunks.concat());
             let read = FetchResponse::decode(&mut bytes, version).unwrap();
             assert!(bytes.is_empty(), "version {version}");
+            assert_eq!(read.session_id, if version >= 7 { 77 } else { 0 });
             let topic = &read.responses[0];
             assert_eq!(topic.topic_id == topic_id, version >= 13);
             let (full, moved) = (&topic.partitions[0], &topic.partitions[1]);
@@ -244,6 +264,8 @@ mod tests {
             assert_eq!(full.records.as_deref(), Some(&b"abcde"[..]));
             assert_eq!(full.aborted_transactions, Some(vec![]));
             assert_eq!(moved.error_code, 6);
+            assert_eq!(full.preferred_read_replica.0, -1);
+            assert_eq!(moved.preferred_read_replica.0, if version >= 11 { 5 } else { -1 });
             assert_eq!(moved.aborted_transactions, None);
             assert_eq!(moved.records.as_deref(), Some(&b""[..]));
             if version >= 12 {

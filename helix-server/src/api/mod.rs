@@ -9,11 +9,13 @@ mod api_versions;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_groups;
 mod fetch;
 mod fetch_encode;
+mod fetch_plan;
 mod find_coordinator;
 mod heartbeat;
 mod init_producer_id;
@@ -219,6 +221,7 @@ pub(crate) async fn start(broker: &Arc<Broker>, request: Request) -> Result<Pend
         ApiKey::ApiVersions => later!(_b, r => api_versions::handle(&r, version)),
         ApiKey::CreateTopics => later!(b, r => create_topics::handle(b, r, version).await),
         ApiKey::DeleteTopics => later!(b, r => delete_topics::handle(b, r, version).await),
+        ApiKey::DeleteRecords => later!(b, r => delete_records::handle(b, r).await),
         ApiKey::InitProducerId => later!(b, r => init_producer_id::handle(b, &r).await),
         ApiKey::OffsetForLeaderEpoch => later!(b, r => offset_for_leader_epoch::handle(b, r)),
         ApiKey::CreatePartitions => later!(b, r => create_partitions::handle(b, r).await),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use helix_raft::GroupId;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::errors::{self, ApiError};
 use super::{CurrentLeader, leader_endpoints};
 use crate::broker::Broker;
-use crate::broker::batch::{BatchError, ProduceRules, validate_produce};
+use crate::broker::batch::{BatchError, ProduceRules, ValidBatch, validate_produce};
 use crate::broker::budget::Permit;
 use crate::broker::produce::{Acks, AppendError, AppendRequest, AppendResult, expect_answers};
 use crate::coordinator;
@@ -54,7 +55,7 @@ enum Place {
 /// A batch that passed validation, on its way to its owner.
 struct Ready {
     view: Arc<PartitionView>,
-    batch: crate::broker::batch::ValidBatch,
+    batch: ValidBatch,
 }
 
 /// Starts the appends, in order, before it returns; the future that it returns only waits for them. `None` from that
@@ -78,7 +79,7 @@ pub(super) async fn start(
         (_, Some(_)) => Some(AppendError::TransactionsUnsupported),
         _ => None,
     };
-    let (mut shape, ready) = validate(&broker, request, version, whole.as_ref());
+    let (mut shape, ready) = validate(&broker, request, version, whole.as_ref()).await;
     let acks = acks.unwrap_or(Acks::All);
     let full = !wait_for_shares(&broker, &ready, admission.hold_until).await;
     let (replies, outcome) = expect_answers(if full { 0 } else { ready.len() }, admission.permits);
@@ -120,7 +121,7 @@ pub(super) enum Answer {
     Close,
 }
 
-fn validate(
+async fn validate(
     broker: &Broker,
     request: ProduceRequest,
     version: i16,
@@ -139,7 +140,7 @@ fn validate(
             let checked = match (whole, found) {
                 (Some(error), _) => Err(error.clone()),
                 (None, None) => Err(missing.clone()),
-                (None, Some(topic)) => check_one(broker, topic, &data, now_ms, version),
+                (None, Some(topic)) => check_one(broker, topic, &data, now_ms, version).await,
             };
             let place = match checked {
                 Err(error) => {
@@ -159,7 +160,7 @@ fn validate(
     (Shape { topics }, ready)
 }
 
-fn check_one(
+async fn check_one(
     broker: &Broker,
     topic: &crate::controller::image::TopicImage,
     data: &PartitionProduceData,
@@ -179,12 +180,33 @@ fn check_one(
         timestamps: view.config.timestamps,
         now_ms,
         produce_version: version,
+        compression: view.config.compression,
     };
-    let batch = validate_produce(records, &rules)?;
+    let batch = if rules.compression.changes(records) {
+        compressed_anew(broker, records.clone(), rules).await?
+    } else {
+        validate_produce(records, &rules)?
+    };
     if batch.header().is_transactional() {
         return Err(AppendError::TransactionsUnsupported);
     }
     Ok(Ready { view, batch })
+}
+
+/// Compressing takes long, so that it has a thread of its own, of which there are as many as may search by timestamp.
+async fn compressed_anew(
+    broker: &Broker,
+    records: Bytes,
+    rules: ProduceRules,
+) -> Result<ValidBatch, AppendError> {
+    let permit = broker.budgets().searches.acquire(1).await;
+    let compress = move || {
+        let _permit = permit;
+        validate_produce(&records, &rules)
+    };
+    // The thread ends without an answer only when the node stops.
+    let batch = broker.env().spawn_blocking(compress).await.map_err(|_| AppendError::NotLeader)?;
+    Ok(batch?)
 }
 
 /// Waits until no partition of the request holds more than its share. Returns whether that came true in time.

@@ -8,6 +8,7 @@
 mod compression;
 mod error;
 mod lookup;
+mod recompress;
 mod records;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -17,6 +18,7 @@ use bytes::Buf;
 
 pub use error::BatchError;
 pub use lookup::{MAX_DECOMPRESSED_BYTES, TimestampedOffset, first_at_or_after, record_of_max_timestamp};
+pub use recompress::StoredCompression;
 pub use validate::{ProduceRules, TimestampRule, ValidBatch, validate_produce};
 
 /// Bytes of a batch before its first record.
@@ -32,6 +34,7 @@ const MAGIC_V2: i8 = 2;
 /// How Kafka writes "this record has no timestamp".
 pub const NO_TIMESTAMP: i64 = -1;
 
+/// The bits of the attributes that say how records are compressed.
 const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
@@ -156,6 +159,18 @@ impl BatchHeader {
             4 => Ok(Compression::Zstd),
             id => Err(BatchError::Compression { id }),
         }
+    }
+
+    /// The attributes of the same batch, compressed like this.
+    fn attributes_with(&self, compression: Compression) -> i16 {
+        let id = match compression {
+            Compression::None => 0,
+            Compression::Gzip => 1,
+            Compression::Snappy => 2,
+            Compression::Lz4 => 3,
+            Compression::Zstd => 4,
+        };
+        (self.attributes & !COMPRESSION_MASK) | id
     }
 
     /// Whether the batch belongs to a transaction.

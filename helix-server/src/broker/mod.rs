@@ -4,12 +4,15 @@ pub mod batch;
 pub mod batcher;
 pub mod budget;
 mod coordination;
+pub mod delete_records;
 pub mod fetch;
+pub mod fetch_sessions;
 pub mod leaders;
 pub mod lookup;
 pub mod partitions;
 pub mod produce;
 pub mod producer_ids;
+pub(crate) mod replica_selector;
 pub(crate) mod retention;
 pub mod topics;
 
@@ -34,6 +37,7 @@ use crate::partition::view::PartitionView;
 use crate::repair::Repairs;
 use crate::shard::Shards;
 use budget::Budget;
+use fetch_sessions::FetchSessions;
 use leaders::LeaderTable;
 use partitions::PartitionTable;
 use produce::AppendRequest;
@@ -83,6 +87,7 @@ pub(crate) struct BrokerParts {
     pub(crate) wal: Wal,
     pub(crate) repairs: Repairs,
     pub(crate) budgets: Budgets,
+    pub(crate) fetch_sessions: Arc<FetchSessions>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -130,6 +135,10 @@ impl Broker {
 
     pub(crate) fn budgets(&self) -> &Budgets {
         &self.parts.budgets
+    }
+
+    pub(crate) fn fetch_sessions(&self) -> &Arc<FetchSessions> {
+        &self.parts.fetch_sessions
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
@@ -187,6 +196,17 @@ impl Broker {
         partition: i32,
         current_leader_epoch: i32,
     ) -> Result<Arc<PartitionView>, ResponseError> {
+        let view = self.view_of(topic, partition, current_leader_epoch)?;
+        if view.leadership().serving { Ok(view) } else { Err(ResponseError::NotLeaderOrFollower) }
+    }
+
+    /// A partition of which this node has a replica, if the client's leader epoch is the one known here (KIP-320; -1 is not checked).
+    pub(crate) fn view_of(
+        &self,
+        topic: &TopicImage,
+        partition: i32,
+        current_leader_epoch: i32,
+    ) -> Result<Arc<PartitionView>, ResponseError> {
         let partition = usize::try_from(partition)
             .ok()
             .and_then(|number| topic.partitions.get(number))
@@ -201,7 +221,7 @@ impl Broker {
                 return Err(ResponseError::UnknownLeaderEpoch);
             }
         }
-        if leadership.serving { Ok(view) } else { Err(ResponseError::NotLeaderOrFollower) }
+        Ok(view)
     }
 
     /// Hands a batch to the owner of its partition.

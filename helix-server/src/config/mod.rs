@@ -20,7 +20,7 @@ use thiserror::Error;
 pub use address::{AddressError, HostPort, Peer, parse_peers};
 pub use properties::{BrokerConfig, PROPERTIES, Property};
 pub use settings::{SETTINGS, ServerConfig, Setting, WriteDurability};
-pub use value::TimestampType;
+pub use value::{CompressionType, GzipLevel, ReplicaSelector, TimestampType};
 
 /// Where a value was given, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::value::{TimestampType, Value};
+use super::value::{CompressionType, GzipLevel, ReplicaSelector, TimestampType, Value};
 use crate::coordinator::MAX_METADATA_BYTES_LIMIT;
 
 /// Reads a value into its field, or says what would fit.
@@ -98,6 +98,13 @@ properties! {
     "auto.create.topics.enable" => auto_create_topics_enable: bool = true, "", None;
     /// Largest record batch taken, as the client sends it (compressed). Topics can override it with `max.message.bytes`.
     "message.max.bytes" => message_max_bytes: usize = 1_048_588, "bytes", Some(1..=I32_MAX);
+    /// What records are compressed with before they are stored. Anything but `producer` costs the broker the compression of every
+    /// batch that came otherwise. Topics can override it.
+    "compression.type" => compression_type: CompressionType = CompressionType::Producer, "", None;
+    /// Level of gzip where the broker compresses with it. Topics can override it.
+    "compression.gzip.level" => compression_gzip_level: GzipLevel = GzipLevel::DEFAULT, "", None;
+    /// Level of Zstandard where the broker compresses with it. Topics can override it.
+    "compression.zstd.level" => compression_zstd_level: i32 = 3, "", Some(-131_072..=22);
     /// Fewest replicas in sync for a write to be taken. A majority is always needed to commit; this matters only above
     /// that. Topics can override it.
     "min.insync.replicas" => min_insync_replicas: u32 = 1, "", Some(1..=1000);
@@ -129,8 +136,14 @@ properties! {
         Some(0..=i64::MAX);
     /// A replica that has not caught up for this long is no longer shown as in sync.
     "replica.lag.time.max.ms" => replica_lag_time_max_ms: u64 = 30_000, "ms", Some(100..=MAX_MS);
+    /// Where consumers read that say in which rack they are (`client.rack`): from the leader, or from a replica in sync in their own rack, if
+    /// there is one.
+    "replica.selector.class" => replica_selector_class: ReplicaSelector = ReplicaSelector::Leader, "", None;
     /// Most bytes of records in one fetch response, whatever the client asks for. A single larger batch is still sent.
     "fetch.max.bytes" => fetch_max_bytes: usize = 57_671_680, "bytes", Some(1024..=I32_MAX);
+    /// Most fetch sessions that a node keeps for its clients; 0 is none. A client without one sends more with each fetch.
+    "max.incremental.fetch.session.cache.slots" => max_incremental_fetch_session_cache_slots: usize = 1000, "",
+        Some(0..=100_000);
     /// An idempotent producer that wrote nothing to a partition for this long is forgotten there.
     "producer.id.expiration.ms" => producer_id_expiration_ms: i64 = 86_400_000, "ms", Some(1000..=MAX_MS);
     /// Partitions of the topic that holds consumer groups and their offsets, when it is made.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::value::{TimestampType, Value, read_word};
+use super::value::{CompressionType, GzipLevel, TimestampType, Value, read_word};
 use super::{BrokerConfig, suggest};
-use crate::broker::batch::TimestampRule;
+use crate::broker::batch::{StoredCompression, TimestampRule};
 
 /// The configuration in force for one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct TopicConfig {
     pub retention_bytes: i64,
     /// `message.timestamp.type` with its limits.
     pub timestamps: TimestampRule,
+    /// `compression.type` with its level.
+    pub compression: StoredCompression,
 }
 
 /// A topic configuration that is refused.
@@ -66,13 +68,16 @@ pub struct TopicProperty {
     set: fn(&mut Draft, &str) -> Result<(), String>,
 }
 
-/// Values while they are put together: the timestamp rule is made of three of them.
+/// Values while they are put together: the timestamp rule and the compression are made of three of them each.
 #[derive(Debug)]
 struct Draft {
     config: TopicConfig,
     timestamp_type: TimestampType,
     before_max_ms: i64,
     after_max_ms: i64,
+    compression_type: CompressionType,
+    gzip_level: GzipLevel,
+    zstd_level: i32,
 }
 
 /// Every configuration that a topic can have, in the order of the documentation.
@@ -149,10 +154,33 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
     },
     TopicProperty {
         name: "compression.type",
-        default: "`producer`",
-        type_name: "`producer`",
-        doc: "Records keep the compression that the producer gave them; nothing else can be chosen.",
-        set: |_, text| read_word(text, &[("producer", ())]),
+        default: "`compression.type`",
+        type_name: CompressionType::TYPE,
+        doc: "What records are compressed with before they are stored; with `producer` they stay as they came.",
+        set: |draft, text| {
+            draft.compression_type = CompressionType::read(text, None)?;
+            Ok(())
+        },
+    },
+    TopicProperty {
+        name: "compression.gzip.level",
+        default: "`compression.gzip.level`",
+        type_name: GzipLevel::TYPE,
+        doc: "Level of gzip, if `compression.type` is that.",
+        set: |draft, text| {
+            draft.gzip_level = GzipLevel::read(text, None)?;
+            Ok(())
+        },
+    },
+    TopicProperty {
+        name: "compression.zstd.level",
+        default: "`compression.zstd.level`",
+        type_name: "integer, from -131072 to 22",
+        doc: "Level of Zstandard, if `compression.type` is that.",
+        set: |draft, text| {
+            draft.zstd_level = i32::read(text, Some(&(-131_072..=22)))?;
+            Ok(())
+        },
     },
     TopicProperty {
         name: "cleanup.policy",
@@ -172,6 +200,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
 
 /// What Kafka knows beyond that.
 const UNSUPPORTED: &[&str] = &[
+    "compression.lz4.level",
     "delete.retention.ms",
     "file.delete.delay.ms",
     "flush.messages",
@@ -231,7 +260,11 @@ impl Draft {
                 retention_ms: broker.retention_ms(),
                 retention_bytes: broker.log_retention_bytes,
                 timestamps: TimestampRule::LogAppendTime,
+                compression: StoredCompression::AsProduced,
             },
+            compression_type: broker.compression_type,
+            gzip_level: broker.compression_gzip_level,
+            zstd_level: broker.compression_zstd_level,
             timestamp_type: broker.log_message_timestamp_type,
             before_max_ms: broker.log_message_timestamp_before_max_ms,
             after_max_ms: broker.log_message_timestamp_after_max_ms,
@@ -246,7 +279,15 @@ impl Draft {
             },
             TimestampType::LogAppendTime => TimestampRule::LogAppendTime,
         };
-        TopicConfig { timestamps, ..self.config }
+        let compression = match self.compression_type {
+            CompressionType::Producer => StoredCompression::AsProduced,
+            CompressionType::Uncompressed => StoredCompression::Uncompressed,
+            CompressionType::Gzip => StoredCompression::Gzip(self.gzip_level.level()),
+            CompressionType::Snappy => StoredCompression::Snappy,
+            CompressionType::Lz4 => StoredCompression::Lz4,
+            CompressionType::Zstd => StoredCompression::Zstd(self.zstd_level),
+        };
+        TopicConfig { timestamps, compression, ..self.config }
     }
 }
 
@@ -286,6 +327,8 @@ mod tests {
             ("max.message.bytes", "7"),
             ("min.insync.replicas", "3"),
             ("message.timestamp.type", "LogAppendTime"),
+            ("compression.zstd.level", "-7"),
+            ("compression.type", "zstd"),
             ("from.a.newer.release", "8"),
         ];
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -298,6 +341,7 @@ mod tests {
                 retention_ms: 5,
                 retention_bytes: 6,
                 timestamps: TimestampRule::LogAppendTime,
+                compression: StoredCompression::Zstd(-7),
             }
         );
     }
@@ -318,7 +362,10 @@ mod tests {
             "\"compact\" does not fit cleanup.policy: it must be delete; the nearest is delete"
         );
         assert!(refusal("retention.ms", "-2").contains("from -1 to"));
-        assert!(refusal("compression.type", "zstd").contains("producer"));
+        assert!(refusal("compression.type", "zip").contains("gzip"));
+        assert!(refusal("compression.gzip.level", "0").contains("1 to 9"));
+        assert!(refusal("compression.lz4.level", "9").contains("does not support"));
+        check("compression.gzip.level", "-1").expect("the usual one");
         check("cleanup.policy", "delete").expect("what Helix does");
         check("compression.type", "producer").expect("what Helix does");
     }

@@ -15,6 +15,71 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// Where consumers are sent to read (KIP-392).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplicaSelector {
+    /// Always to the leader.
+    #[default]
+    Leader,
+    /// To a replica in their rack, if there is one.
+    RackAware,
+}
+
+impl ReplicaSelector {
+    /// The names of Kafka's classes, and what is enough of them.
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("org.apache.kafka.common.replica.LeaderSelector", Self::Leader),
+        ("org.apache.kafka.common.replica.RackAwareReplicaSelector", Self::RackAware),
+        ("LeaderSelector", Self::Leader),
+        ("RackAwareReplicaSelector", Self::RackAware),
+    ];
+}
+
+/// What records are compressed with before they are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CompressionType {
+    /// What the producer chose.
+    #[default]
+    Producer,
+    /// Nothing.
+    Uncompressed,
+    /// gzip.
+    Gzip,
+    /// Snappy.
+    Snappy,
+    /// LZ4.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+impl CompressionType {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("producer", Self::Producer),
+        ("uncompressed", Self::Uncompressed),
+        ("gzip", Self::Gzip),
+        ("snappy", Self::Snappy),
+        ("lz4", Self::Lz4),
+        ("zstd", Self::Zstd),
+    ];
+}
+
+/// A level of gzip: 1 to 9, or -1 for the usual one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GzipLevel(i32);
+
+impl GzipLevel {
+    /// What is usual.
+    pub const DEFAULT: Self = Self(-1);
+    /// What -1 stands for in zlib.
+    const USUAL: u32 = 6;
+
+    /// The level, from 1 to 9.
+    pub fn level(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(Self::USUAL)
+    }
+}
+
 /// A value that can be given as text.
 pub(super) trait Value: Sized {
     /// What the documentation calls the type.
@@ -104,5 +169,49 @@ impl Value for TimestampType {
             Self::CreateTime => "CreateTime".to_owned(),
             Self::LogAppendTime => "LogAppendTime".to_owned(),
         }
+    }
+}
+
+impl Value for ReplicaSelector {
+    const TYPE: &'static str =
+        "`LeaderSelector` or `RackAwareReplicaSelector`, with or without `org.apache.kafka.common.replica.`";
+
+    fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
+        read_word(text, Self::WORDS)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Leader => "LeaderSelector".to_owned(),
+            Self::RackAware => "RackAwareReplicaSelector".to_owned(),
+        }
+    }
+}
+
+impl Value for CompressionType {
+    const TYPE: &'static str = "`producer`, `uncompressed`, `gzip`, `snappy`, `lz4` or `zstd`";
+
+    fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
+        read_word(text, Self::WORDS)
+    }
+
+    fn show(&self) -> String {
+        let word = Self::WORDS.iter().find(|(_, value)| value == self);
+        word.map_or("producer", |(word, _)| word).to_owned()
+    }
+}
+
+impl Value for GzipLevel {
+    const TYPE: &'static str = "-1, or 1 to 9";
+
+    fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
+        match text.parse() {
+            Ok(level @ (-1 | 1..=9)) => Ok(Self(level)),
+            _ => Err("it must be a whole number from 1 to 9, or -1".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
     }
 }

@@ -7,7 +7,7 @@ use kafka_protocol::records::{
 };
 
 use super::{ReplayError, WriteError};
-use crate::broker::batch::{ProduceRules, TimestampRule, ValidBatch, validate_produce};
+use crate::broker::batch::{ProduceRules, StoredCompression, TimestampRule, ValidBatch, validate_produce};
 use crate::broker::produce::AppendError;
 
 /// Largest batch written. An entry gathers batches up to `helix.batch.max.bytes`, and takes one that is larger alone.
@@ -49,6 +49,7 @@ pub(super) fn to_batch(records: &[LogRecord], now_ms: i64) -> Result<ValidBatch,
         timestamps: TimestampRule::CreateTime { before_max_ms: i64::MAX, after_max_ms: i64::MAX },
         now_ms,
         produce_version: PRODUCE_VERSION,
+        compression: StoredCompression::AsProduced,
     };
     validate_produce(&bytes.freeze(), &rules).map_err(|error| AppendError::Batch(error).into())
 }

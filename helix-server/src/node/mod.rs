@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::api::table::SERVED;
 use crate::broker::budget::Budget;
+use crate::broker::fetch_sessions::FetchSessions;
 use crate::broker::leaders::LeaderTable;
 use crate::broker::lookup::MAX_SEARCHES;
 use crate::broker::partitions::PartitionTable;
@@ -526,7 +527,16 @@ fn start_reclaimer(
 ) -> JoinHandle<()> {
     let (env, partitions, fatal) = (parts.env.clone(), Arc::clone(&parts.partitions), parts.fatal.clone());
     let interval = parts.config.broker.wal_reclaim_interval();
-    parts.env.spawn(reclaim::run(env, interval, wal.clone(), partitions, metadata_applied, fatal))
+    let segment_bytes = parts.config.broker.wal_segment_bytes;
+    parts.env.spawn(reclaim::run(
+        env,
+        interval,
+        segment_bytes,
+        wal.clone(),
+        partitions,
+        metadata_applied,
+        fatal,
+    ))
 }
 
 fn start_repairs(
@@ -612,6 +622,7 @@ fn broker_parts(
             fetch: Budget::new(broker.fetch_max_pending_bytes),
             searches: Budget::new(MAX_SEARCHES),
         },
+        fetch_sessions: Arc::new(FetchSessions::new(broker.max_incremental_fetch_session_cache_slots)),
         metrics: Arc::clone(&parts.metrics),
     }
 }
@@ -620,6 +631,7 @@ fn watch_metrics(parts: &Parts, broker: &Arc<Broker>, cluster: &ClusterLink) {
     let wal = broker.wal().clone();
     parts.metrics.watch_wal(move || wal.stats());
     let budgets = broker.budgets().clone();
+    let sessions = Arc::clone(broker.fetch_sessions());
     let (partitions, cluster) = (Arc::clone(&parts.partitions), cluster.clone());
     let peer_limit = parts.config.broker.peer_max_pending_bytes;
     parts.metrics.watch_node(move || {
@@ -633,6 +645,11 @@ fn watch_metrics(parts: &Parts, broker: &Arc<Broker>, cluster: &ClusterLink) {
             budgets: vec![
                 budget("produce", &budgets.produce_bytes),
                 budget("produce_requests", &budgets.produce_requests),
+                BudgetSample {
+                    name: "fetch_sessions",
+                    used: sessions.len() as u64,
+                    limit: sessions.slots() as u64,
+                },
                 budget("requests", &budgets.other_requests),
                 budget("fetch", &budgets.fetch),
                 BudgetSample {

@@ -56,6 +56,7 @@ impl Partition {
                 entry.answer();
             }
         }
+        self.answer_starts(index, term);
     }
 
     fn apply_data(&mut self, index: Index, term: Term, command: &Command, now_ms: i64) -> usize {

@@ -26,6 +26,7 @@ use append::Waiting;
 use checkpoint::PartitionCheckpoint;
 use epochs::EpochCache;
 use producers::Producers;
+use retention::PendingStart;
 use view::{Leadership, PartitionView};
 
 /// A partition replica.
@@ -38,6 +39,8 @@ pub struct Partition {
     batcher: Batcher<AppendRequest>,
     /// Entries that this replica appended as leader and that are not decided yet, by index.
     pending: VecDeque<PendingEntry>,
+    /// Moves of the log start that clients wait for, by index.
+    starts: VecDeque<PendingStart>,
     /// The term in which this replica leads and may answer clients.
     serving: Option<Term>,
     applied: Index,
@@ -73,6 +76,7 @@ impl Partition {
             epochs: checkpoint.epochs,
             batcher: Batcher::new(limits),
             pending: VecDeque::new(),
+            starts: VecDeque::new(),
             serving: None,
             applied: checkpoint.applied,
         }
@@ -110,6 +114,7 @@ impl Partition {
         self.producers.drop_overlay();
         // Dropping an unanswered reply answers that another replica leads.
         self.pending.clear();
+        self.starts.clear();
         drop(self.batcher.drain());
     }
 

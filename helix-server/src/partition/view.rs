@@ -46,6 +46,8 @@ pub struct PartitionView {
     /// Leader epoch (Raft term) shifted left by one; bit 0 says that this replica leads and may answer clients.
     leadership: AtomicU64,
     quorum_contact: AtomicBool,
+    /// This replica follows a leader that it hears.
+    following: AtomicBool,
     in_sync: AtomicU32,
     pending_bytes: AtomicUsize,
     tail: RwLock<VecDeque<TailEntry>>,
@@ -83,6 +85,7 @@ impl PartitionView {
             log_end: AtomicI64::new(high_watermark),
             leadership: AtomicU64::new(0),
             quorum_contact: AtomicBool::new(false),
+            following: AtomicBool::new(false),
             in_sync: AtomicU32::new(0),
             pending_bytes: AtomicUsize::new(0),
             tail: RwLock::default(),
@@ -122,6 +125,12 @@ impl PartitionView {
     /// Whether a majority answered this leader within the election timeout.
     pub fn quorum_contact(&self) -> bool {
         self.quorum_contact.load(Ordering::Acquire)
+    }
+
+    /// Whether this replica follows a leader that was heard within the election timeout, and its log can be relied on: what is committed
+    /// here is what the leader would show, or a little less.
+    pub fn is_following(&self) -> bool {
+        self.following.load(Ordering::Acquire)
     }
 
     /// Number of replicas in sync, as the leader sees it.
@@ -242,6 +251,13 @@ impl PartitionView {
     pub(crate) fn set_leadership(&self, leadership: Leadership) {
         let packed = ((leadership.epoch as u64) << 1) | u64::from(leadership.serving);
         if self.leadership.swap(packed, Ordering::AcqRel) != packed {
+            self.waiters.notify_all();
+        }
+    }
+
+    /// Publishes whether this replica follows a leader that it hears. Whoever waits for news of it is woken when it no longer does.
+    pub(crate) fn set_following(&self, following: bool) {
+        if self.following.swap(following, Ordering::AcqRel) && !following {
             self.waiters.notify_all();
         }
     }

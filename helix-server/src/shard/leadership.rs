@@ -21,10 +21,14 @@ impl Owner {
         if change.role == Role::Candidate {
             self.context.metrics.election_started();
         }
+        let follows = self.raft.follows(group);
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        if let Some(partition) = replica.partition() {
+            partition.view().set_following(follows);
+        }
         if change.role == Role::Leader {
             return;
         }
-        let Some(replica) = self.replicas.get_mut(&group) else { return };
         replica.stop_serving(change.term);
         if let Some(term) = replica.announced.take() {
             self.context.metrics.leadership_lost();
@@ -71,6 +75,17 @@ impl Owner {
             }
         }
         self.announce(news);
+        self.publish_following();
+    }
+
+    /// Publishes which leaders of others are heard.
+    fn publish_following(&mut self) {
+        for (group, replica) in &mut self.replicas {
+            let follows = self.raft.follows(*group);
+            if let Some(partition) = replica.partition() {
+                partition.view().set_following(follows);
+            }
+        }
     }
 
     fn announce(&self, news: Vec<(GroupId, LeaderInfo)>) {

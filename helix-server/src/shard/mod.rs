@@ -26,6 +26,7 @@ use helix_raft::{
 use helix_wal::Offset;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::broker::delete_records::LogStartRequest;
 use crate::broker::produce::AppendRequest;
 use crate::controller::Proposed;
 use crate::controller::reconcile::WantedPartition;
@@ -83,6 +84,8 @@ pub(crate) enum ShardMessage {
     PeerIncarnation { replica: ReplicaId, incarnation: Incarnation },
     /// The groups of a bucket that are shared with a replica are to be confirmed.
     Wake { replica: ReplicaId, bucket: Bucket },
+    /// A client wants the log of a partition to start later.
+    DeleteRecords { group: GroupId, request: LogStartRequest },
     /// Retention found that a led group's log should start at this offset.
     Retire { group: GroupId, log_start: i64 },
     /// The log of a group is to begin behind this index, where the offset follows.
@@ -144,6 +147,11 @@ impl Shards {
     /// Hands a batch to the owner of its partition.
     pub(crate) fn append(&self, request: AppendRequest) {
         self.send(request.group, ShardMessage::Append(request));
+    }
+
+    /// Lets the log of a partition start later, because a client wants it.
+    pub(crate) fn move_log_start(&self, group: GroupId, request: LogStartRequest) {
+        self.send(group, ShardMessage::DeleteRecords { group, request });
     }
 
     /// Proposes a metadata command on this node, and waits until it is applied or refused for lack of leadership.

@@ -220,6 +220,9 @@ impl Owner {
                 self.raft.peer_incarnation(replica, incarnation);
             }
             ShardMessage::Wake { replica, bucket } => self.raft.wake(replica, bucket),
+            ShardMessage::DeleteRecords { group, request } => {
+                self.guarded(group, |owner| owner.on_delete_records(group, request));
+            }
             ShardMessage::Retire { group, log_start } => {
                 self.guarded(group, |owner| owner.on_retire(group, log_start));
             }

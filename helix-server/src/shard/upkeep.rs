@@ -11,6 +11,7 @@ use super::drive::start_record;
 use super::members::RECONCILE_TICKS;
 use super::owner::{Owner, TICK};
 use super::replica::Replica;
+use crate::broker::delete_records::LogStartRequest;
 use crate::entry::{Command, NO_TIMESTAMP};
 use crate::env::Event;
 use crate::partition::Partition;
@@ -143,6 +144,24 @@ impl Owner {
         let Some(replica) = self.replicas.get(&group).filter(|r| r.announced.is_some()) else { return };
         let command = Partition::log_start_command(log_start, replica.track.next_offset());
         self.propose_upkeep(group, command);
+    }
+
+    /// A client wants the log to start later. Without a replica that leads the request is dropped, which says so.
+    pub(super) fn on_delete_records(&mut self, group: GroupId, request: LogStartRequest) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let next_offset = replica.track.next_offset();
+        let Some(partition) = replica.partition().filter(|p| p.serving_term().is_some()) else { return };
+        let log_start = match partition.wanted_start(request.offset) {
+            Ok(Some(log_start)) => log_start,
+            Ok(None) => return request.answer(Ok(partition.view().log_start())),
+            Err(error) => return request.answer(Err(error)),
+        };
+        let command = Partition::log_start_command(log_start, next_offset);
+        match self.raft.propose(group, command) {
+            Ok((index, term)) => partition.start_proposed(index, term, request),
+            Err(refused) => debug!(%group, %refused, "records are not deleted here"),
+        }
+        self.drive();
     }
 
     /// Proposes an entry that takes no offsets, then drives, so that the next entry's offsets are known.

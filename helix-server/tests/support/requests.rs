@@ -11,6 +11,7 @@ use kafka_protocol::messages::create_partitions_request::{
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -21,11 +22,11 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-    DeleteTopicsRequest, DescribeClusterRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest,
-    HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, RequestHeader, SyncGroupRequest, TopicName,
-    TransactionalId,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeGroupsRequest, FetchRequest,
+    FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, RequestHeader,
+    SyncGroupRequest, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
@@ -73,6 +74,7 @@ pub(crate) fn sample(key: ApiKey, version: i16) -> Bytes {
         ApiKey::ApiVersions => encoded(&api_versions(version), version),
         ApiKey::CreateTopics => encoded(&create_topics(version), version),
         ApiKey::DeleteTopics => encoded(&delete_topics(version), version),
+        ApiKey::DeleteRecords => encoded(&delete_records(version), version),
         ApiKey::InitProducerId => encoded(&init_producer_id(version), version),
         ApiKey::OffsetForLeaderEpoch => encoded(&offset_for_leader_epoch(version), version),
         ApiKey::CreatePartitions => encoded(&create_partitions(version), version),
@@ -173,6 +175,18 @@ fn list_offsets(version: i16) -> ListOffsetsRequest {
     if version >= 10 {
         request.timeout_ms = 99;
     }
+    tags!(request, flexible)
+}
+
+fn delete_records(version: i16) -> DeleteRecordsRequest {
+    let flexible = version >= 2;
+    let partition = tags!(DeleteRecordsPartition::default().with_partition_index(1).with_offset(2), flexible);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(name("topic"))
+        .with_partitions(vec![partition.clone(), partition]);
+    let topic = tags!(topic, flexible);
+    let request =
+        DeleteRecordsRequest::default().with_topics(vec![topic.clone(), topic]).with_timeout_ms(30_000);
     tags!(request, flexible)
 }
 
@@ -328,6 +342,7 @@ pub(crate) fn decode(key: ApiKey, version: i16, mut body: Bytes) -> Option<usize
         ApiKey::ApiVersions => run::<ApiVersionsRequest>(bytes, version),
         ApiKey::CreateTopics => run::<CreateTopicsRequest>(bytes, version),
         ApiKey::DeleteTopics => run::<DeleteTopicsRequest>(bytes, version),
+        ApiKey::DeleteRecords => run::<DeleteRecordsRequest>(bytes, version),
         ApiKey::InitProducerId => run::<InitProducerIdRequest>(bytes, version),
         ApiKey::OffsetForLeaderEpoch => run::<OffsetForLeaderEpochRequest>(bytes, version),
         ApiKey::CreatePartitions => run::<CreatePartitionsRequest>(bytes, version),

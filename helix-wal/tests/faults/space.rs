@@ -66,6 +66,36 @@ fn space_comes_back_when_the_log_start_moves() {
 }
 
 #[test]
+fn what_is_dead_goes_a_part_at_a_time() {
+    let disk = FaultyDisk::new(1);
+    let options = WalOptions { recycled_segments: 0, ..options() };
+    let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), options).unwrap();
+    for index in 1..=30 {
+        append(&wal, vec![entry(GROUP, index, 1000)], Durability::PageCache).unwrap();
+    }
+    let start = Record { kind: RecordKind::Start, base_offset: Offset(29), ..entry(GROUP, 29, 0) };
+    append(&wal, vec![start], Durability::PageCache).unwrap();
+    let segments = wal.stats().segments;
+    let mut steps = Vec::new();
+    loop {
+        let report = wal.reclaim_some(&|_| Index(0), 2 * wal.stats().disk_bytes / segments).unwrap();
+        steps.push(report.dead_segments);
+        assert_eq!(wal.read(GROUP, Index(30), ALL).unwrap().len(), 1);
+        if !report.unfinished {
+            break;
+        }
+        // Machines crash in the middle of it too.
+        let crashed = disk.duplicate(7);
+        crashed.crash(Crash::Machine);
+        let (again, recovered) = open(&crashed, false);
+        assert_eq!((recovered.damage, recovered.missing), (vec![], vec![]));
+        assert_eq!(bounds(&again, GROUP).start_index, Index(29));
+    }
+    assert!(steps.len() > 3 && steps.iter().all(|dead| *dead <= 2), "{steps:?}");
+    assert_eq!(wal.reclaim(&|_| Index(0)).unwrap().dead_segments, 0, "nothing is left");
+}
+
+#[test]
 fn what_supersedes_is_durable_before_the_superseded_is_gone() {
     for seed in 0..20 {
         let disk = FaultyDisk::new(seed);

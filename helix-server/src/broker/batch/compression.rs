@@ -1,8 +1,10 @@
-//! Reads the records of a batch through its compression, as a stream.
+//! Reads the records of a batch through its compression, and writes them into another, as a stream.
 
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read, Write};
 
-use super::{BatchError, Compression};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameInfo};
+
+use super::{BatchError, Compression, StoredCompression};
 
 /// First bytes of the framing that snappy-java (and so the Java client) puts around snappy blocks.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
@@ -81,5 +83,96 @@ impl Read for XerialReader<'_> {
             }
             self.next_block()?;
         }
+    }
+}
+
+/// Uncompressed bytes in a snappy block, as Kafka writes them.
+const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
+/// The two version numbers behind the magic of snappy-java.
+const XERIAL_VERSIONS: [u8; 8] = [0, 0, 0, 1, 0, 0, 0, 1];
+
+/// Compresses what is written to it.
+pub(super) enum Encoder<W: Write> {
+    Plain(W),
+    Gzip(flate2::write::GzEncoder<W>),
+    Snappy(XerialWriter<W>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+impl<W: Write> Encoder<W> {
+    pub(super) fn new(compression: StoredCompression, mut out: W) -> io::Result<Self> {
+        Ok(match compression {
+            StoredCompression::AsProduced | StoredCompression::Uncompressed => Self::Plain(out),
+            StoredCompression::Gzip(level) => {
+                Self::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::new(level)))
+            }
+            StoredCompression::Snappy => {
+                out.write_all(&XERIAL_MAGIC)?;
+                out.write_all(&XERIAL_VERSIONS)?;
+                Self::Snappy(XerialWriter { out, block: Vec::with_capacity(SNAPPY_BLOCK_BYTES) })
+            }
+            StoredCompression::Lz4 => {
+                let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
+                Self::Lz4(Box::new(lz4_flex::frame::FrameEncoder::with_frame_info(info, out)))
+            }
+            StoredCompression::Zstd(level) => Self::Zstd(zstd::stream::write::Encoder::new(out, level)?),
+        })
+    }
+
+    /// Writes what is left, and gives back where everything was written to.
+    pub(super) fn finish(self) -> io::Result<W> {
+        match self {
+            Self::Plain(out) => Ok(out),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Snappy(writer) => writer.finish(),
+            Self::Lz4(encoder) => encoder.finish().map_err(io::Error::other),
+            Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+
+    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(out) => out.write_all(bytes),
+            Self::Gzip(encoder) => encoder.write_all(bytes),
+            Self::Snappy(writer) => writer.write_all(bytes),
+            Self::Lz4(encoder) => encoder.write_all(bytes),
+            Self::Zstd(encoder) => encoder.write_all(bytes),
+        }
+    }
+}
+
+/// Writes the framing of snappy-java.
+pub(super) struct XerialWriter<W> {
+    out: W,
+    block: Vec<u8>,
+}
+
+impl<W: Write> XerialWriter<W> {
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(SNAPPY_BLOCK_BYTES - self.block.len()));
+            self.block.extend_from_slice(now);
+            bytes = later;
+            if self.block.len() == SNAPPY_BLOCK_BYTES {
+                self.write_block()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_block(&mut self) -> io::Result<()> {
+        let compressed = snap::raw::Encoder::new().compress_vec(&self.block).map_err(io::Error::other)?;
+        self.out.write_all(&(compressed.len() as u32).to_be_bytes())?;
+        self.out.write_all(&compressed)?;
+        self.block.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<W> {
+        if !self.block.is_empty() {
+            self.write_block()?;
+        }
+        Ok(self.out)
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::records::{read_varint, read_varlong};
-use super::{BATCH_HEADER_BYTES, BatchError, BatchHeader, compression};
+use super::{BATCH_HEADER_BYTES, BatchError, BatchHeader, NO_TIMESTAMP, compression};
 
 /// Records are read up to this many decompressed bytes of one batch.
 pub const MAX_DECOMPRESSED_BYTES: u64 = 128 * 1024 * 1024;
@@ -38,9 +38,13 @@ pub fn first_at_or_after(
     Ok(None)
 }
 
-/// The first record of a stored batch that holds the batch's largest timestamp; `None` if the batch has no records.
+/// The first record of a stored batch that holds the batch's largest timestamp; `None` if the batch has no records, or they have
+/// no timestamps.
 pub fn record_of_max_timestamp(batch: &Bytes) -> Result<Option<TimestampedOffset>, BatchError> {
     let header = BatchHeader::parse(batch)?;
+    if header.max_timestamp_ms == NO_TIMESTAMP {
+        return Ok(None);
+    }
     let mut records = StoredRecords::open(&header, batch, MAX_DECOMPRESSED_BYTES)?;
     let mut best: Option<TimestampedOffset> = None;
     while let Some(record) = records.next()? {
@@ -177,6 +181,12 @@ mod tests {
         let batch = BatchBuilder::new().timestamps_ms(&[50, 70]).stored_log_append_time(900).build();
         let hit = first_at_or_after(&batch, 899, 1).expect("readable");
         assert_eq!(hit, Some(TimestampedOffset { offset: 1, timestamp_ms: 900 }));
+    }
+
+    #[test]
+    fn records_without_timestamps_have_no_newest() {
+        let batch = BatchBuilder::new().timestamps_ms(&[-1, -1]).build();
+        assert_eq!(record_of_max_timestamp(&batch).expect("readable"), None);
     }
 
     #[test]

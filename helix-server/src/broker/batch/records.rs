@@ -12,23 +12,47 @@ pub(super) struct TimestampSpan {
     pub(super) max_ms: i64,
 }
 
+/// Puts a span together.
+#[derive(Debug)]
+pub(super) struct SpanBuilder(TimestampSpan);
+
+impl Default for SpanBuilder {
+    fn default() -> Self {
+        Self(TimestampSpan { min_ms: i64::MAX, max_ms: NO_TIMESTAMP })
+    }
+}
+
+impl SpanBuilder {
+    pub(super) fn add(&mut self, timestamp_ms: i64) {
+        if timestamp_ms != NO_TIMESTAMP {
+            self.0.min_ms = self.0.min_ms.min(timestamp_ms);
+            self.0.max_ms = self.0.max_ms.max(timestamp_ms);
+        }
+    }
+
+    pub(super) fn finish(self) -> TimestampSpan {
+        TimestampSpan { min_ms: self.0.min_ms.min(self.0.max_ms), ..self.0 }
+    }
+}
+
 /// Checks every record behind `header` and returns the span of their timestamps.
 pub(super) fn check_records(header: &BatchHeader, records: &[u8]) -> Result<TimestampSpan, BatchError> {
     let mut rest = Cursor { rest: records };
-    let mut span = TimestampSpan { min_ms: i64::MAX, max_ms: NO_TIMESTAMP };
+    let mut span = SpanBuilder::default();
     for ordinal in 0..header.record_count {
         let malformed = |reason| BatchError::Record { ordinal, reason };
-        let timestamp_ms = check_record(&mut rest, header.base_timestamp_ms, ordinal).map_err(malformed)?;
-        if timestamp_ms != NO_TIMESTAMP {
-            span.min_ms = span.min_ms.min(timestamp_ms);
-            span.max_ms = span.max_ms.max(timestamp_ms);
-        }
+        span.add(check_record(&mut rest, header.base_timestamp_ms, ordinal).map_err(malformed)?);
     }
     if rest.rest.is_empty() {
-        Ok(TimestampSpan { min_ms: span.min_ms.min(span.max_ms), ..span })
+        Ok(span.finish())
     } else {
         Err(BatchError::Record { ordinal: header.record_count, reason: "bytes follow the last record" })
     }
+}
+
+/// Checks one record, its length in front, and returns its timestamp.
+pub(super) fn check_one(record: &[u8], base_timestamp_ms: i64, ordinal: i32) -> Result<i64, &'static str> {
+    check_record(&mut Cursor { rest: record }, base_timestamp_ms, ordinal)
 }
 
 fn check_record(batch: &mut Cursor<'_>, base_timestamp_ms: i64, ordinal: i32) -> Result<i64, &'static str> {

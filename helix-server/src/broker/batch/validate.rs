@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
+use super::recompress::recompress;
 use super::records::{TimestampSpan, check_records};
 use super::{
     BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, CHECKSUM_FROM, Compression,
-    LOG_APPEND_TIME_BIT, NO_TIMESTAMP, patch_prefix,
+    LENGTH_OVERHEAD_BYTES, LOG_APPEND_TIME_BIT, NO_TIMESTAMP, StoredCompression, patch_prefix,
 };
 
 /// Whose timestamps a topic keeps.
@@ -33,13 +34,15 @@ pub struct ProduceRules {
     pub now_ms: i64,
     /// Version of the Produce request.
     pub produce_version: i16,
+    /// `compression.type` of the topic. Another one than the producer's takes time: such batches are not for a thread that must not wait.
+    pub compression: StoredCompression,
 }
 
 /// A batch that may be appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidBatch {
     header: BatchHeader,
-    /// The request's bytes behind the part that [`ValidBatch::chunks`] writes anew.
+    /// The bytes behind the part that [`ValidBatch::chunks`] writes anew: the request's, unless they are compressed anew.
     tail: Bytes,
     /// Whether more than the prefix differs from what the client sent.
     rewritten: bool,
@@ -57,7 +60,7 @@ impl ValidBatch {
     }
 
     /// The batch as it is to be stored and sent, at its place in the log. The second chunk, nearly all of the batch,
-    /// is a slice of the request.
+    /// is a slice of the request unless the records were compressed anew.
     pub fn chunks(&self, base_offset: i64, leader_epoch: i32) -> [Bytes; 2] {
         let head = if self.rewritten {
             Bytes::copy_from_slice(&BatchHeader { base_offset, leader_epoch, ..self.header }.encode())
@@ -86,6 +89,9 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
     if compression == Compression::Zstd && rules.produce_version < 7 {
         return Err(BatchError::ZstdTooOld);
     }
+    if rules.compression.of(compression) != compression {
+        return compressed_anew(&header, records, rules);
+    }
     let body = &records[BATCH_HEADER_BYTES..];
     let span = match compression {
         Compression::None => check_records(&header, body)?,
@@ -103,6 +109,24 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
         let header = BatchHeader { checksum, ..stored };
         ValidBatch { header, tail: records.slice(BATCH_HEADER_BYTES..), rewritten: true }
     })
+}
+
+fn compressed_anew(
+    header: &BatchHeader,
+    records: &Bytes,
+    rules: &ProduceRules,
+) -> Result<ValidBatch, BatchError> {
+    let limit_bytes = rules.max_batch_bytes.saturating_sub(BATCH_HEADER_BYTES);
+    let (tail, span) = recompress(header, records, rules.compression, limit_bytes)?;
+    let target = rules.compression.of(header.compression()?);
+    let header = BatchHeader {
+        length: (BATCH_HEADER_BYTES - LENGTH_OVERHEAD_BYTES + tail.len()) as i32,
+        attributes: header.attributes_with(target),
+        ..*header
+    };
+    let stored = stored_header(&header, span, rules)?;
+    let checksum = stored.compute_checksum(&tail);
+    Ok(ValidBatch { header: BatchHeader { checksum, ..stored }, tail, rewritten: true })
 }
 
 fn check_framing(records: &Bytes) -> Result<BatchHeader, BatchError> {
@@ -183,7 +207,7 @@ mod tests {
 
     use super::super::testing::{BatchBuilder, SnappyFraming, with_checksum};
     use super::super::{BatchHeader, Compression};
-    use super::{ProduceRules, TimestampRule, validate_produce};
+    use super::{ProduceRules, StoredCompression, TimestampRule, validate_produce};
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -193,6 +217,7 @@ mod tests {
             timestamps: TimestampRule::CreateTime { before_max_ms: 1000, after_max_ms: 500 },
             now_ms: NOW_MS,
             produce_version: 9,
+            compression: StoredCompression::AsProduced,
         }
     }
 

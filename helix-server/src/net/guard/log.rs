@@ -1,6 +1,7 @@
 //! Requests about the records of partitions.
 
 use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_for_leader_epoch_request::{
@@ -118,6 +119,25 @@ const LIST_OFFSETS_PARTITION: Schema = Schema::new(
     "ListOffsetsPartition",
     &[int32("partition_index"), int32("current_leader_epoch").since(4), int64("timestamp")],
 );
+
+pub(super) const DELETE_RECORDS: Api = Api {
+    key: ApiKey::DeleteRecords,
+    min: 0,
+    max: 2,
+    flexible_from: 2,
+    request: &Schema::new(
+        "DeleteRecordsRequest",
+        &[array::<DeleteRecordsTopic>("topics", &Kind::Struct(&DELETE_RECORDS_TOPIC)), int32("timeout_ms")],
+    ),
+};
+
+const DELETE_RECORDS_TOPIC: Schema = Schema::new(
+    "DeleteRecordsTopic",
+    &[text("name"), array::<DeleteRecordsPartition>("partitions", &Kind::Struct(&DELETE_RECORDS_PARTITION))],
+);
+
+const DELETE_RECORDS_PARTITION: Schema =
+    Schema::new("DeleteRecordsPartition", &[int32("partition_index"), int64("offset")]);
 
 pub(super) const OFFSET_FOR_LEADER_EPOCH: Api = Api {
     key: ApiKey::OffsetForLeaderEpoch,

@@ -26,6 +26,7 @@ const APIS: &[&Api] = &[
     &cluster::API_VERSIONS,
     &topics::CREATE_TOPICS,
     &topics::DELETE_TOPICS,
+    &log::DELETE_RECORDS,
     &cluster::INIT_PRODUCER_ID,
     &log::OFFSET_FOR_LEADER_EPOCH,
     &topics::CREATE_PARTITIONS,

@@ -7,7 +7,7 @@ use helix_raft::GroupId;
 
 use super::*;
 use crate::broker::batch::testing::BatchBuilder;
-use crate::broker::batch::{ProduceRules, TimestampRule, validate_produce};
+use crate::broker::batch::{ProduceRules, StoredCompression, TimestampRule, validate_produce};
 use crate::broker::batcher::BatcherLimits;
 use crate::broker::produce::{AppendOutcome, AppendResult, expect_answers};
 use crate::config::BrokerConfig;
@@ -46,6 +46,7 @@ fn gather_for(
         timestamps: TimestampRule::CreateTime { before_max_ms: i64::MAX, after_max_ms: i64::MAX },
         now_ms: 0,
         produce_version: 9,
+        compression: StoredCompression::AsProduced,
     };
     let (mut replies, outcome) = expect_answers(1, Vec::new());
     let request = AppendRequest {

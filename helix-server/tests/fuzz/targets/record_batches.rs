@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use helix_server::broker::batch::{
-    BatchHeader, Compression, NO_TIMESTAMP, ProduceRules, TimestampRule, ValidBatch, first_at_or_after,
-    record_of_max_timestamp, validate_produce,
+    BatchHeader, Compression, NO_TIMESTAMP, ProduceRules, StoredCompression, TimestampRule, ValidBatch,
+    first_at_or_after, record_of_max_timestamp, validate_produce,
 };
 
 use super::batches::{self, NOW_MS};
@@ -16,6 +16,9 @@ pub(crate) const TARGET: Target = Target { name: "record_batches", run, seeds };
 const CORRECT_CHECKSUM: u8 = 1;
 const LOG_APPEND_TIME: u8 = 2;
 const OLD_PRODUCE: u8 = 4;
+/// The topic has a compression of its own: LZ4, or none with the other flag besides.
+const COMPRESS: u8 = 8;
+const DECOMPRESS: u8 = 16;
 
 const KAFKA_DEFAULT: TimestampRule =
     TimestampRule::CreateTime { before_max_ms: i64::MAX, after_max_ms: 3_600_000 };
@@ -32,20 +35,33 @@ fn run(input: &[u8]) {
     }
     let timestamps = if flags & LOG_APPEND_TIME != 0 { TimestampRule::LogAppendTime } else { KAFKA_DEFAULT };
     let version = if flags & OLD_PRODUCE != 0 { 3 } else { 13 };
+    let compression = match flags & (COMPRESS | DECOMPRESS) {
+        0 => StoredCompression::AsProduced,
+        COMPRESS => StoredCompression::Lz4,
+        _ => StoredCompression::Uncompressed,
+    };
     let batch = Bytes::from(batch);
     // What is stored was validated once, but not by this very version.
     search(&batch);
-    with_rules(&batch, timestamps, version);
+    with_rules(&batch, timestamps, version, compression);
 }
 
 /// Validates a batch as the default settings of a topic want it.
 pub(crate) fn validate(batch: &Bytes, produce_version: i16) {
-    with_rules(batch, KAFKA_DEFAULT, produce_version);
+    with_rules(batch, KAFKA_DEFAULT, produce_version, StoredCompression::AsProduced);
 }
 
-fn with_rules(batch: &Bytes, timestamps: TimestampRule, produce_version: i16) {
-    let rules = ProduceRules { max_batch_bytes: 1 << 20, timestamps, now_ms: NOW_MS, produce_version };
-    match within(4096, || validate_produce(batch, &rules)) {
+fn with_rules(
+    batch: &Bytes,
+    timestamps: TimestampRule,
+    produce_version: i16,
+    compression: StoredCompression,
+) {
+    let rules =
+        ProduceRules { max_batch_bytes: 1 << 20, timestamps, now_ms: NOW_MS, produce_version, compression };
+    // Compressed anew, a batch is never in memory as a whole, but for what it becomes.
+    let most = if compression.changes(batch) { 2 * DECOMPRESSOR_BYTES + (64 << 20) } else { 4096 };
+    match within(most, || validate_produce(batch, &rules)) {
         Ok(valid) => store(batch, &valid),
         Err(error) => assert_ne!(error.code(), 0),
     }
@@ -54,9 +70,13 @@ fn with_rules(batch: &Bytes, timestamps: TimestampRule, produce_version: i16) {
 /// Stores a valid batch and looks at it as readers do.
 fn store(sent: &Bytes, valid: &ValidBatch) {
     let stored = Bytes::from(valid.chunks(BASE_OFFSET, LEADER_EPOCH).concat());
-    assert_eq!(stored.len(), sent.len());
-    assert_eq!(valid.total_bytes(), sent.len());
+    assert_eq!(valid.total_bytes(), stored.len());
     let header = BatchHeader::parse(&stored).expect("what is stored has a header");
+    assert_eq!(header.total_bytes(), stored.len());
+    let produced = BatchHeader::parse(sent).expect("what is valid has a header");
+    if produced.compression() == header.compression() {
+        assert_eq!(stored.len(), sent.len());
+    }
     assert_eq!(
         header,
         BatchHeader { base_offset: BASE_OFFSET, leader_epoch: LEADER_EPOCH, ..*valid.header() }
@@ -72,10 +92,10 @@ fn store(sent: &Bytes, valid: &ValidBatch) {
 /// The records of a valid batch that is not compressed.
 fn readable(stored: &Bytes, header: &BatchHeader) {
     let newest = record_of_max_timestamp(stored).expect("valid records can be read");
-    let newest = newest.expect("a valid batch has a record");
-    assert!((BASE_OFFSET..header.next_offset()).contains(&newest.offset));
-    // As in Kafka, the maximum is -1 if all records are older than that, and then a search finds none of them.
-    if header.max_timestamp_ms != NO_TIMESTAMP {
+    // As in Kafka, the maximum is -1 if no record has a timestamp or all are older than that, and then a search finds none of them.
+    assert_eq!(newest.is_none(), header.max_timestamp_ms == NO_TIMESTAMP);
+    if let Some(newest) = newest {
+        assert!((BASE_OFFSET..header.next_offset()).contains(&newest.offset));
         assert_eq!(newest.timestamp_ms, header.max_timestamp_ms);
         let found = first_at_or_after(stored, header.max_timestamp_ms, 0).expect("valid records can be read");
         assert_eq!(found.map(|found| found.timestamp_ms), Some(header.max_timestamp_ms));
@@ -97,7 +117,8 @@ fn seeds() -> Vec<Vec<u8>> {
         timestamps: KAFKA_DEFAULT,
         now_ms: NOW_MS,
         produce_version: 13,
+        compression: StoredCompression::AsProduced,
     };
     batches.iter().for_each(|batch| drop(validate_produce(batch, &rules).expect("a valid example")));
-    (0..8).flat_map(|flags| batches.iter().map(move |batch| [&[flags][..], batch].concat())).collect()
+    (0..32).flat_map(|flags| batches.iter().map(move |batch| [&[flags][..], batch].concat())).collect()
 }

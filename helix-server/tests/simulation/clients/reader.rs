@@ -1,4 +1,5 @@
-//! A consumer of one partition: reads from the beginning on, without a gap but for what retention has removed, never back.
+//! A consumer of one partition: reads from the beginning on, without a gap but for what retention has removed, never back. From the leader,
+//! or from any replica that serves it as one that is near.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::{
     ApiKey, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
+use kafka_protocol::protocol::StrBytes;
 use rand::Rng;
 
 use super::call::{Connection, Nodes, topic_name};
@@ -60,7 +62,11 @@ impl Reader {
     async fn round(&mut self) -> bool {
         if self.connection.is_none() {
             let Partition { topic, number } = &self.partition;
-            self.connection = self.nodes.connect_to_leader(topic, *number).await;
+            self.connection = if self.nodes.random(|random| random.random()) {
+                self.nodes.connect_to_any()
+            } else {
+                self.nodes.connect_to_leader(topic, *number).await
+            };
         }
         let Some(connection) = self.connection.take() else { return false };
         let request = self.request();
@@ -100,6 +106,7 @@ impl Reader {
             .with_min_bytes(1)
             .with_max_bytes(1 << 20)
             .with_session_epoch(-1)
+            .with_rack_id(StrBytes::from_static_str("near"))
             .with_topics(vec![topic])
     }
 

@@ -1,0 +1,325 @@
+//! Fetch sessions (KIP-227): a client names its partitions once, later sends only what changed, and is answered only what is
+//! new.
+//!
+//! The cache is bounded as Kafka bounds its own: a number of sessions, of which only an idle or a smaller and old one makes
+//! room. Unlike Kafka it bounds the partitions in them too, because whoever can connect can ask for any number. A client
+//! that gets no session names everything each time, which is always right. Nothing here is replicated: a session is known
+//! to one node, and ends with it.
+
+mod session;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::TopicName;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use session::Session;
+
+/// What a session has to be idle or old for, until another may take its place
+/// (`min.incremental.fetch.session.eviction.ms`, which Kafka does not let anybody change).
+const EVICTION_AGE: Duration = Duration::from_secs(120);
+/// Partitions in all sessions together. One takes about 200 bytes.
+const MAX_PARTITIONS: usize = 400_000;
+
+/// Number of a session; never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FetchSessionId(pub i32);
+
+/// What a fetch request says about its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionClaim {
+    /// Its number, 0 if the client has none.
+    pub session_id: i32,
+    /// Number of this request in the session: 0 asks for a new session, -1 for none.
+    pub epoch: i32,
+    /// Whether the request names topics by id (version 13 and up).
+    pub by_id: bool,
+}
+
+impl SessionClaim {
+    /// Epoch of a request that would like a session.
+    const INITIAL: i32 = 0;
+    /// Epoch of a request that wants no session, or no longer.
+    const FINAL: i32 = -1;
+
+    /// What a request of a version that knows no sessions stands for.
+    pub const NONE: Self = Self { session_id: 0, epoch: Self::FINAL, by_id: false };
+}
+
+/// The epoch behind another: 0 is never reached again.
+fn epoch_after(epoch: i32) -> i32 {
+    if epoch == i32::MAX { 1 } else { epoch + 1 }
+}
+
+/// How a request names a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TopicKey {
+    /// Before version 13.
+    Name(TopicName),
+    /// Since version 13.
+    Id(Uuid),
+}
+
+/// How a request names a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PartitionKey {
+    /// Its topic.
+    pub topic: TopicKey,
+    /// Its number.
+    pub partition: i32,
+}
+
+/// What a client wants of a partition, until it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Which partition.
+    pub key: PartitionKey,
+    /// The name that its topic id had when the partition came into the session.
+    pub known_as: Option<Arc<str>>,
+    /// The leader epoch that the client knows, -1 if none.
+    pub current_leader_epoch: i32,
+    /// Offset of the first record wanted.
+    pub fetch_offset: i64,
+    /// Most bytes of records wanted.
+    pub max_bytes: i32,
+}
+
+/// What a partition is about to be answered: enough to tell whether that is news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// High watermark in the answer.
+    pub high_watermark: i64,
+    /// Log start offset in the answer.
+    pub log_start: i64,
+    /// Whether there are records.
+    pub has_records: bool,
+    /// Whether there is an error.
+    pub failed: bool,
+    /// Whether the client is sent to another replica.
+    pub redirected: bool,
+}
+
+/// One fetch request in its session.
+#[derive(Debug)]
+pub struct FetchContext {
+    /// Everything that is to be read, in this order.
+    pub partitions: Vec<Asked>,
+    kind: ContextKind,
+}
+
+#[derive(Debug)]
+enum ContextKind {
+    /// Everything is answered, and nothing remembered.
+    Sessionless,
+    /// Everything is answered, and a session begins if there is room.
+    Full { by_id: bool },
+    /// Only news are answered.
+    Incremental { session: Arc<Session>, epoch: i32 },
+}
+
+/// What leaves for the client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SessionAnswer {
+    /// The session that the client has now, 0 if none.
+    pub session_id: i32,
+    /// For each partition of the context, whether it is part of the answer.
+    pub included: Vec<bool>,
+}
+
+/// All sessions of a node.
+#[derive(Debug)]
+pub struct FetchSessions {
+    slots: usize,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    sessions: HashMap<FetchSessionId, Slot>,
+    /// In all of them.
+    partitions: usize,
+}
+
+/// A session in the cache. Size and last use are as of the last request, so that the sessions need not be locked to compare them.
+#[derive(Debug)]
+struct Slot {
+    session: Arc<Session>,
+    created: Instant,
+    last_used: Instant,
+    size: usize,
+}
+
+impl FetchSessions {
+    /// A cache for `slots` sessions (`max.incremental.fetch.session.cache.slots`).
+    pub fn new(slots: usize) -> Self {
+        Self { slots, cache: Mutex::default() }
+    }
+
+    /// How many sessions there can be.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Number of sessions.
+    pub fn len(&self) -> usize {
+        self.cache.lock().sessions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a request in. `name_of` gives the name that a topic id has now.
+    ///
+    /// # Errors
+    /// When the request does not continue the session that it claims: 70, 71 or 106. The client starts over then.
+    pub fn begin(
+        &self,
+        claim: SessionClaim,
+        asked: Vec<Asked>,
+        forgotten: &[PartitionKey],
+        name_of: &dyn Fn(Uuid) -> Option<String>,
+        now: Instant,
+    ) -> Result<FetchContext, ResponseError> {
+        if matches!(claim.epoch, SessionClaim::INITIAL | SessionClaim::FINAL) {
+            // A session that a full request names is over.
+            self.cache.lock().remove(FetchSessionId(claim.session_id));
+            let kind = if claim.epoch == SessionClaim::FINAL {
+                ContextKind::Sessionless
+            } else {
+                ContextKind::Full { by_id: claim.by_id }
+            };
+            return Ok(FetchContext { partitions: distinct(asked), kind });
+        }
+        let id = FetchSessionId(claim.session_id);
+        let session = self.cache.lock().sessions.get(&id).map(|slot| Arc::clone(&slot.session));
+        let session = session.ok_or(ResponseError::FetchSessionIdNotFound)?;
+        let (epoch, partitions) = session.continued(claim, &asked, forgotten, name_of)?;
+        if partitions.is_empty() {
+            self.cache.lock().remove(id);
+            return Ok(FetchContext { partitions: distinct(asked), kind: ContextKind::Sessionless });
+        }
+        if !self.cache.lock().touch(id, partitions.len(), now) {
+            return Err(ResponseError::FetchSessionIdNotFound);
+        }
+        Ok(FetchContext { partitions, kind: ContextKind::Incremental { session, epoch } })
+    }
+
+    /// Decides which of the answers leave; `answered` has one for each partition of the context. `random` chooses the number
+    /// of a new session.
+    ///
+    /// # Errors
+    /// When the session went on while the request was being worked on: 71.
+    pub fn finish(
+        &self,
+        context: FetchContext,
+        answered: &[Answered],
+        name_of: &dyn Fn(Uuid) -> Option<String>,
+        mut random: impl FnMut() -> u64,
+        now: Instant,
+    ) -> Result<SessionAnswer, ResponseError> {
+        let all = vec![true; answered.len()];
+        match context.kind {
+            ContextKind::Sessionless => Ok(SessionAnswer { session_id: 0, included: all }),
+            ContextKind::Full { by_id } => {
+                let mut cache = self.cache.lock();
+                let size = context.partitions.len();
+                if !cache.make_room(self.slots, size, now) {
+                    return Ok(SessionAnswer { session_id: 0, included: all });
+                }
+                let id = cache.free_id(&mut random);
+                let session = Arc::new(Session::new(id, by_id, &context.partitions, answered, name_of));
+                cache.insert(id, Slot { session, created: now, last_used: now, size });
+                Ok(SessionAnswer { session_id: id.0, included: all })
+            }
+            ContextKind::Incremental { session, epoch } => {
+                let included = session.news(epoch, &context.partitions, answered)?;
+                Ok(SessionAnswer { session_id: session.id.0, included })
+            }
+        }
+    }
+}
+
+impl Cache {
+    fn insert(&mut self, id: FetchSessionId, slot: Slot) {
+        self.partitions += slot.size;
+        self.sessions.insert(id, slot);
+    }
+
+    fn remove(&mut self, id: FetchSessionId) {
+        if let Some(slot) = self.sessions.remove(&id) {
+            self.partitions -= slot.size;
+        }
+    }
+
+    /// Notes the use of a session. False if it is gone, or has grown too large and goes.
+    fn touch(&mut self, id: FetchSessionId, size: usize, now: Instant) -> bool {
+        let Some(slot) = self.sessions.get_mut(&id) else { return false };
+        self.partitions = self.partitions - slot.size + size;
+        (slot.size, slot.last_used) = (size, now);
+        if self.partitions > MAX_PARTITIONS {
+            self.remove(id);
+            return false;
+        }
+        true
+    }
+
+    /// Whether there is room for a session of `size` partitions, if need be in the place of another one.
+    fn make_room(&mut self, slots: usize, size: usize, now: Instant) -> bool {
+        let fits = |cache: &Self| cache.sessions.len() < slots && cache.partitions + size <= MAX_PARTITIONS;
+        if fits(self) {
+            return true;
+        }
+        if let Some(id) = self.evictable(size, now) {
+            self.remove(id);
+        }
+        fits(self)
+    }
+
+    /// The session that goes for one of `size` partitions. Looking at all of them is no loss: they are few, and looked at only when
+    /// the cache is full.
+    fn evictable(&self, size: usize, now: Instant) -> Option<FetchSessionId> {
+        let (oldest, slot) = self.sessions.iter().min_by_key(|(id, slot)| (slot.last_used, **id))?;
+        if now.saturating_duration_since(slot.last_used) > EVICTION_AGE {
+            return Some(*oldest);
+        }
+        let aged = |slot: &Slot| slot.last_used.saturating_duration_since(slot.created) > EVICTION_AGE;
+        let (smallest, slot) =
+            self.sessions.iter().filter(|(_, slot)| aged(slot)).min_by_key(|(id, slot)| (slot.size, **id))?;
+        (slot.size < size).then_some(*smallest)
+    }
+
+    fn free_id(&self, random: &mut impl FnMut() -> u64) -> FetchSessionId {
+        loop {
+            let id = FetchSessionId((random() % i32::MAX as u64) as i32 + 1);
+            if !self.sessions.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// Each partition once, in the order of first mention; what was said of it last counts.
+fn distinct(asked: Vec<Asked>) -> Vec<Asked> {
+    let mut places = HashMap::with_capacity(asked.len());
+    let mut out: Vec<Asked> = Vec::with_capacity(asked.len());
+    for one in asked {
+        match places.get(&one.key) {
+            Some(&place) => out[place] = one,
+            None => {
+                places.insert(one.key.clone(), out.len());
+                out.push(one);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;
