@@ -245,6 +245,12 @@ impl<P: Payload> MultiRaft<P> {
         Ok((position.index, position.term))
     }
 
+    /// From here on entries of a group count only once they are stored so safely; on a leader that holds for what is appended and
+    /// not committed too. A follower asks no less of itself than its leader does.
+    pub fn set_required(&mut self, id: GroupId, required: Durability) {
+        self.with(id, |group, cx| group.set_required(cx, required));
+    }
+
     /// Hands leadership of a group to `to`, as soon as that holds the whole log. Proposals are refused meanwhile; it is
     /// given up after an election timeout.
     ///

@@ -169,9 +169,11 @@ fn check_one(
         _ => AppendError::NotLeader,
     })?;
     let records = data.records.as_ref().ok_or(AppendError::Batch(BatchError::Empty))?;
+    let config = view.config();
     let rules = ProduceRules {
-        max_batch_bytes: view.config.max_message_bytes,
-        timestamps: view.config.timestamps,
+        max_batch_bytes: config.max_message_bytes,
+        segment_bytes: config.segment_bytes,
+        timestamps: config.timestamps,
         now_ms,
         produce_version: version,
     };

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::api::CurrentLeader;
 use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::config::BrokerConfig;
+use crate::config::live::{Altered, LiveConfig};
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::{Controller, commands::METADATA_GROUP};
 use crate::env::Env;
@@ -64,7 +65,7 @@ pub(crate) struct BrokerParts {
     pub(crate) node: NodeId,
     pub(crate) started: Instant,
     pub(crate) cluster_id: ClusterId,
-    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) config: Arc<LiveConfig>,
     pub(crate) image: Arc<ArcSwap<ClusterImage>>,
     pub(crate) leaders: Arc<LeaderTable>,
     pub(crate) partitions: Arc<PartitionTable>,
@@ -89,8 +90,27 @@ impl Broker {
         &self.parts.env
     }
 
-    pub(crate) fn config(&self) -> &BrokerConfig {
+    /// The configuration in force now.
+    pub(crate) fn config(&self) -> Arc<BrokerConfig> {
+        self.parts.config.get()
+    }
+
+    /// Where that comes from.
+    pub(crate) fn live_config(&self) -> &LiveConfig {
         &self.parts.config
+    }
+
+    /// What was altered of it.
+    pub(crate) fn altered<'a>(&self, image: &'a ClusterImage) -> Altered<'a> {
+        Altered {
+            everywhere: image.broker_configs(None),
+            here: image.broker_configs(Some(self.parts.node)),
+        }
+    }
+
+    /// This node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.parts.node
     }
 
     pub(crate) fn cluster_id(&self) -> ClusterId {

@@ -3,7 +3,11 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use super::kind::ConfigKind;
 use super::suggest;
+
+/// How a value that is not set is shown.
+pub(super) const NOT_SET: &str = "not set";
 
 /// Whose timestamps records keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +23,9 @@ pub enum TimestampType {
 pub(super) trait Value: Sized {
     /// What the documentation calls the type.
     const TYPE: &'static str;
+
+    /// What Kafka calls the type.
+    const KIND: ConfigKind;
 
     /// Reads a value, or says what would fit.
     fn read(text: &str, range: Option<&RangeInclusive<i64>>) -> Result<Self, String>;
@@ -41,9 +48,10 @@ fn read_integer<T: TryFrom<i64> + std::str::FromStr + Display>(
 }
 
 macro_rules! integers {
-    ($($type:ty),+) => {$(
+    ($($type:ty: $kind:ident),+) => {$(
         impl Value for $type {
             const TYPE: &'static str = "integer";
+            const KIND: ConfigKind = ConfigKind::$kind;
 
             fn read(text: &str, range: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
                 read_integer(text, range)
@@ -56,17 +64,19 @@ macro_rules! integers {
     )+};
 }
 
-integers!(i16, i32, i64, u32, u64, usize);
+// As wide as Kafka's property of the same name, not as the type: Kafka counts in signed numbers.
+integers!(i16: Int, i32: Int, i64: Long, u32: Int, u64: Long, usize: Int);
 
 impl<T: Value> Value for Option<T> {
     const TYPE: &'static str = T::TYPE;
+    const KIND: ConfigKind = T::KIND;
 
     fn read(text: &str, range: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         T::read(text, range).map(Some)
     }
 
     fn show(&self) -> String {
-        self.as_ref().map_or_else(|| "not set".to_owned(), T::show)
+        self.as_ref().map_or_else(|| NOT_SET.to_owned(), T::show)
     }
 }
 
@@ -82,6 +92,7 @@ pub(super) fn read_word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Res
 
 impl Value for bool {
     const TYPE: &'static str = "true or false";
+    const KIND: ConfigKind = ConfigKind::Boolean;
 
     fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         read_word(text, &[("true", true), ("false", false)])
@@ -94,6 +105,7 @@ impl Value for bool {
 
 impl Value for TimestampType {
     const TYPE: &'static str = "`CreateTime` or `LogAppendTime`";
+    const KIND: ConfigKind = ConfigKind::String;
 
     fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         read_word(text, &[("CreateTime", Self::CreateTime), ("LogAppendTime", Self::LogAppendTime)])

@@ -179,7 +179,14 @@ impl StateFile {
     /// When the state can't be stored; nobody is told then.
     pub fn note(&mut self, findings: Vec<Finding>) -> Result<(), WriteStateError> {
         let mut waiting = Vec::new();
-        self.change_recovering(|recovering| waiting = recovering.note(findings))?;
+        let relaxed = findings.iter().any(|finding| matches!(finding, Finding::Relaxed { .. }));
+        self.change(|state| {
+            waiting = state.recovering.note(findings);
+            if relaxed {
+                state.written_in = WriteMode::ReplicationOnly;
+            }
+            Ok(())
+        })?;
         waiting.into_iter().for_each(|recorded| recorded());
         Ok(())
     }

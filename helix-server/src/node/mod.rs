@@ -28,6 +28,7 @@ use crate::broker::partitions::PartitionTable;
 use crate::broker::producer_ids::ProducerIds;
 use crate::broker::{Broker, BrokerParts, Budgets};
 use crate::cluster::{ClusterLink, NodeLiveness};
+use crate::config::live::LiveConfig;
 use crate::config::{ServerConfig, WriteDurability};
 use crate::controller::commands::{BrokerRegistration, METADATA_GROUP, MetadataCommand};
 use crate::controller::image::ClusterImage;
@@ -91,6 +92,7 @@ pub enum NodeError {
 struct Parts {
     env: Env,
     config: Arc<ServerConfig>,
+    live: Arc<LiveConfig>,
     fatal: Fatal,
     metrics: Arc<Metrics>,
     leaders: Arc<LeaderTable>,
@@ -141,7 +143,9 @@ pub async fn run(env: Env, config: ServerConfig, mut stop: watch::Receiver<bool>
     let sockets = bind(&env, &config).await?;
     let config = with_bound_port(config, &sockets)?;
     let (shards, mailboxes) = Shards::new(shard_count(&config));
+    let config = Arc::new(config);
     let parts = Parts {
+        live: Arc::new(LiveConfig::new(Arc::clone(&config))),
         fatal: Fatal::new(),
         metrics: Arc::new(Metrics::new(SERVED.iter().map(|api| api.key))),
         leaders: Arc::default(),
@@ -150,7 +154,7 @@ pub async fn run(env: Env, config: ServerConfig, mut stop: watch::Receiver<bool>
         image: Arc::new(ArcSwap::from_pointee(ClusterImage::empty())),
         board: Arc::default(),
         shards,
-        config: Arc::new(config),
+        config,
         env,
     };
     announce_durability(&parts.config);
@@ -453,7 +457,8 @@ fn start_engine(
         let context = ShardContext {
             me: me.replica,
             env: parts.env.clone(),
-            config: Arc::new(parts.config.broker.clone()),
+            number,
+            config: Arc::clone(&parts.live),
             required: required(&parts.config),
             shards: parts.shards.clone(),
             wal: wal.clone(),
@@ -487,7 +492,8 @@ fn start_engine(
         image: Arc::clone(&parts.image),
         shards: parts.shards.clone(),
         cluster: cluster.clone(),
-        config: Arc::new(parts.config.broker.clone()),
+        config: Arc::clone(&parts.live),
+        node: me.node,
     };
     let reconciler = parts.env.spawn(reconcile::run(reconciler, applied_watch, stored));
     let sound = parts.env.spawn(sound::keep(started.state, found, parts.env.clone(), parts.fatal.clone()));
@@ -568,7 +574,7 @@ fn broker_parts(
         node: parts.config.node_id,
         started: Instant::now(),
         cluster_id,
-        config: Arc::new(broker.clone()),
+        config: Arc::clone(&parts.live),
         image: Arc::clone(&parts.image),
         leaders: Arc::clone(&parts.leaders),
         partitions: Arc::clone(&parts.partitions),

@@ -32,7 +32,6 @@ use view::{Leadership, PartitionView};
 #[derive(Debug)]
 pub struct Partition {
     view: Arc<PartitionView>,
-    config: Arc<TopicConfig>,
     producers: Producers,
     epochs: EpochCache,
     batcher: Batcher<AppendRequest>,
@@ -61,14 +60,13 @@ impl Partition {
     ) -> Self {
         let view = Arc::new(PartitionView::new(
             group,
-            Arc::clone(&config),
+            config,
             checkpoint.log_start,
             checkpoint.next_offset,
             checkpoint.epochs.clone(),
         ));
         Self {
             view,
-            config,
             producers: Producers::new(checkpoint.producers),
             epochs: checkpoint.epochs,
             batcher: Batcher::new(limits),
@@ -81,6 +79,11 @@ impl Partition {
     /// What readers see.
     pub fn view(&self) -> &Arc<PartitionView> {
         &self.view
+    }
+
+    /// The topic was altered, or the broker: what comes from now on is held against this.
+    pub fn configure(&self, config: Arc<TopicConfig>) {
+        self.view.set_config(config);
     }
 
     /// Index of the last entry applied.

@@ -410,7 +410,7 @@ impl Owner {
     }
 
     fn trim_tails(&mut self) {
-        let limit = self.context.config.tail_max_bytes / self.context.shards.count();
+        let limit = self.context.config.get().tail_max_bytes / self.context.shards.count();
         while self.tail_bytes > limit {
             let Some((group, bytes)) = self.tails.pop_front() else { break };
             self.tail_bytes -= bytes;

@@ -6,6 +6,7 @@
 
 mod anew;
 mod checkpoint;
+mod configure;
 mod drive;
 mod force;
 mod leadership;
@@ -27,6 +28,7 @@ use helix_wal::Offset;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::produce::AppendRequest;
+use crate::config::topic::TopicConfig;
 use crate::controller::Proposed;
 use crate::controller::reconcile::WantedPartition;
 use crate::entry::Command;
@@ -58,6 +60,10 @@ pub(crate) enum ShardMessage {
     CreatePartition(WantedPartition),
     /// The metadata says who is to hold replicas of a group.
     Desired { group: GroupId, replicas: Vec<ReplicaId> },
+    /// The configuration of a group's topic, or of the broker, was altered.
+    Configure { group: GroupId, config: Arc<TopicConfig> },
+    /// It is durable that data of this node need not be synced before it counts.
+    RelaxationRecorded,
     /// A group was deleted by a committed command.
     DeleteGroup(GroupId),
     /// Records are in the WAL, this durably.
@@ -162,6 +168,15 @@ impl Shards {
 
     pub(crate) fn desire(&self, group: GroupId, replicas: Vec<ReplicaId>) {
         self.send(group, ShardMessage::Desired { group, replicas });
+    }
+
+    pub(crate) fn configure(&self, group: GroupId, config: Arc<TopicConfig>) {
+        self.send(group, ShardMessage::Configure { group, config });
+    }
+
+    /// It is durable that data of this node need not be synced before it counts.
+    pub(crate) fn relaxation_recorded(&self, shard: usize) {
+        self.send_to(shard, ShardMessage::RelaxationRecorded);
     }
 
     pub(crate) fn delete_group(&self, group: GroupId) {

@@ -27,6 +27,8 @@ pub enum TimestampRule {
 pub struct ProduceRules {
     /// `max.message.bytes` of the topic: limit on the whole batch.
     pub max_batch_bytes: usize,
+    /// `segment.bytes` of the topic: the batch must fit into a file of Kafka's log.
+    pub segment_bytes: usize,
     /// `message.timestamp.type` and its limits.
     pub timestamps: TimestampRule,
     /// The broker's clock.
@@ -96,6 +98,9 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
         },
     };
     let stored = stored_header(&header, span, rules)?;
+    if header.total_bytes() > rules.segment_bytes {
+        return Err(BatchError::LargerThanSegment { bytes: header.total_bytes(), limit: rules.segment_bytes });
+    }
     Ok(if stored == header {
         ValidBatch { header, tail: records.slice(BATCH_PREFIX_BYTES..), rewritten: false }
     } else {
@@ -190,6 +195,7 @@ mod tests {
     fn rules() -> ProduceRules {
         ProduceRules {
             max_batch_bytes: 1 << 20,
+            segment_bytes: 1 << 20,
             timestamps: TimestampRule::CreateTime { before_max_ms: 1000, after_max_ms: 500 },
             now_ms: NOW_MS,
             produce_version: 9,
@@ -237,6 +243,9 @@ mod tests {
         let mut damaged = sent.to_vec();
         *damaged.last_mut().expect("not empty") ^= 1;
         assert_eq!(refusal(&damaged.into()), ResponseError::CorruptMessage);
+        let short = ProduceRules { segment_bytes: sent.len() - 1, ..rules() };
+        let error = validate_produce(&sent, &short).expect_err("larger than a segment");
+        assert_eq!(error.kafka_error(), ResponseError::RecordListTooLarge);
         let small = ProduceRules { max_batch_bytes: sent.len() - 1, ..rules() };
         let error = validate_produce(&sent, &small).expect_err("too large");
         assert_eq!(error.kafka_error(), ResponseError::MessageTooLarge);

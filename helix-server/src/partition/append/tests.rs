@@ -33,6 +33,7 @@ fn gather(partition: &mut Partition, first_sequence: i32, now: Instant) -> Appen
     let records = BatchBuilder::new().producer(9, 0, first_sequence).records(2).build();
     let rules = ProduceRules {
         max_batch_bytes: 1 << 20,
+        segment_bytes: 1 << 30,
         timestamps: TimestampRule::CreateTime { before_max_ms: i64::MAX, after_max_ms: i64::MAX },
         now_ms: 0,
         produce_version: 9,

@@ -44,7 +44,13 @@ pub(crate) fn validate(batch: &Bytes, produce_version: i16) {
 }
 
 fn with_rules(batch: &Bytes, timestamps: TimestampRule, produce_version: i16) {
-    let rules = ProduceRules { max_batch_bytes: 1 << 20, timestamps, now_ms: NOW_MS, produce_version };
+    let rules = ProduceRules {
+        max_batch_bytes: 1 << 20,
+        segment_bytes: 1 << 20,
+        timestamps,
+        now_ms: NOW_MS,
+        produce_version,
+    };
     match within(4096, || validate_produce(batch, &rules)) {
         Ok(valid) => store(batch, &valid),
         Err(error) => assert_ne!(error.code(), 0),
@@ -94,6 +100,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let batches = batches::examples();
     let rules = ProduceRules {
         max_batch_bytes: 1 << 20,
+        segment_bytes: 1 << 20,
         timestamps: KAFKA_DEFAULT,
         now_ms: NOW_MS,
         produce_version: 13,
