@@ -11,9 +11,7 @@ const FORMAT_VERSION: u8 = 1;
 #[derive(Debug, Error)]
 pub enum VersionedError {
     /// Written by a newer version of Helix.
-    #[error(
-        "format version {found} is newer than this release understands ({newest}): upgrade this node"
-    )]
+    #[error("format version {found} is newer than this release understands ({newest}): upgrade this node")]
     Version {
         /// Version byte found.
         found: u8,
@@ -79,7 +77,10 @@ mod tests {
         let mut bytes = encode(&value);
         assert_eq!(decode::<(u32, String)>(&bytes).unwrap(), value);
         bytes[0] = FORMAT_VERSION + 1;
-        assert!(matches!(decode::<(u32, String)>(&bytes), Err(VersionedError::Version { found: 2, newest: 1 })));
+        assert!(matches!(
+            decode::<(u32, String)>(&bytes),
+            Err(VersionedError::Version { found: 2, newest: 1 })
+        ));
         assert!(matches!(decode::<u32>(&[]), Err(VersionedError::Empty)));
     }
 }

@@ -5,17 +5,28 @@ pub(crate) mod errors;
 pub(crate) mod names;
 pub mod table;
 
+mod alter_configs;
 mod api_versions;
+mod configs;
 mod create_partitions;
 mod create_topics;
 mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_quorum;
+mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
 mod fetch_encode;
+mod incremental_alter_configs;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
+mod partition_standing;
 mod produce;
 
 use std::sync::Arc;
@@ -182,6 +193,15 @@ pub(crate) async fn start(broker: &Arc<Broker>, request: Request) -> Result<Pend
         ApiKey::OffsetForLeaderEpoch => later!(b, r => offset_for_leader_epoch::handle(b, r)),
         ApiKey::CreatePartitions => later!(b, r => create_partitions::handle(b, r).await),
         ApiKey::DescribeCluster => later!(b, r => describe_cluster::handle(b, &r, version)),
+        ApiKey::DescribeConfigs => later!(b, r => describe_configs::handle(b, &r, version)),
+        ApiKey::AlterConfigs => later!(b, r => alter_configs::handle(b, r).await),
+        ApiKey::IncrementalAlterConfigs => later!(b, r => incremental_alter_configs::handle(b, r).await),
+        ApiKey::ListConfigResources => later!(b, r => list_config_resources::handle(b, &r, version)),
+        ApiKey::DescribeLogDirs => later!(b, r => describe_log_dirs::handle(b, &r, version)),
+        ApiKey::ElectLeaders => later!(b, r => elect_leaders::handle(b, r, version).await),
+        ApiKey::DescribeQuorum => later!(b, r => describe_quorum::handle(b, r, version).await),
+        ApiKey::DescribeProducers => later!(b, r => describe_producers::handle(b, r).await),
+        ApiKey::DescribeTopicPartitions => later!(b, r => describe_topic_partitions::handle(b, &r)),
         // The connection looks requests up in the table before it gets here.
         _ => Box::pin(std::future::ready(Outcome::Close)),
     })

@@ -9,6 +9,7 @@ pub mod lookup;
 pub mod partitions;
 pub mod produce;
 pub mod producer_ids;
+pub mod questions;
 pub(crate) mod retention;
 pub mod topics;
 
@@ -29,6 +30,7 @@ use crate::controller::{Controller, commands::METADATA_GROUP};
 use crate::env::Env;
 use crate::ids::{ClusterId, NodeId};
 use crate::ops::metrics::Metrics;
+use crate::partition::producers::ProducerBatch;
 use crate::partition::view::PartitionView;
 use crate::repair::Repairs;
 use crate::shard::Shards;
@@ -37,6 +39,7 @@ use leaders::LeaderTable;
 use partitions::PartitionTable;
 use produce::AppendRequest;
 use producer_ids::ProducerIds;
+use questions::Questions;
 
 /// The budgets that bound the node's memory. They are separate so that one kind of work never starves another: two nodes
 /// that are both full must never refuse each other's appends.
@@ -76,6 +79,7 @@ pub(crate) struct BrokerParts {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) wal: Wal,
     pub(crate) repairs: Repairs,
+    pub(crate) questions: Questions,
     pub(crate) budgets: Budgets,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -102,10 +106,7 @@ impl Broker {
 
     /// What was altered of it.
     pub(crate) fn altered<'a>(&self, image: &'a ClusterImage) -> Altered<'a> {
-        Altered {
-            everywhere: image.broker_configs(None),
-            here: image.broker_configs(Some(self.parts.node)),
-        }
+        Altered { everywhere: image.broker_configs(None), here: image.broker_configs(Some(self.parts.node)) }
     }
 
     /// This node.
@@ -211,6 +212,16 @@ impl Broker {
             }
         }
         if leadership.serving { Ok(view) } else { Err(ResponseError::NotLeaderOrFollower) }
+    }
+
+    /// A partition replica of this node.
+    pub(crate) fn partition(&self, group: GroupId) -> Option<Arc<PartitionView>> {
+        self.parts.partitions.get(group)
+    }
+
+    /// The last batch of every producer that a partition of this node remembers.
+    pub(crate) async fn producers(&self, group: GroupId) -> Option<Vec<ProducerBatch>> {
+        self.parts.shards.producers(group).await
     }
 
     /// Hands a batch to the owner of its partition.

@@ -197,7 +197,9 @@ mod tests {
             "12345 DynamicTopic retention.ms=12345:DynamicTopic,log.retention.ms=777777:DynamicDefaultBroker,\
              log.retention.hours=100:StaticBroker,log.retention.hours=168:Default"
         );
-        assert!(topic_shown(&live, "retention.ms", &none, altered).starts_with("777777 DynamicDefaultBroker"));
+        assert!(
+            topic_shown(&live, "retention.ms", &none, altered).starts_with("777777 DynamicDefaultBroker")
+        );
     }
 
     #[test]

@@ -114,7 +114,11 @@ fn page() -> String {
     out.push_str(TOPICS_HEAD);
     let (fixed, acted_on): (Vec<_>, Vec<_>) =
         TOPIC_PROPERTIES.iter().partition(|property| !property.advice().is_empty());
-    table(&mut out, &["name", "default", "valid values", "what it does"], acted_on.into_iter().map(topic_row));
+    table(
+        &mut out,
+        &["name", "default", "valid values", "what it does"],
+        acted_on.into_iter().map(topic_row),
+    );
     out.push_str(FIXED_HEAD);
     table(&mut out, &["name", "only value", "what to do instead"], fixed.into_iter().map(fixed_row));
     out

@@ -135,7 +135,9 @@ impl Valid {
         match (self, kind) {
             (Self::AtLeast(least), _) => format!("integer, from {least}"),
             (Self::Between(least, most), _) => format!("integer, {least} to {most}"),
-            (Self::Words(words), _) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+            (Self::Words(words), _) => {
+                words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+            }
             (Self::Any, ConfigKind::Boolean) => "`true` or `false`".to_owned(),
             (Self::Any, ConfigKind::List) => "a list".to_owned(),
             (Self::Any, ConfigKind::Double) => "a number".to_owned(),
@@ -155,7 +157,10 @@ mod tests {
         assert_eq!(refusal(ConfigKind::Int, Valid::Any, "2147483648"), "Not a number of type INT");
         assert_eq!(refusal(ConfigKind::Long, Valid::AtLeast(-1), "-5"), "Value must be at least -1");
         assert_eq!(refusal(ConfigKind::Int, Valid::Between(1, 9), "10"), "Value must be no more than 9");
-        assert_eq!(refusal(ConfigKind::Boolean, Valid::Any, "maybe"), "Expected value to be either true or false");
+        assert_eq!(
+            refusal(ConfigKind::Boolean, Valid::Any, "maybe"),
+            "Expected value to be either true or false"
+        );
         let words = Valid::Words(&["compact", "delete"]);
         assert_eq!(refusal(ConfigKind::List, words, "delete,foo"), "String must be one of: compact, delete");
         assert_eq!(refusal(ConfigKind::String, words, "Delete"), "String must be one of: compact, delete");

@@ -204,6 +204,11 @@ impl LiveConfig {
         Self { started, in_force }
     }
 
+    /// What the node was started with.
+    pub fn started(&self) -> &ServerConfig {
+        &self.started
+    }
+
     /// What is in force now.
     pub fn get(&self) -> Arc<BrokerConfig> {
         self.in_force.load_full()
@@ -212,7 +217,7 @@ impl LiveConfig {
     /// Puts what was altered in force. Returns whether that changes anything.
     pub fn alter(&self, altered: Altered<'_>) -> bool {
         let (next, refused) = self.with(altered);
-        for error in refused {
+        for (_, error) in refused {
             tracing::warn!(%error, "a stored broker configuration is not in force");
         }
         let changed = *self.in_force.load_full() != next;
@@ -222,22 +227,24 @@ impl LiveConfig {
         changed
     }
 
-    /// Checks what is to be altered, all of it together.
+    /// Checks what is to be altered of the names that are new, and that all of it fits together.
     ///
     /// # Errors
     /// When a name is unknown, can't be altered while the node runs, or a value does not fit.
-    pub fn check(&self, altered: Altered<'_>) -> Result<(), BrokerConfigError> {
+    pub fn check(&self, altered: Altered<'_>, new: impl Fn(&str) -> bool) -> Result<(), BrokerConfigError> {
         let (next, refused) = self.with(altered);
-        match refused.into_iter().next() {
-            Some(refused) => Err(refused),
+        match refused.into_iter().find(|(name, _)| new(name)) {
+            Some((_, refused)) => Err(refused),
             None => next.check().map_err(BrokerConfigError::Contradiction),
         }
     }
 
-    fn with(&self, altered: Altered<'_>) -> (BrokerConfig, Vec<BrokerConfigError>) {
+    fn with<'a>(&self, altered: Altered<'a>) -> (BrokerConfig, Vec<(&'a str, BrokerConfigError)>) {
         let mut config = self.started.broker.clone();
-        let all = altered.everywhere.iter().chain(altered.here);
-        let refused = all.filter_map(|(name, value)| set(&mut config, name, value).err()).collect();
+        let mut refused = Vec::new();
+        for (name, value) in altered.everywhere.iter().chain(altered.here) {
+            refused.extend(set(&mut config, name, value).err().map(|error| (name.as_str(), error)));
+        }
         (config, refused)
     }
 
@@ -293,11 +300,6 @@ fn set(config: &mut BrokerConfig, name: &str, value: &str) -> Result<(), BrokerC
     }
 }
 
-/// Whether clients may append to a configuration: it is a list.
-pub fn is_list(name: &str) -> bool {
-    find(name).is_some_and(|shown| shown.kind() == ConfigKind::List)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,17 +339,23 @@ mod tests {
         let none = Overrides::new();
         let refusal = |name, value| {
             let here = overrides(&[(name, value)]);
-            live.check(Altered { everywhere: &none, here: &here }).expect_err("refused").to_string()
+            live.check(Altered { everywhere: &none, here: &here }, |_| true).expect_err("refused").to_string()
         };
-        assert!(refusal("num.partitions", "3").starts_with("Cannot update these configs dynamically: Set(num.partitions)"));
+        assert!(
+            refusal("num.partitions", "3")
+                .starts_with("Cannot update these configs dynamically: Set(num.partitions)")
+        );
         assert!(refusal("node.id", "3").contains("Set(node.id)"));
         assert!(refusal("message.max.byte", "3").contains("nearest one is message.max.bytes"));
-        assert!(refusal("message.max.bytes", "x").starts_with("Invalid value x for configuration message.max.bytes"));
+        assert!(
+            refusal("message.max.bytes", "x")
+                .starts_with("Invalid value x for configuration message.max.bytes")
+        );
         assert!(refusal("message.max.bytes", "200000000").contains("socket.request.max.bytes"));
         assert!(refusal("log.cleanup.policy", "compact").contains("does not compact"));
         assert!(refusal("log.preallocate", "perhaps").contains("either true or false"));
         let same = overrides(&[("log.cleanup.policy", "delete")]);
-        live.check(Altered { everywhere: &same, here: &none }).expect("what Helix does");
+        live.check(Altered { everywhere: &same, here: &none }, |_| true).expect("what Helix does");
     }
 
     #[test]

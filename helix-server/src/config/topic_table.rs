@@ -16,7 +16,9 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: Words(&["compact", "delete"]),
         default: Fixed { value: "delete", broker: Some("log.cleanup.policy") },
         doc: "What becomes of old records. They are deleted; compaction cannot be chosen.",
-        effect: OnlyDefault("Helix does not compact topics: use delete, with retention.ms=-1 to keep records for ever"),
+        effect: OnlyDefault(
+            "Helix does not compact topics: use delete, with retention.ms=-1 to keep records for ever",
+        ),
     },
     TopicProperty {
         name: "compression.gzip.level",
@@ -40,7 +42,9 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: Words(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         default: Fixed { value: "producer", broker: Some("compression.type") },
         doc: "How records are compressed. `producer`: as the producer did it.",
-        effect: OnlyDefault("Helix keeps the compression of the producer: use producer, and set compression.type at the producer"),
+        effect: OnlyDefault(
+            "Helix keeps the compression of the producer: use producer, and set compression.type at the producer",
+        ),
     },
     TopicProperty {
         name: "compression.zstd.level",
@@ -160,8 +164,10 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: Words(&["CreateTime", "LogAppendTime"]),
         default: Broker("log.message.timestamp.type"),
         doc: "Whose timestamps records keep: the producer's, or the time of the append.",
-        effect: Text(|draft, text| { draft.timestamp_type =
-                if text == "LogAppendTime" { TimestampType::LogAppendTime } else { TimestampType::CreateTime } }),
+        effect: Text(|draft, text| {
+            draft.timestamp_type =
+                if text == "LogAppendTime" { TimestampType::LogAppendTime } else { TimestampType::CreateTime }
+        }),
     },
     TopicProperty {
         name: "min.cleanable.dirty.ratio",
@@ -281,7 +287,9 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: Words(&["replication-only", "fsync"]),
         default: Broker("helix.write.durability"),
         doc: "What an acknowledgement of `acks=all` means: in the page cache of a majority of replicas, or synced to disk by a majority. The default of a node is its `--write-durability`.",
-        effect: Text(|draft, text| { draft.config.write_durability =
-                Some(if text == "fsync" { WriteDurability::Fsync } else { WriteDurability::ReplicationOnly }) }),
+        effect: Text(|draft, text| {
+            draft.config.write_durability =
+                Some(if text == "fsync" { WriteDurability::Fsync } else { WriteDurability::ReplicationOnly })
+        }),
     },
 ];

@@ -136,9 +136,10 @@ impl ClusterImage {
             && self.brokers.iter().all(|(node, broker)| *node == broker.node)
             && self.next_group < GROUPS_END
             && (0..PRODUCER_IDS_END).contains(&self.next_producer_id)
-            && self.broker_configs.iter().all(|(subject, configs)| {
-                !matches!(subject, ConfigSubject::Topic(_)) && !configs.is_empty()
-            });
+            && self
+                .broker_configs
+                .iter()
+                .all(|(subject, configs)| !matches!(subject, ConfigSubject::Topic(_)) && !configs.is_empty());
         credible.then_some(self)
     }
 

@@ -26,6 +26,7 @@ use crate::broker::leaders::LeaderTable;
 use crate::broker::lookup::MAX_SEARCHES;
 use crate::broker::partitions::PartitionTable;
 use crate::broker::producer_ids::ProducerIds;
+use crate::broker::questions::Questions;
 use crate::broker::{Broker, BrokerParts, Budgets};
 use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::config::live::LiveConfig;
@@ -120,6 +121,7 @@ struct Engine {
     sound: JoinHandle<StateFile>,
     repairs: Repairs,
     repairer: JoinHandle<()>,
+    questions: Questions,
 }
 
 impl Engine {
@@ -131,6 +133,7 @@ impl Engine {
             cluster: self.cluster.clone(),
             controller: self.controller.clone(),
             repairs: self.repairs.clone(),
+            questions: self.questions.clone(),
         }
     }
 }
@@ -499,7 +502,8 @@ fn start_engine(
     let sound = parts.env.spawn(sound::keep(started.state, found, parts.env.clone(), parts.fatal.clone()));
     let reclaimer = start_reclaimer(parts, wal, reclaim_watch);
     let repairer = parts.env.spawn(repairs.clone().run());
-    Ok(Engine { me, cluster, controller, shards, reconciler, reclaimer, sound, repairs, repairer })
+    let questions = Questions::new(parts.env.clone(), me.node, parts.shards.clone(), cluster.clone());
+    Ok(Engine { me, cluster, controller, shards, reconciler, reclaimer, sound, repairs, repairer, questions })
 }
 
 fn start_reclaimer(
@@ -585,6 +589,7 @@ fn broker_parts(
         producer_ids,
         wal: wal.clone(),
         repairs: engine.repairs.clone(),
+        questions: engine.questions.clone(),
         budgets: Budgets {
             produce_bytes: Budget::new(broker.produce_max_pending_bytes),
             produce_requests: Budget::new(broker.produce_max_pending_requests),

@@ -25,7 +25,7 @@ use crate::config::topic::TopicConfig;
 use append::Waiting;
 use checkpoint::PartitionCheckpoint;
 use epochs::EpochCache;
-use producers::Producers;
+use producers::{ProducerBatch, Producers};
 use view::{Leadership, PartitionView};
 
 /// A partition replica.
@@ -89,6 +89,11 @@ impl Partition {
     /// Index of the last entry applied.
     pub fn applied(&self) -> Index {
         self.applied
+    }
+
+    /// The last committed batch of every producer that is remembered.
+    pub fn last_batches(&self) -> Vec<ProducerBatch> {
+        self.producers.table().last_batches()
     }
 
     /// This replica leads now, and has applied an entry of its own term: it may answer clients.

@@ -172,7 +172,11 @@ impl Producers {
         }
         let Some(last) = last_pending.or_else(|| committed.and_then(ProducerState::last_batch)) else {
             // An unclean recovery has lost its batches: it may go on where it was.
-            return if claim.after_rejection && claim.first_sequence != 0 { gap(claim) } else { Decision::Append };
+            return if claim.after_rejection && claim.first_sequence != 0 {
+                gap(claim)
+            } else {
+                Decision::Append
+            };
         };
         if claim.first_sequence == add_sequence(last.last_sequence, 1) {
             return Decision::Append;

@@ -94,7 +94,7 @@ impl Owner {
     }
 
     /// Replicas that keep up, this one first: as clients know them, the ISR.
-    fn in_sync(&self, status: &Status) -> Vec<ReplicaId> {
+    pub(super) fn in_sync(&self, status: &Status) -> Vec<ReplicaId> {
         let limit = u128::from(self.context.config.get().replica_lag_time_max_ms) / TICK.as_millis();
         let followers = status
             .progress

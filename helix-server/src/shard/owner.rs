@@ -254,6 +254,12 @@ impl Owner {
             }
             ShardMessage::Sealed { groups } => self.checkpoint_groups(&groups),
             ShardMessage::Standings(request) => self.on_standings(request),
+            // Whoever asked may have given up.
+            ShardMessage::HandOverOne { group, to, reply } => {
+                self.guarded(group, |owner| drop(reply.send(owner.hand_over_one(group, to))));
+            }
+            ShardMessage::Quorum { group, reply } => drop(reply.send(self.quorum(group))),
+            ShardMessage::Producers { group, reply } => drop(reply.send(self.producers(group))),
             ShardMessage::HandOver { done } => self.hand_over(done),
             // Taken by the loop.
             ShardMessage::Stop { done } => self.stop(done),

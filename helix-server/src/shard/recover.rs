@@ -460,7 +460,11 @@ fn resume_metadata(recovered: Option<&RecoveredGroup>) -> Result<Resume, String>
 /// The state of a partition before the first entry of its log.
 fn first_checkpoint(bounds: &Bounds) -> PartitionCheckpoint {
     let next_offset = bounds.start_offset.0 as i64;
-    PartitionCheckpoint { applied: Index(bounds.start_index.0), next_offset, ..PartitionCheckpoint::default() }
+    PartitionCheckpoint {
+        applied: Index(bounds.start_index.0),
+        next_offset,
+        ..PartitionCheckpoint::default()
+    }
 }
 
 fn resume_partition(

@@ -201,11 +201,9 @@ impl Owner {
         let records = vec![start_record(group, &start), checkpoint_record(group, replica, &checkpoint)];
         info!(%group, %index, "old data retired");
         let shards = self.context.shards.clone();
-        self.context.wal.append(records, Durability::PageCache, move |result| {
-            match result {
-                Ok(()) => shards.send(group, ShardMessage::LogStartRecorded { group, index, term }),
-                Err(error) => tracing::warn!(%group, %error, "the new start of a log was not recorded"),
-            }
+        self.context.wal.append(records, Durability::PageCache, move |result| match result {
+            Ok(()) => shards.send(group, ShardMessage::LogStartRecorded { group, index, term }),
+            Err(error) => tracing::warn!(%group, %error, "the new start of a log was not recorded"),
         });
     }
 

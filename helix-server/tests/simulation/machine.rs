@@ -270,7 +270,8 @@ impl Machine {
         let wal = &self.hardware.wal;
         let Ok(mut names) = wal.list() else { return false };
         // A segment that is only prepared begins with zeros.
-        let begun = |name: &str| wal.contents(name).is_some_and(|bytes| bytes.first().is_some_and(|byte| *byte != 0));
+        let begun =
+            |name: &str| wal.contents(name).is_some_and(|bytes| bytes.first().is_some_and(|byte| *byte != 0));
         names.retain(|name| name.ends_with(".wal") && begun(name));
         names.sort();
         let old = names.len().saturating_sub(2);

@@ -99,7 +99,10 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
     };
     let stored = stored_header(&header, span, rules)?;
     if header.total_bytes() > rules.segment_bytes {
-        return Err(BatchError::LargerThanSegment { bytes: header.total_bytes(), limit: rules.segment_bytes });
+        return Err(BatchError::LargerThanSegment {
+            bytes: header.total_bytes(),
+            limit: rules.segment_bytes,
+        });
     }
     Ok(if stored == header {
         ValidBatch { header, tail: records.slice(BATCH_PREFIX_BYTES..), rewritten: false }

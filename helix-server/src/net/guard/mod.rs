@@ -6,6 +6,8 @@
 //! a limit. A schema is data, so serving one more API means adding one table entry (see `schema.rs`).
 
 mod cluster;
+mod configs;
+mod describe;
 mod log;
 mod schema;
 mod topics;
@@ -27,8 +29,17 @@ const APIS: &[&Api] = &[
     &topics::DELETE_TOPICS,
     &cluster::INIT_PRODUCER_ID,
     &log::OFFSET_FOR_LEADER_EPOCH,
+    &configs::DESCRIBE_CONFIGS,
+    &configs::ALTER_CONFIGS,
+    &describe::DESCRIBE_LOG_DIRS,
     &topics::CREATE_PARTITIONS,
+    &describe::ELECT_LEADERS,
+    &configs::INCREMENTAL_ALTER_CONFIGS,
+    &describe::DESCRIBE_QUORUM,
     &cluster::DESCRIBE_CLUSTER,
+    &describe::DESCRIBE_PRODUCERS,
+    &configs::LIST_CONFIG_RESOURCES,
+    &describe::DESCRIBE_TOPIC_PARTITIONS,
 ];
 
 /// Bytes that decoding a request header may allocate: room for thousands of tagged fields, of which there are none.

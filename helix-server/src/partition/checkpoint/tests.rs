@@ -121,7 +121,8 @@ fn a_state_as_of_an_earlier_entry_does_not_hold_what_came_after() {
     apply(&mut whole, &log);
     let early = as_of(whole.checkpoint(), log.get(1));
     assert_eq!((early.applied, early.next_offset), (Index(2), 2));
-    let sequences = |id| early.producers.get(id).expect("known").batches().map(|b| b.first_sequence).collect::<Vec<_>>();
+    let sequences =
+        |id| early.producers.get(id).expect("known").batches().map(|b| b.first_sequence).collect::<Vec<_>>();
     assert_eq!(sequences(1), [0, 1]);
     assert_eq!(sequences(2), [0; 0]);
     assert_eq!(early.epochs.latest(), Some(1));
@@ -137,7 +138,9 @@ fn other_entries_in_the_place_of_lost_ones_are_told_apart_from_them() {
     let instead = log_of(&[&common[..], &[Step::Elected, batch(3, 0), batch(3, 1)]].concat());
     let mut other = partition(as_of(whole.checkpoint(), lost.get(1)));
     apply(&mut other, &instead[2..]);
-    let last = |id| other.checkpoint().producers.get(id).and_then(|state| state.last_batch().map(|b| b.first_sequence));
+    let last = |id| {
+        other.checkpoint().producers.get(id).and_then(|state| state.last_batch().map(|b| b.first_sequence))
+    };
     assert_eq!((last(1), last(2), last(3)), (Some(1), None, Some(1)));
     assert_eq!(other.view().high_watermark(), 4);
 }

@@ -109,7 +109,11 @@ fn a_producer_whose_batches_are_lost_may_go_on_where_it_was() {
     let before = committed(&claims).table().clone().as_of(1, 100);
     let producers = Producers::new(before);
     assert_eq!(producers.decide(&claim(1, 0, 14, 2)), Decision::Append);
-    assert_eq!(producers.decide(&claims[6]), Decision::Append, "it is not there any more, so it is no duplicate");
+    assert_eq!(
+        producers.decide(&claims[6]),
+        Decision::Append,
+        "it is not there any more, so it is no duplicate"
+    );
     let after_rejection = SequenceClaim { after_rejection: true, ..claim(1, 0, 14, 2) };
     assert_eq!(producers.decide(&after_rejection), rejected(SequenceError::AfterRejection));
 }
