@@ -118,19 +118,16 @@ impl<P: Payload> Group<P> {
         let through = append.last_index();
         let following = &mut self.following;
         following.verified = following.verified.max(through);
-        // A replica that promised to sync counts nothing before, whatever its leader asks: after a crash of the machine its log is
-        // taken to be whole.
-        let required = append.required.max(self.required);
-        following.required = required;
+        following.required = append.required;
         if append.sound_through.is_some() {
             following.sound_through = append.sound_through;
         }
-        if required == Durability::Synced {
+        if append.required == Durability::Synced {
             self.log.want_sync(through);
         }
         self.log.commit_to(append.commit.min(self.following.verified));
         self.check_sound();
-        if nothing_new || self.log.durable(required) >= through {
+        if nothing_new || self.log.durable(append.required) >= through {
             self.send_answer(cx, from);
         }
     }
@@ -160,16 +157,6 @@ impl<P: Payload> Group<P> {
         }
     }
 
-    /// What this replica asks of itself has changed while it follows `leader`.
-    pub(super) fn answer_requirement(&mut self, cx: &Context, leader: ReplicaId) {
-        if self.required == Durability::Synced {
-            self.following.required = Durability::Synced;
-            self.log.want_sync(self.log.last().index);
-        } else if !self.following.diverged {
-            self.send_answer(cx, leader);
-        }
-    }
-
     fn check_sound(&mut self) {
         let durable = self.log.durable(self.following.required).min(self.following.verified);
         let through = self.following.sound_through;
@@ -182,7 +169,7 @@ impl<P: Payload> Group<P> {
     fn send_answer(&mut self, cx: &Context, leader: ReplicaId) {
         let verified = self.following.verified;
         let result = AppendResult::Matched {
-            stored: self.log.durable(self.required).min(verified),
+            stored: self.log.stored().min(verified),
             synced: self.log.synced().min(verified),
             received: verified,
             commit: self.log.committed(),

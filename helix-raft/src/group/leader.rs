@@ -190,10 +190,10 @@ impl<P: Payload> Group<P> {
         self.required == Durability::Synced || self.memberships.changes_within(self.log.committed(), index)
     }
 
-    /// How safely entries must be stored before they count has changed.
-    pub(crate) fn set_required(&mut self, cx: &Context, required: Durability) {
+    /// How safely entries must be stored before they count. Returns whether that is news.
+    pub(crate) fn set_required(&mut self, cx: &Context, required: Durability) -> bool {
         if self.required == required {
-            return;
+            return false;
         }
         self.required = required;
         if self.leading.is_some() {
@@ -203,9 +203,8 @@ impl<P: Payload> Group<P> {
             } else {
                 self.try_commit(cx);
             }
-        } else if let Some(leader) = self.leader.filter(|_| self.role == Role::Follower) {
-            self.answer_requirement(cx, leader);
         }
+        true
     }
 
     pub(crate) fn propose(&mut self, payload: P) -> Result<Position, ProposeError> {

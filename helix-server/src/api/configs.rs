@@ -155,7 +155,7 @@ fn resolve(
     for one in wanted {
         let value = match one.operation {
             Operation::Delete => None,
-            Operation::Set => one.value.clone(),
+            Operation::Set => one.value.as_deref().map(|value| value.trim().to_owned()),
             Operation::Append | Operation::Subtract => Some(listed(&entries, subject, one)?),
         };
         change.values.insert(one.name.clone(), value);

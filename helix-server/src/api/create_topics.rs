@@ -74,7 +74,7 @@ fn resolve(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, ApiError
         let Some(value) = &config.value else { continue };
         topic::check(&config.name, value)
             .map_err(|error| ApiError::new(ResponseError::InvalidConfig, error.to_string()))?;
-        configs.insert(config.name.to_string(), value.to_string());
+        configs.insert(config.name.to_string(), value.trim().to_owned());
     }
     Ok(NewTopic {
         name: topic.name.to_string(),
@@ -112,7 +112,7 @@ fn configs(broker: &Broker, topic: &CreatableTopic) -> Vec<CreatableTopicConfigs
     let own = topic
         .configs
         .iter()
-        .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())));
+        .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.trim().to_owned())));
     let image = broker.image();
     let entries = describe::topic(broker.live_config(), &own.collect(), broker.altered(&image));
     let shape = |entry: describe::ConfigEntry| {

@@ -174,6 +174,7 @@ fn check_one(
         max_batch_bytes: config.max_message_bytes,
         segment_bytes: config.segment_bytes,
         timestamps: config.timestamps,
+        compression: config.compression,
         now_ms,
         produce_version: version,
     };

@@ -8,6 +8,7 @@
 mod compression;
 mod error;
 mod lookup;
+mod recompress;
 mod records;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -17,6 +18,7 @@ use bytes::Buf;
 
 pub use error::BatchError;
 pub use lookup::{MAX_DECOMPRESSED_BYTES, TimestampedOffset, first_at_or_after, record_of_max_timestamp};
+pub use recompress::CompressionRule;
 pub use validate::{ProduceRules, TimestampRule, ValidBatch, validate_produce};
 
 /// Bytes of a batch before its first record.

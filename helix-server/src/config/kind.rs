@@ -52,6 +52,8 @@ pub enum Valid {
     AtLeast(i64),
     /// Numbers from one to the other.
     Between(i64, i64),
+    /// Numbers from the first to the second, or the third.
+    BetweenOr(i64, i64, i64),
     /// One of these words; of a list, each.
     Words(&'static [&'static str]),
 }
@@ -116,6 +118,9 @@ fn number(
             Err(format!("Value must be at least {least}"))
         }
         Valid::Between(_, most) if number > most => Err(format!("Value must be no more than {most}")),
+        Valid::BetweenOr(least, most, or) if number != or && !(least..=most).contains(&number) => {
+            Err(format!("Value must be between {least} and {most} or equal to {or}"))
+        }
         _ => Ok(Parsed::Number(number)),
     }
 }
@@ -135,6 +140,7 @@ impl Valid {
         match (self, kind) {
             (Self::AtLeast(least), _) => format!("integer, from {least}"),
             (Self::Between(least, most), _) => format!("integer, {least} to {most}"),
+            (Self::BetweenOr(least, most, or), _) => format!("integer, {least} to {most}, or {or}"),
             (Self::Words(words), _) => {
                 words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
             }

@@ -51,7 +51,7 @@ pub enum BrokerConfigError {
         name: String,
     },
     /// Kafka would do it, Helix does not.
-    #[error("Helix does not support {name}={value}: {advice}")]
+    #[error("{name}={value} is not supported: {advice}")]
     Unsupported {
         /// Name of the configuration.
         name: String,

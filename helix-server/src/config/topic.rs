@@ -9,10 +9,14 @@ use super::kind::{ConfigKind, Parsed, Valid, parse};
 pub use super::topic_table::TOPIC_PROPERTIES;
 use super::value::TimestampType;
 use super::{BrokerConfig, WriteDurability, suggest};
-use crate::broker::batch::TimestampRule;
+use crate::broker::batch::{CompressionRule, TimestampRule};
 
 /// `segment.bytes` of a topic that says nothing.
 const DEFAULT_SEGMENT_BYTES: usize = 1 << 30;
+/// `compression.gzip.level` of a topic that says nothing.
+pub(super) const DEFAULT_GZIP_LEVEL: i32 = -1;
+/// `compression.zstd.level` of a topic that says nothing.
+pub(super) const DEFAULT_ZSTD_LEVEL: i32 = 3;
 
 /// The configuration in force for one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct TopicConfig {
     pub retention_bytes: i64,
     /// `message.timestamp.type` with its limits.
     pub timestamps: TimestampRule,
+    /// `compression.type` with its levels.
+    pub compression: CompressionRule,
     /// `helix.write.durability`; `None` is what the node was started with.
     pub write_durability: Option<WriteDurability>,
 }
@@ -45,7 +51,7 @@ pub enum TopicConfigError {
         nearest: &'static str,
     },
     /// Kafka would do it, Helix does not.
-    #[error("Helix does not support {name}={value}: {advice}")]
+    #[error("{name}={value} is not supported: {advice}")]
     Unsupported {
         /// Name of the configuration.
         name: String,
@@ -108,13 +114,15 @@ pub enum Effect {
     OnlyDefault(&'static str),
 }
 
-/// Values while they are put together: the timestamp rule is made of three of them.
+/// Values while they are put together: some rules are made of several of them.
 #[derive(Debug)]
 pub struct Draft {
     pub(super) config: TopicConfig,
     pub(super) timestamp_type: TimestampType,
     pub(super) before_max_ms: i64,
     pub(super) after_max_ms: i64,
+    pub(super) gzip_level: i32,
+    pub(super) zstd_level: i32,
 }
 
 /// The topic configuration of that name.
@@ -186,8 +194,11 @@ impl Draft {
                 retention_ms: broker.retention_ms(),
                 retention_bytes: broker.log_retention_bytes,
                 timestamps: TimestampRule::LogAppendTime,
+                compression: CompressionRule::Producer,
                 write_durability: None,
             },
+            gzip_level: DEFAULT_GZIP_LEVEL,
+            zstd_level: DEFAULT_ZSTD_LEVEL,
             timestamp_type: broker.log_message_timestamp_type,
             before_max_ms: broker.log_message_timestamp_before_max_ms,
             after_max_ms: broker.log_message_timestamp_after_max_ms,
@@ -202,7 +213,12 @@ impl Draft {
             },
             TimestampType::LogAppendTime => TimestampRule::LogAppendTime,
         };
-        TopicConfig { timestamps, ..self.config }
+        let compression = match self.config.compression {
+            CompressionRule::Gzip { .. } => CompressionRule::Gzip { level: self.gzip_level },
+            CompressionRule::Zstd { .. } => CompressionRule::Zstd { level: self.zstd_level },
+            other => other,
+        };
+        TopicConfig { timestamps, compression, ..self.config }
     }
 }
 
@@ -243,6 +259,8 @@ mod tests {
             ("segment.bytes", "2000000"),
             ("min.insync.replicas", "3"),
             ("message.timestamp.type", "LogAppendTime"),
+            ("compression.type", "zstd"),
+            ("compression.zstd.level", "19"),
             ("helix.write.durability", "fsync"),
             ("from.a.newer.release", "8"),
         ];
@@ -257,6 +275,7 @@ mod tests {
                 retention_ms: 5,
                 retention_bytes: 6,
                 timestamps: TimestampRule::LogAppendTime,
+                compression: CompressionRule::Zstd { level: 19 },
                 write_durability: Some(WriteDurability::Fsync),
             }
         );
@@ -271,7 +290,7 @@ mod tests {
         );
         assert_eq!(
             refusal("cleanup.policy", "compact"),
-            "Helix does not support cleanup.policy=compact: Helix does not compact topics: use delete, with \
+            "cleanup.policy=compact is not supported: Helix does not compact topics: use delete, with \
              retention.ms=-1 to keep records for ever"
         );
         assert!(refusal("cleanup.policy", "compact,delete").contains("compact topics"));
@@ -282,7 +301,8 @@ mod tests {
         );
         assert!(refusal("flush.messages", "1").contains("helix.write.durability=fsync"));
         check("cleanup.policy", " delete ").expect("what Helix does");
-        check("compression.type", "producer").expect("what Helix does");
+        assert!(refusal("compression.lz4.level", "12").contains("one level"));
+        assert!(refusal("compression.gzip.level", "0").contains("between 1 and 9 or equal to -1"));
         check("min.cleanable.dirty.ratio", "0.50").expect("what Helix does");
     }
 

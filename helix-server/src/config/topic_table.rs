@@ -1,12 +1,13 @@
 //! The table of what can be configured per topic: every name of Apache Kafka 4.1, and Helix's own.
 
 use super::kind::ConfigKind;
-use super::kind::Valid::{Any, AtLeast, Between, Words};
+use super::kind::Valid::{Any, AtLeast, Between, BetweenOr, Words};
 use super::settings::WriteDurability;
 use super::topic::DefaultValue::{Broker, Fixed};
 use super::topic::Effect::{Number, OnlyDefault, Text};
-use super::topic::TopicProperty;
+use super::topic::{DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, TopicProperty};
 use super::value::TimestampType;
+use crate::broker::batch::CompressionRule;
 
 /// Every configuration that a topic can have: Kafka's in the order of the alphabet, then Helix's own.
 pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
@@ -23,10 +24,10 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
     TopicProperty {
         name: "compression.gzip.level",
         kind: ConfigKind::Int,
-        valid: Between(-1, 9),
+        valid: BetweenOr(1, 9, -1),
         default: Fixed { value: "-1", broker: Some("compression.gzip.level") },
         doc: "Level of `compression.type=gzip`.",
-        effect: OnlyDefault("Helix compresses with this level alone: leave it out"),
+        effect: Number(|draft, number| draft.gzip_level = number as i32),
     },
     TopicProperty {
         name: "compression.lz4.level",
@@ -34,17 +35,15 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: Between(1, 17),
         default: Fixed { value: "9", broker: Some("compression.lz4.level") },
         doc: "Level of `compression.type=lz4`.",
-        effect: OnlyDefault("Helix compresses with this level alone: leave it out"),
+        effect: OnlyDefault("LZ4 has one level here: leave it out, or use compression.type=zstd for more"),
     },
     TopicProperty {
         name: "compression.type",
         kind: ConfigKind::String,
         valid: Words(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         default: Fixed { value: "producer", broker: Some("compression.type") },
-        doc: "How records are compressed. `producer`: as the producer did it.",
-        effect: OnlyDefault(
-            "Helix keeps the compression of the producer: use producer, and set compression.type at the producer",
-        ),
+        doc: "How records are stored and sent. `producer`: as the producer compressed them. Anything else has the leader compress anew what the producer compressed differently.",
+        effect: Text(|draft, text| draft.config.compression = compression(text)),
     },
     TopicProperty {
         name: "compression.zstd.level",
@@ -52,7 +51,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: Between(-131_072, 22),
         default: Fixed { value: "3", broker: Some("compression.zstd.level") },
         doc: "Level of `compression.type=zstd`.",
-        effect: OnlyDefault("Helix compresses with this level alone: leave it out"),
+        effect: Number(|draft, number| draft.zstd_level = number as i32),
     },
     TopicProperty {
         name: "delete.retention.ms",
@@ -293,3 +292,14 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         }),
     },
 ];
+
+fn compression(text: &str) -> CompressionRule {
+    match text {
+        "uncompressed" => CompressionRule::Uncompressed,
+        "gzip" => CompressionRule::Gzip { level: DEFAULT_GZIP_LEVEL },
+        "snappy" => CompressionRule::Snappy,
+        "lz4" => CompressionRule::Lz4,
+        "zstd" => CompressionRule::Zstd { level: DEFAULT_ZSTD_LEVEL },
+        _ => CompressionRule::Producer,
+    }
+}

@@ -62,10 +62,14 @@ impl Owner {
         if !relaxed {
             return self.ask_relaxation();
         }
-        debug!(%group, ?required, "entries count once they are stored so");
-        self.raft.set_required(group, required);
-        // A leader may have appended an entry: the next one's offsets must be known.
-        self.drive();
+        if let Some(replica) = self.replicas.get_mut(&group) {
+            replica.floor = required;
+        }
+        if self.raft.set_required(group, required) {
+            debug!(%group, ?required, "entries count once they are stored so");
+            // A leader may have appended an entry: the next one's offsets must be known.
+            self.drive();
+        }
     }
 
     fn ask_relaxation(&mut self) {

@@ -167,8 +167,7 @@ impl Owner {
             };
             records.push(entry::to_record(group, entry, base_offset));
         }
-        // A node that promises synced data syncs all of it, whatever the leader asks for.
-        let run = outgoing.run(required.max(self.context.required));
+        let run = outgoing.run(required.max(replica.floor));
         run.records.append(&mut records);
         run.positions.push((group, last.index, last.term));
         let end = replica.track.next_offset().0 as i64;

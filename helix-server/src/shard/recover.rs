@@ -337,6 +337,7 @@ impl Owner {
             checkpointed: options.committed,
             applied_term: Term::ZERO,
             announced: None,
+            floor: self.context.required,
             desired,
         };
         let last = (options.last_index, options.last_term);

@@ -3,5 +3,6 @@
 
 #[path = "../../../helix-wal/tests/fuzz/allocations.rs"]
 pub(crate) mod allocations;
+pub(crate) mod node;
 #[macro_use]
 pub(crate) mod requests;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::recompress::{CompressionRule, Recompressed, recompress};
 use super::records::{TimestampSpan, check_records};
 use super::{
     BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, CHECKSUM_FROM, Compression,
@@ -31,6 +32,8 @@ pub struct ProduceRules {
     pub segment_bytes: usize,
     /// `message.timestamp.type` and its limits.
     pub timestamps: TimestampRule,
+    /// `compression.type` of the topic.
+    pub compression: CompressionRule,
     /// The broker's clock.
     pub now_ms: i64,
     /// Version of the Produce request.
@@ -89,21 +92,24 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
         return Err(BatchError::ZstdTooOld);
     }
     let body = &records[BATCH_HEADER_BYTES..];
-    let span = match compression {
-        Compression::None => check_records(&header, body)?,
+    let recompressed = recompress(&header, compression, body, rules.compression)?;
+    let span = match (&recompressed, compression) {
+        (Some(anew), _) => check_records(&header, &anew.plain)?,
+        (None, Compression::None) => check_records(&header, body)?,
         // The producer's word is taken for compressed records: looking would cost their decompression.
-        _ => TimestampSpan {
+        (None, _) => TimestampSpan {
             min_ms: header.base_timestamp_ms.min(header.max_timestamp_ms),
             max_ms: header.max_timestamp_ms,
         },
     };
-    let stored = stored_header(&header, span, rules)?;
-    if header.total_bytes() > rules.segment_bytes {
-        return Err(BatchError::LargerThanSegment {
-            bytes: header.total_bytes(),
-            limit: rules.segment_bytes,
-        });
+    if let Some(Recompressed { header, body, .. }) = recompressed {
+        let stored = stored_header(&header, span, rules)?;
+        check_size(&stored, rules)?;
+        let checksum = stored.compute_checksum(&body);
+        return Ok(ValidBatch { header: BatchHeader { checksum, ..stored }, tail: body, rewritten: true });
     }
+    let stored = stored_header(&header, span, rules)?;
+    check_size(&stored, rules)?;
     Ok(if stored == header {
         ValidBatch { header, tail: records.slice(BATCH_PREFIX_BYTES..), rewritten: false }
     } else {
@@ -111,6 +117,18 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
         let header = BatchHeader { checksum, ..stored };
         ValidBatch { header, tail: records.slice(BATCH_HEADER_BYTES..), rewritten: true }
     })
+}
+
+/// Checks the size of what is to be stored.
+fn check_size(stored: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchError> {
+    let bytes = stored.total_bytes();
+    if bytes > rules.max_batch_bytes {
+        return Err(BatchError::TooLarge { bytes, limit: rules.max_batch_bytes });
+    }
+    if bytes > rules.segment_bytes {
+        return Err(BatchError::LargerThanSegment { bytes, limit: rules.segment_bytes });
+    }
+    Ok(())
 }
 
 fn check_framing(records: &Bytes) -> Result<BatchHeader, BatchError> {
@@ -191,7 +209,7 @@ mod tests {
 
     use super::super::testing::{BatchBuilder, SnappyFraming, with_checksum};
     use super::super::{BatchHeader, Compression};
-    use super::{ProduceRules, TimestampRule, validate_produce};
+    use super::{CompressionRule, ProduceRules, TimestampRule, validate_produce};
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -200,6 +218,7 @@ mod tests {
             max_batch_bytes: 1 << 20,
             segment_bytes: 1 << 20,
             timestamps: TimestampRule::CreateTime { before_max_ms: 1000, after_max_ms: 500 },
+            compression: CompressionRule::Producer,
             now_ms: NOW_MS,
             produce_version: 9,
         }

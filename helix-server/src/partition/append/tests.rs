@@ -7,7 +7,7 @@ use helix_raft::GroupId;
 
 use super::*;
 use crate::broker::batch::testing::BatchBuilder;
-use crate::broker::batch::{ProduceRules, TimestampRule, validate_produce};
+use crate::broker::batch::{CompressionRule, ProduceRules, TimestampRule, validate_produce};
 use crate::broker::batcher::BatcherLimits;
 use crate::broker::produce::{AppendOutcome, AppendResult, expect_answers};
 use crate::config::BrokerConfig;
@@ -35,6 +35,7 @@ fn gather(partition: &mut Partition, first_sequence: i32, now: Instant) -> Appen
         max_batch_bytes: 1 << 20,
         segment_bytes: 1 << 30,
         timestamps: TimestampRule::CreateTime { before_max_ms: i64::MAX, after_max_ms: i64::MAX },
+        compression: CompressionRule::Producer,
         now_ms: 0,
         produce_version: 9,
     };

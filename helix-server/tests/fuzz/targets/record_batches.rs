@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use helix_server::broker::batch::{
-    BatchHeader, Compression, NO_TIMESTAMP, ProduceRules, TimestampRule, ValidBatch, first_at_or_after,
-    record_of_max_timestamp, validate_produce,
+    BatchHeader, Compression, CompressionRule, NO_TIMESTAMP, ProduceRules, TimestampRule, ValidBatch,
+    first_at_or_after, record_of_max_timestamp, validate_produce,
 };
 
 use super::batches::{self, NOW_MS};
@@ -48,6 +48,7 @@ fn with_rules(batch: &Bytes, timestamps: TimestampRule, produce_version: i16) {
         max_batch_bytes: 1 << 20,
         segment_bytes: 1 << 20,
         timestamps,
+        compression: CompressionRule::Producer,
         now_ms: NOW_MS,
         produce_version,
     };
@@ -102,6 +103,7 @@ fn seeds() -> Vec<Vec<u8>> {
         max_batch_bytes: 1 << 20,
         segment_bytes: 1 << 20,
         timestamps: KAFKA_DEFAULT,
+        compression: CompressionRule::Producer,
         now_ms: NOW_MS,
         produce_version: 13,
     };
