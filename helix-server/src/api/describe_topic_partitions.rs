@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn pages_follow_each_other_without_gap() {
         for limit in 1..8 {
-            let (mut told, mut cursor): (Vec<(String, usize)>, Option<(String, i32)>) = (Vec::new(), None);
+            let mut told: Vec<(String, usize)> = Vec::new();
+            let mut cursor: Option<(String, i32)> = None;
             loop {
                 let at = cursor.as_ref().map(|(name, partition)| (name.as_str(), *partition));
                 let page = Page::of(vec!["a", "b", "d"], at, limit, count);

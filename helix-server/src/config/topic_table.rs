@@ -288,7 +288,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         doc: "What an acknowledgement of `acks=all` means: in the page cache of a majority of replicas, or synced to disk by a majority. The default of a node is its `--write-durability`.",
         effect: Text(|draft, text| {
             draft.config.write_durability =
-                Some(if text == "fsync" { WriteDurability::Fsync } else { WriteDurability::ReplicationOnly })
+                Some(if text == "fsync" { WriteDurability::Fsync } else { WriteDurability::ReplicationOnly });
         }),
     },
 ];
