@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 
 use super::kind::ConfigKind;
-use super::topic::{DefaultValue, TOPIC_PROPERTIES, TopicProperty};
+use super::topic::{DefaultValue, TOPIC_PROPERTIES, TopicConfigError, TopicProperty};
 use super::{BrokerConfig, PROPERTIES, Property, ServerConfig, suggest};
 
 /// Configurations that were altered, by name.
@@ -287,11 +287,16 @@ fn set(config: &mut BrokerConfig, name: &str, value: &str) -> Result<(), BrokerC
             .set(config, value.trim())
             .map_err(|reason| BrokerConfigError::BadValue { name: name_, value: value_, reason }),
         Some(Shown::Property(_) | Shown::Setting(_)) => Err(BrokerConfigError::ReadOnly { name: name_ }),
-        Some(Shown::Fixed { topic, .. }) => topic.check(value).map_err(|error| match error {
-            super::topic::TopicConfigError::BadValue { reason, .. } => {
-                BrokerConfigError::BadValue { name: name_, value: value_, reason }
+        Some(Shown::Fixed { topic, .. }) => topic.check_default(value).map_err(|error| match error {
+            TopicConfigError::Unsupported { value, advice, .. } => {
+                BrokerConfigError::Unsupported { name: name_, value, advice }
             }
-            _ => BrokerConfigError::Unsupported { name: name_, value: value_, advice: topic.advice() },
+            TopicConfigError::BadValue { value, reason, .. } => {
+                BrokerConfigError::BadValue { name: name_, value, reason }
+            }
+            TopicConfigError::UnknownName { name, nearest } => {
+                BrokerConfigError::UnknownName { name, nearest }
+            }
         }),
         None => {
             let nearest = suggest::nearest(name, shown().map(Shown::name));
@@ -353,6 +358,8 @@ mod tests {
         );
         assert!(refusal("message.max.bytes", "200000000").contains("socket.request.max.bytes"));
         assert!(refusal("log.cleanup.policy", "compact").contains("does not compact"));
+        assert!(refusal("compression.type", "gzip").contains("set it on topics"));
+        assert!(refusal("log.segment.bytes", "2000000").contains("set it on topics"));
         assert!(refusal("log.preallocate", "perhaps").contains("either true or false"));
         let same = overrides(&[("log.cleanup.policy", "delete")]);
         live.check(Altered { everywhere: &same, here: &none }, |_| true).expect("what Helix does");

@@ -178,6 +178,20 @@ impl TopicProperty {
         Ok(())
     }
 
+    /// Checks a value where nothing but the default is acted on.
+    ///
+    /// # Errors
+    /// When it does not fit, or is not the default.
+    pub fn check_default(&self, value: &str) -> Result<(), TopicConfigError> {
+        self.check(value)?;
+        let parsed = parse(self.kind, self.valid, value);
+        if parsed.is_ok_and(|parsed| self.is_default(&parsed)) {
+            return Ok(());
+        }
+        let advice = "set it on topics, where it is acted on";
+        Err(TopicConfigError::Unsupported { name: self.name.to_owned(), value: value.to_owned(), advice })
+    }
+
     fn is_default(&self, parsed: &Parsed) -> bool {
         let DefaultValue::Fixed { value, .. } = self.default else { return false };
         parse(self.kind, self.valid, value).as_ref() == Ok(parsed)
