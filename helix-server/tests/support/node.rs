@@ -1,4 +1,5 @@
 //! Whole nodes in this process, on the real network and disk.
+#![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
 use std::future::Future;
 use std::net::TcpListener as StdListener;
