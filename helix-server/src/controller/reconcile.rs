@@ -1,16 +1,18 @@
 //! Makes the replicas of this node match the image: creates those it should have, deletes those of deleted topics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use helix_raft::{GroupId, Incarnation, Index, ReplicaId};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
+use uuid::Uuid;
 
 use super::commands::METADATA_GROUP;
-use super::image::{ClusterImage, PartitionImage};
+use super::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::cluster::ClusterLink;
+use crate::config::BrokerConfig;
 use crate::config::live::{Altered, LiveConfig};
 use crate::config::topic::TopicConfig;
 use crate::durable::founded::{FoundedCluster, FoundingMember};
@@ -65,14 +67,46 @@ struct Told {
     config: Option<Arc<TopicConfig>>,
 }
 
+/// What is in force for a topic, and what it was found from.
+struct Resolved {
+    topic: Arc<TopicImage>,
+    broker: Arc<BrokerConfig>,
+    config: Arc<TopicConfig>,
+}
+
+impl Resolved {
+    fn of(topic: &Arc<TopicImage>, broker: &Arc<BrokerConfig>) -> Self {
+        let config = Arc::new(TopicConfig::resolve(&topic.configs, broker));
+        Self { topic: Arc::clone(topic), broker: Arc::clone(broker), config }
+    }
+
+    /// An image shares with the one before it whatever was not altered.
+    fn is_of(&self, topic: &Arc<TopicImage>, broker: &Arc<BrokerConfig>) -> bool {
+        Arc::ptr_eq(&self.topic, topic) && Arc::ptr_eq(&self.broker, broker)
+    }
+}
+
 /// What the node has.
 struct Present {
     /// Groups that were asked for.
     created: BTreeMap<GroupId, Told>,
+    /// What is in force for topics that have replicas here.
+    configs: HashMap<Uuid, Resolved>,
     /// What the WAL holds counts as present until the image says that it was deleted.
     stored: BTreeSet<GroupId>,
     /// The groups that there were when the cluster had registered this process.
     earlier: Option<BTreeSet<GroupId>>,
+}
+
+impl Present {
+    /// What is in force for a topic.
+    fn config_of(&mut self, topic: &Arc<TopicImage>, broker: &Arc<BrokerConfig>) -> Arc<TopicConfig> {
+        let resolved = self.configs.entry(topic.topic_id).or_insert_with(|| Resolved::of(topic, broker));
+        if !resolved.is_of(topic, broker) {
+            *resolved = Resolved::of(topic, broker);
+        }
+        Arc::clone(&resolved.config)
+    }
 }
 
 /// Follows the image until its publisher is gone.
@@ -84,7 +118,8 @@ pub(crate) async fn run(
     let stored = stored.into_iter().filter(|group| *group != METADATA_GROUP).collect();
     let founders = reconciler.founded.members.iter().map(|member| member.replica).collect();
     let metadata = Told { replicas: founders, config: None };
-    let mut present = Present { created: [(METADATA_GROUP, metadata)].into(), stored, earlier: None };
+    let created = [(METADATA_GROUP, metadata)].into();
+    let mut present = Present { created, configs: HashMap::new(), stored, earlier: None };
     loop {
         applied.mark_unchanged();
         let image = reconciler.image.load_full();
@@ -93,7 +128,7 @@ pub(crate) async fn run(
         }
         reconciler.note_registration(&image, &mut present);
         reconciler.alter(&image);
-        let difference = reconciler.compare(&image, &present);
+        let difference = reconciler.compare(&image, &mut present);
         reconciler.follow(difference, &mut present);
         if applied.changed().await.is_err() {
             return;
@@ -156,7 +191,7 @@ impl Reconciler {
         }
     }
 
-    fn compare(&self, image: &ClusterImage, present: &Present) -> Difference {
+    fn compare(&self, image: &ClusterImage, present: &mut Present) -> Difference {
         let mut difference = Difference::default();
         let mut known = BTreeSet::from([METADATA_GROUP]);
         let desired = metadata_replicas(&self.founded, image);
@@ -168,10 +203,11 @@ impl Reconciler {
             known.extend(topic.partitions.iter().map(|partition| partition.group));
             let mut here = topic.partitions.iter().filter(|one| one.has_replica(self.me)).peekable();
             if here.peek().is_some() {
-                let config = Arc::new(TopicConfig::resolve(&topic.configs, &broker));
+                let config = present.config_of(topic, &broker);
                 here.for_each(|partition| self.compare_one(partition, &config, present, &mut difference));
             }
         }
+        present.configs.retain(|topic_id, _| image.topic(*topic_id).is_some());
         let here: BTreeSet<GroupId> = present.created.keys().chain(&present.stored).copied().collect();
         difference.delete =
             here.into_iter().filter(|group| !known.contains(group) && image.was_allocated(*group)).collect();
