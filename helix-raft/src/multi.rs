@@ -250,6 +250,12 @@ impl<P: Payload> MultiRaft<P> {
         Ok((position.index, position.term))
     }
 
+    /// From here on entries of a group count, on its leader, once they are stored so safely; that holds for what is appended and not
+    /// committed too. Returns whether that is news; a leader may have appended an entry then.
+    pub fn set_required(&mut self, id: GroupId, required: Durability) -> bool {
+        self.with(id, |group, cx| group.set_required(cx, required)).unwrap_or(false)
+    }
+
     /// Hands leadership of a group to `to`, as soon as that holds the whole log. Proposals are refused meanwhile; it is
     /// given up after an election timeout.
     ///

@@ -4,19 +4,19 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The version that this release writes, and the newest that it reads.
+/// The version of whatever has never changed.
 const FORMAT_VERSION: u8 = 1;
 
 /// A value that cannot be decoded.
 #[derive(Debug, Error)]
 pub enum VersionedError {
     /// Written by a newer version of Helix.
-    #[error(
-        "format version {found} is newer than this release understands ({FORMAT_VERSION}): upgrade this node"
-    )]
+    #[error("format version {found} is newer than this release understands ({newest}): upgrade this node")]
     Version {
         /// Version byte found.
         found: u8,
+        /// Newest version that can be read.
+        newest: u8,
     },
     /// The bytes do not form a value.
     #[error("the value is damaged: {0}")]
@@ -29,9 +29,14 @@ pub enum VersionedError {
     Empty,
 }
 
-/// Encodes a value with its version byte.
+/// Encodes a value of the first version.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let out = vec![FORMAT_VERSION];
+    encode_as(FORMAT_VERSION, value)
+}
+
+/// Encodes a value with its version byte.
+pub fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let out = vec![version];
     postcard::to_extend(value, out).expect("plain owned data always serialises into a growing buffer")
 }
 
@@ -40,11 +45,26 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// When the version is newer than known or the bytes are damaged.
 pub fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, VersionedError> {
-    match bytes.split_first() {
-        None => Err(VersionedError::Empty),
-        Some((&FORMAT_VERSION, rest)) => Ok(postcard::from_bytes(rest)?),
-        Some((&found, _)) => Err(VersionedError::Version { found }),
+    match split(bytes)? {
+        (FORMAT_VERSION, rest) => decode_rest(rest),
+        (found, _) => Err(VersionedError::Version { found, newest: FORMAT_VERSION }),
     }
+}
+
+/// The version of an encoded value, and what [`decode_rest`] takes.
+///
+/// # Errors
+/// When there are no bytes.
+pub fn split(bytes: &[u8]) -> Result<(u8, &[u8]), VersionedError> {
+    bytes.split_first().map(|(version, rest)| (*version, rest)).ok_or(VersionedError::Empty)
+}
+
+/// Decodes what follows the version byte.
+///
+/// # Errors
+/// When the bytes are damaged.
+pub fn decode_rest<T: for<'a> Deserialize<'a>>(rest: &[u8]) -> Result<T, VersionedError> {
+    Ok(postcard::from_bytes(rest)?)
 }
 
 #[cfg(test)]
@@ -57,7 +77,10 @@ mod tests {
         let mut bytes = encode(&value);
         assert_eq!(decode::<(u32, String)>(&bytes).unwrap(), value);
         bytes[0] = FORMAT_VERSION + 1;
-        assert!(matches!(decode::<(u32, String)>(&bytes), Err(VersionedError::Version { found: 2 })));
+        assert!(matches!(
+            decode::<(u32, String)>(&bytes),
+            Err(VersionedError::Version { found: 2, newest: 1 })
+        ));
         assert!(matches!(decode::<u32>(&[]), Err(VersionedError::Empty)));
     }
 }

@@ -2,19 +2,17 @@
 //! client that is gone does not go on.
 #![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
-#[path = "support/node.rs"]
-mod node;
 mod support;
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::{Decodable, StrBytes};
+use support::node::{Node, answer, until, within};
+use support::requests::{encoded, framed};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use node::{Node, TOPIC, answer, until, within};
-use support::requests::{encoded, framed};
-
+const TOPIC: &str = "topic";
 /// Longer than any deadline.
 const FOR_EVER_MS: i32 = 24 * 60 * 60 * 1000;
 const FETCH_VERSION: i16 = 11;
@@ -46,8 +44,9 @@ async fn wait_in_fetch(node: &Node, connection: &mut TcpStream) {
 
 #[tokio::test]
 async fn a_stopping_node_answers_what_it_has_read() {
-    let node = Node::start(&[]);
-    let mut connection = node.connect().await;
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::single(directory.path(), &[]);
+    let mut connection = node.connect_to(TOPIC).await;
     wait_in_fetch(&node, &mut connection).await;
     node.stop.send_replace(true);
     let mut body = within("the answer", answer(&mut connection)).await.expect("an answer before the end");
@@ -58,8 +57,9 @@ async fn a_stopping_node_answers_what_it_has_read() {
 
 #[tokio::test]
 async fn a_fetch_ends_with_its_connection() {
-    let node = Node::start(&[]);
-    let mut connection = node.connect().await;
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::single(directory.path(), &[]);
+    let mut connection = node.connect_to(TOPIC).await;
     wait_in_fetch(&node, &mut connection).await;
     assert_eq!(node.metric("helix_connections").await, Some(1.0));
     drop(connection);

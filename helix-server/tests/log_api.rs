@@ -4,8 +4,6 @@
 #[path = "simulation/clients/message.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod message;
-#[path = "support/node.rs"]
-mod node;
 mod support;
 
 use kafka_protocol::ResponseError;
@@ -26,7 +24,10 @@ use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use message::{MessageId, NOBODY};
-use node::{Node, TOPIC, ask, until};
+use support::node::{Node, call, until};
+
+/// The topic that they use.
+const TOPIC: &str = "topic";
 
 /// Long enough for anything that is waited for.
 const PATIENCE_MS: i32 = 30_000;
@@ -51,7 +52,7 @@ async fn try_produce(connection: &mut TcpStream, records: u32) -> ProduceRespons
     let topic = TopicProduceData::default().with_name(topic_name()).with_partition_data(vec![partition]);
     let request =
         ProduceRequest::default().with_acks(-1).with_timeout_ms(PATIENCE_MS).with_topic_data(vec![topic]);
-    ask(connection, ApiKey::Produce, 11, &request).await
+    call(connection, ApiKey::Produce, 11, &request).await
 }
 
 /// A fetch of one partition, or of nothing but what the session has.
@@ -101,7 +102,7 @@ impl Fetch {
             .with_session_epoch(self.session.1)
             .with_rack_id(StrBytes::from_static_str(self.rack))
             .with_topics(self.offset.map(one).into_iter().collect());
-        ask(connection, ApiKey::Fetch, self.version, &request).await
+        call(connection, ApiKey::Fetch, self.version, &request).await
     }
 
     /// What it says of the one partition.
@@ -118,8 +119,8 @@ fn has_records(partition: &PartitionData) -> bool {
 
 #[tokio::test]
 async fn a_session_is_told_what_is_new() {
-    let node = Node::start(&[ANY_TIME]);
-    let mut connection = node.connect().await;
+    let node = Node::alone(&[ANY_TIME]);
+    let mut connection = node.connect_to(TOPIC).await;
     produce(&mut connection, 3).await;
     let begun = Fetch { session: (0, 0), ..Fetch::default() }.send(&mut connection).await;
     let id = begun.session_id;
@@ -145,7 +146,7 @@ async fn list_offset(connection: &mut TcpStream, timestamp: i64) -> ListOffsetsP
     let partition = ListOffsetsPartition::default().with_current_leader_epoch(-1).with_timestamp(timestamp);
     let topic = ListOffsetsTopic::default().with_name(topic_name()).with_partitions(vec![partition]);
     let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
-    let mut response: ListOffsetsResponse = ask(connection, ApiKey::ListOffsets, 10, &request).await;
+    let mut response: ListOffsetsResponse = call(connection, ApiKey::ListOffsets, 10, &request).await;
     response.topics.remove(0).partitions.remove(0)
 }
 
@@ -154,15 +155,15 @@ async fn delete_records(connection: &mut TcpStream, offset: i64) -> (i16, i64) {
     let partition = DeleteRecordsPartition::default().with_offset(offset);
     let topic = DeleteRecordsTopic::default().with_name(topic_name()).with_partitions(vec![partition]);
     let request = DeleteRecordsRequest::default().with_timeout_ms(PATIENCE_MS).with_topics(vec![topic]);
-    let response: DeleteRecordsResponse = ask(connection, ApiKey::DeleteRecords, 2, &request).await;
+    let response: DeleteRecordsResponse = call(connection, ApiKey::DeleteRecords, 2, &request).await;
     let partition = &response.topics[0].partitions[0];
     (partition.error_code, partition.low_watermark)
 }
 
 #[tokio::test]
 async fn deleted_records_are_gone() {
-    let node = Node::start(&[ANY_TIME]);
-    let mut connection = node.connect().await;
+    let node = Node::alone(&[ANY_TIME]);
+    let mut connection = node.connect_to(TOPIC).await;
     produce(&mut connection, 5).await;
     assert_eq!(list_offset(&mut connection, EARLIEST).await.offset, 0);
     assert_eq!(delete_records(&mut connection, 2).await, (0, 2));
@@ -189,7 +190,7 @@ async fn leader(connection: &mut TcpStream) -> (i32, Uuid) {
     let topic = MetadataRequestTopic::default().with_name(Some(topic_name()));
     let request = MetadataRequest::default().with_topics(Some(vec![topic]));
     until("three replicas in sync", async || {
-        let metadata: MetadataResponse = ask(connection, ApiKey::Metadata, 12, &request).await;
+        let metadata: MetadataResponse = call(connection, ApiKey::Metadata, 12, &request).await;
         let topic = &metadata.topics[0];
         let partition = topic.partitions.first()?;
         (partition.isr_nodes.len() == 3).then_some((partition.leader_id.0, topic.topic_id))
@@ -205,7 +206,7 @@ async fn consumers_read_in_their_own_rack() {
     let nodes = Node::cluster(&racks, &settings);
     let mut connections = Vec::new();
     for node in &nodes {
-        connections.push(node.connect().await);
+        connections.push(node.connect_to(TOPIC).await);
     }
     let (leader, _) = leader(&mut connections[0]).await;
     let (at_leader, at_follower) = (leader as usize - 1, leader as usize % 3);
@@ -250,7 +251,7 @@ async fn clients_are_told_who_leads() {
     let nodes = Node::cluster(&["a", "b", "c"], &[ANY_TIME, "default.replication.factor=3"]);
     let mut connections = Vec::new();
     for node in &nodes {
-        connections.push(node.connect().await);
+        connections.push(node.connect_to(TOPIC).await);
     }
     let (leader, topic_id) = leader(&mut connections[0]).await;
     let follower = &mut connections[leader as usize % 3];

@@ -87,4 +87,4 @@ pub use recovered::{Damage, DamageScope, DamagedRange, Recovered, RecoveredGroup
 pub use retention::ReclaimReport;
 pub use stats::{LatencyHistogram, WalStats};
 pub use types::{GroupId, Index, Lsn, Offset, SegmentId, Term};
-pub use wal::{Part, Wal};
+pub use wal::{DiskSpace, Part, Wal};

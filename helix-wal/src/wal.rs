@@ -25,6 +25,15 @@ use crate::writer::{self, Writer};
 /// Segments smaller than this would be more header than data.
 const MIN_SEGMENT_BYTES: u64 = 4096;
 
+/// How much room the file system of a log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// All of it, in bytes.
+    pub total_bytes: u64,
+    /// What is not taken, in bytes.
+    pub free_bytes: u64,
+}
+
 /// A log. Clones are handles to the same one.
 ///
 /// When the last handle goes without [`Wal::close`], the log stops as if the process had died: what was written is there,
@@ -134,6 +143,12 @@ impl Wal {
             self.shared().refresh_space_soon();
         }
         outcome
+    }
+
+    /// How large the file system is, and what of it is still to be had. Asks the operating system.
+    pub fn disk_space(&self) -> std::io::Result<DiskSpace> {
+        let disk = &self.shared().disk;
+        Ok(DiskSpace { total_bytes: disk.total_bytes()?, free_bytes: disk.free_bytes()? })
     }
 
     /// The extent of a group's log, as written so far.

@@ -190,6 +190,23 @@ impl<P: Payload> Group<P> {
         self.required == Durability::Synced || self.memberships.changes_within(self.log.committed(), index)
     }
 
+    /// How safely entries must be stored before they count. Returns whether that is news.
+    pub(crate) fn set_required(&mut self, cx: &Context, required: Durability) -> bool {
+        if self.required == required {
+            return false;
+        }
+        self.required = required;
+        if self.leading.is_some() {
+            // Followers were asked to store what is under way less safely than it counts now; the next entry asks for all of it.
+            if required == Durability::Synced {
+                self.push_own(Body::NoOp);
+            } else {
+                self.try_commit(cx);
+            }
+        }
+        true
+    }
+
     pub(crate) fn propose(&mut self, payload: P) -> Result<Position, ProposeError> {
         let Some(leading) = &self.leading else {
             return Err(ProposeError::NotLeader { leader: self.leader });

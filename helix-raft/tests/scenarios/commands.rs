@@ -257,6 +257,11 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
                 }
             }
         }
+        "require" => {
+            let synced = arguments.word(2) == "synced";
+            let required = if synced { Durability::Synced } else { Durability::PageCache };
+            world.raft(arguments.replica(1)).set_required(GROUP, required);
+        }
         "campaign" => world.raft(arguments.replica(1)).campaign(GROUP),
         "force-recover" => {
             if let Err(error) = world.raft(arguments.replica(1)).force_recover(GROUP) {

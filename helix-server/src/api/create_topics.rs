@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
-use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use kafka_protocol::protocol::StrBytes;
 
 use super::errors::ApiError;
 use super::names;
 use crate::broker::Broker;
-use crate::config::topic;
+use crate::config::{describe, topic};
 use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
 use crate::ids::NodeId;
 
@@ -32,7 +33,7 @@ pub(super) async fn handle(
         } else {
             create(broker, &topic, request.validate_only, timeout).await
         };
-        results.push(shape(topic, outcome, version));
+        results.push(shape(broker, topic, outcome, version));
     }
     CreateTopicsResponse::default().with_topics(results)
 }
@@ -73,7 +74,7 @@ fn resolve(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, ApiError
         let Some(value) = &config.value else { continue };
         topic::check(&config.name, value)
             .map_err(|error| ApiError::new(ResponseError::InvalidConfig, error.to_string()))?;
-        configs.insert(config.name.to_string(), value.to_string());
+        configs.insert(config.name.to_string(), value.trim().to_owned());
     }
     Ok(NewTopic {
         name: topic.name.to_string(),
@@ -106,11 +107,31 @@ fn assignments(topic: &CreatableTopic) -> Result<Option<Vec<Vec<NodeId>>>, ApiEr
     Ok(Some(sorted.iter().map(|a| a.broker_ids.iter().map(|b| NodeId(b.0)).collect()).collect()))
 }
 
+/// The configuration that the topic has now, or would have (KIP-525).
+fn configs(broker: &Broker, topic: &CreatableTopic) -> Vec<CreatableTopicConfigs> {
+    let own = topic
+        .configs
+        .iter()
+        .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.trim().to_owned())));
+    let image = broker.image();
+    let entries = describe::topic(broker.live_config(), &own.collect(), broker.altered(&image));
+    let shape = |entry: describe::ConfigEntry| {
+        CreatableTopicConfigs::default()
+            .with_name(StrBytes::from_static_str(entry.name))
+            .with_value(entry.value.map(StrBytes::from_string))
+            .with_read_only(entry.read_only)
+            .with_config_source(entry.source as i8)
+    };
+    entries.into_iter().map(shape).collect()
+}
+
 fn shape(
+    broker: &Broker,
     topic: CreatableTopic,
     outcome: Result<CommandOutcome, ApiError>,
     version: i16,
 ) -> CreatableTopicResult {
+    let shown = if version >= 5 && outcome.is_ok() { configs(broker, &topic) } else { Vec::new() };
     let result = CreatableTopicResult::default().with_name(topic.name);
     match outcome {
         Ok(CommandOutcome::TopicCreated { topic_id, partitions, replication_factor }) => {
@@ -119,7 +140,7 @@ fn shape(
                 result
                     .with_num_partitions(partitions)
                     .with_replication_factor(replication_factor)
-                    .with_configs(Some(Vec::new()))
+                    .with_configs(Some(shown))
             } else {
                 result
             }

@@ -20,11 +20,39 @@ pub(super) async fn handle(
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let mut wanted = request.topics;
     wanted.extend(request.topic_names.into_iter().map(|n| DeleteTopicState::default().with_name(Some(n))));
+    let refusals: Vec<Option<ApiError>> = wanted.iter().map(|topic| refusal(topic, &wanted)).collect();
     let mut responses = Vec::with_capacity(wanted.len());
-    for topic in wanted {
-        responses.push(delete(broker, topic, timeout, version).await);
+    for (topic, refusal) in wanted.into_iter().zip(refusals) {
+        responses.push(match refusal {
+            Some(error) => shape_refusal(topic, &error, version),
+            None => delete(broker, topic, timeout, version).await,
+        });
     }
     DeleteTopicsResponse::default().with_responses(responses)
+}
+
+/// What is wrong with the way in which a topic is named.
+fn refusal(topic: &DeleteTopicState, all: &[DeleteTopicState]) -> Option<ApiError> {
+    let repeated = || all.iter().filter(|other| *other == topic).count() > 1;
+    let message = match (&topic.name, topic.topic_id.is_nil()) {
+        (None, true) => "Neither topic name nor id were specified.",
+        (Some(_), false) => "You may not specify both topic name and topic id.",
+        (Some(_), true) if repeated() => "Duplicate topic name.",
+        (None, false) if repeated() => "Duplicate topic id.",
+        _ => return None,
+    };
+    Some(ApiError::new(ResponseError::InvalidRequest, message))
+}
+
+fn shape_refusal(topic: DeleteTopicState, error: &ApiError, version: i16) -> DeletableTopicResult {
+    let mut result = DeletableTopicResult::default().with_name(topic.name).with_error_code(error.code);
+    if version >= 5 {
+        result.error_message = error.text();
+    }
+    if version >= 6 {
+        result.topic_id = topic.topic_id;
+    }
+    result
 }
 
 async fn delete(
@@ -63,4 +91,41 @@ async fn delete(
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_named_once_and_in_one_way() {
+        let topic = |name: Option<&'static str>, id: u128| {
+            DeleteTopicState::default()
+                .with_name(name.map(|name| TopicName(name.into())))
+                .with_topic_id(Uuid::from_u128(id))
+        };
+        let all = [
+            topic(None, 0),
+            topic(Some("a"), 1),
+            topic(Some("b"), 0),
+            topic(Some("b"), 0),
+            topic(None, 2),
+            topic(None, 2),
+            topic(Some("c"), 0),
+            topic(None, 3),
+        ];
+        let message = |topic| refusal(topic, &all).map(|error| error.message.unwrap());
+        let messages: Vec<_> = all.iter().map(message).collect();
+        let expected = [
+            Some("Neither topic name nor id were specified."),
+            Some("You may not specify both topic name and topic id."),
+            Some("Duplicate topic name."),
+            Some("Duplicate topic name."),
+            Some("Duplicate topic id."),
+            Some("Duplicate topic id."),
+            None,
+            None,
+        ];
+        assert_eq!(messages, expected.map(|message| message.map(str::to_owned)));
+    }
 }

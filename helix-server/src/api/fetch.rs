@@ -59,7 +59,7 @@ pub(super) async fn handle(
     version: i16,
     reading: watch::Receiver<()>,
 ) -> FetchReply {
-    let terms = Terms::of(&request, version, broker.config());
+    let terms = Terms::of(&request, version, &broker.config());
     let SessionPart { claim, asked, forgotten } = SessionPart::of(request, version);
     let sessions = broker.fetch_sessions();
     let name_of = |topic_id| fetch_plan::name_of(broker, topic_id);

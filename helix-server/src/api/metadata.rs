@@ -11,7 +11,7 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::{errors, names};
+use super::{names, partition_standing};
 use crate::broker::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{BrokerRegistration, CommandError};
@@ -158,25 +158,13 @@ fn describe_partition(
     partition: &PartitionImage,
     version: i16,
 ) -> MetadataResponsePartition {
-    let known = broker.leaders().get(partition.group);
-    let node_of = |replica| image.broker_of_replica(replica).map(|b| b.node);
-    let leader = broker.live_leader(partition.group);
-    let replicas: Vec<BrokerId> = partition.replicas.iter().map(|r| BrokerId(r.node.0)).collect();
-    let in_sync = match &known {
-        Some(info) if !info.in_sync.is_empty() => {
-            info.in_sync.iter().filter_map(|r| node_of(*r)).map(|n| BrokerId(n.0)).collect()
-        }
-        _ => leader.map(|n| BrokerId(n.0)).into_iter().collect(),
-    };
-    let offline =
-        partition.replicas.iter().filter(|r| !broker.is_alive(r.node)).map(|r| BrokerId(r.node.0)).collect();
-    let error_code = if leader.is_some() { errors::NONE } else { ResponseError::LeaderNotAvailable.code() };
+    let standing = partition_standing::of(broker, image, partition);
     let out = MetadataResponsePartition::default()
-        .with_error_code(error_code)
+        .with_error_code(standing.error_code)
         .with_partition_index(number)
-        .with_leader_id(BrokerId(leader.map_or(-1, |n| n.0)))
-        .with_replica_nodes(replicas)
-        .with_isr_nodes(in_sync);
-    let out = if version >= 5 { out.with_offline_replicas(offline) } else { out };
-    if version >= 7 { out.with_leader_epoch(known.map_or(-1, |info| info.term.0 as i32)) } else { out }
+        .with_leader_id(standing.leader)
+        .with_replica_nodes(standing.replicas)
+        .with_isr_nodes(standing.in_sync);
+    let out = if version >= 5 { out.with_offline_replicas(standing.offline) } else { out };
+    if version >= 7 { out.with_leader_epoch(standing.leader_epoch) } else { out }
 }

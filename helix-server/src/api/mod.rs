@@ -5,22 +5,32 @@ pub(crate) mod errors;
 pub(crate) mod names;
 pub mod table;
 
+mod alter_configs;
 mod api_versions;
+mod configs;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_quorum;
+mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
 mod fetch_encode;
 mod fetch_plan;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod metadata;
@@ -28,6 +38,7 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+mod partition_standing;
 mod produce;
 mod sync_group;
 
@@ -157,78 +168,135 @@ pub(crate) fn leader_endpoints(
 /// # Errors
 /// When the request is no request. Nothing was done then.
 pub(crate) async fn start(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
-    let reply =
-        Reply { correlation_id: request.correlation_id, key: request.api_key, version: request.version };
-    let broker = Arc::clone(broker);
-    let version = request.version;
-    // Each arm decodes now, so that bad bytes end the connection at once, and answers later.
-    macro_rules! later {
-        ($broker:ident, $decoded:ident => $answer:expr) => {{
-            let $decoded = decode(&request)?;
-            let permits = request.permits;
-            Box::pin(async move {
-                let response = {
-                    let $broker = &*broker;
-                    $answer
-                };
-                drop(permits);
-                reply.whole(&response)
-            })
-        }};
+    match request.api_key {
+        ApiKey::Produce => start_produce(broker, request).await,
+        ApiKey::Fetch => start_fetch(broker, request),
+        _ => start_later(broker, request),
     }
-    Ok(match request.api_key {
-        ApiKey::Produce => {
-            let decoded = decode(&request)?;
-            let admission = produce::Admission {
-                permits: request.permits,
-                after_rejection: request.after_rejection,
-                hold_until: request.hold_until,
+}
+
+async fn start_produce(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
+    let (decoded, reply, version) = (decode(&request)?, Reply::to(&request), request.version);
+    let admission = produce::Admission {
+        permits: request.permits,
+        after_rejection: request.after_rejection,
+        hold_until: request.hold_until,
+    };
+    let answer = produce::start(Arc::clone(broker), decoded, version, admission).await;
+    Ok(Box::pin(async move {
+        match answer.await {
+            produce::Answer::Response(response) => reply.whole(&response),
+            produce::Answer::Silent => Outcome::Silent,
+            produce::Answer::Close => Outcome::Close,
+        }
+    }))
+}
+
+fn start_fetch(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
+    let (decoded, reply, version) = (decode(&request)?, Reply::to(&request), request.version);
+    let (broker, reading) = (Arc::clone(broker), request.reading);
+    Ok(Box::pin(async move {
+        let (chunks, permit) = fetch::handle(&broker, decoded, version, reading).await.encode(version);
+        reply.chunks(chunks, permit)
+    }))
+}
+
+/// Decodes now, so that bad bytes end the connection at once, and answers later.
+macro_rules! later {
+    ($broker:expr, $request:expr, |$b:ident, $decoded:ident| $answer:expr) => {{
+        let ($decoded, reply) = (decode(&$request)?, Reply::to(&$request));
+        let (broker, permits) = (Arc::clone($broker), $request.permits);
+        Box::pin(async move {
+            let response = {
+                let $b = &*broker;
+                $answer
             };
-            let answer = produce::start(broker, decoded, version, admission).await;
-            Box::pin(async move {
-                match answer.await {
-                    produce::Answer::Response(response) => reply.whole(&response),
-                    produce::Answer::Silent => Outcome::Silent,
-                    produce::Answer::Close => Outcome::Close,
-                }
-            })
+            drop(permits);
+            reply.whole(&response)
+        })
+    }};
+}
+
+fn start_later(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
+    let version = request.version;
+    Ok(match request.api_key {
+        ApiKey::ListOffsets => later!(broker, request, |b, r| list_offsets::handle(b, r, version).await),
+        ApiKey::Metadata => later!(broker, request, |b, r| metadata::handle(b, r, version).await),
+        ApiKey::ApiVersions => later!(broker, request, |_b, r| api_versions::handle(&r, version)),
+        ApiKey::CreateTopics => later!(broker, request, |b, r| create_topics::handle(b, r, version).await),
+        ApiKey::DeleteTopics => later!(broker, request, |b, r| delete_topics::handle(b, r, version).await),
+        ApiKey::DeleteRecords => later!(broker, request, |b, r| delete_records::handle(b, r).await),
+        ApiKey::InitProducerId => later!(broker, request, |b, r| init_producer_id::handle(b, &r).await),
+        ApiKey::OffsetForLeaderEpoch => later!(broker, request, |b, r| offset_for_leader_epoch::handle(b, r)),
+        ApiKey::CreatePartitions => later!(broker, request, |b, r| create_partitions::handle(b, r).await),
+        ApiKey::FindCoordinator
+        | ApiKey::JoinGroup
+        | ApiKey::SyncGroup
+        | ApiKey::Heartbeat
+        | ApiKey::LeaveGroup
+        | ApiKey::OffsetCommit
+        | ApiKey::OffsetFetch
+        | ApiKey::OffsetDelete
+        | ApiKey::DescribeGroups
+        | ApiKey::ListGroups
+        | ApiKey::DeleteGroups => return start_of_group(broker, request),
+        _ => return start_of_admin(broker, request),
+    })
+}
+
+fn start_of_group(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
+    let version = request.version;
+    Ok(match request.api_key {
+        ApiKey::FindCoordinator => {
+            later!(broker, request, |b, r| find_coordinator::handle(b, r, version).await)
         }
-        ApiKey::Fetch => {
-            let decoded = decode(&request)?;
-            let reading = request.reading;
-            Box::pin(async move {
-                let (chunks, permit) =
-                    fetch::handle(&broker, decoded, version, reading).await.encode(version);
-                reply.chunks(chunks, permit)
-            })
-        }
-        ApiKey::ListOffsets => later!(b, r => list_offsets::handle(b, r, version).await),
-        ApiKey::Metadata => later!(b, r => metadata::handle(b, r, version).await),
-        ApiKey::OffsetCommit => later!(b, r => offset_commit::handle(b, r, version).await),
-        ApiKey::OffsetFetch => later!(b, r => offset_fetch::handle(b, r, version).await),
-        ApiKey::FindCoordinator => later!(b, r => find_coordinator::handle(b, r, version).await),
         ApiKey::JoinGroup => {
             let client = request.client.clone().unwrap_or_default();
-            later!(b, r => join_group::handle(b, r, version, client).await)
+            later!(broker, request, |b, r| join_group::handle(b, r, version, client).await)
         }
-        ApiKey::Heartbeat => later!(b, r => heartbeat::handle(b, r).await),
-        ApiKey::LeaveGroup => later!(b, r => leave_group::handle(b, r, version).await),
-        ApiKey::SyncGroup => later!(b, r => sync_group::handle(b, r, version).await),
-        ApiKey::DescribeGroups => later!(b, r => describe_groups::handle(b, r, version).await),
-        ApiKey::ListGroups => later!(b, r => list_groups::handle(b, r, version).await),
-        ApiKey::DeleteGroups => later!(b, r => delete_groups::handle(b, r).await),
-        ApiKey::OffsetDelete => later!(b, r => offset_delete::handle(b, r).await),
-        ApiKey::ApiVersions => later!(_b, r => api_versions::handle(&r, version)),
-        ApiKey::CreateTopics => later!(b, r => create_topics::handle(b, r, version).await),
-        ApiKey::DeleteTopics => later!(b, r => delete_topics::handle(b, r, version).await),
-        ApiKey::DeleteRecords => later!(b, r => delete_records::handle(b, r).await),
-        ApiKey::InitProducerId => later!(b, r => init_producer_id::handle(b, &r).await),
-        ApiKey::OffsetForLeaderEpoch => later!(b, r => offset_for_leader_epoch::handle(b, r)),
-        ApiKey::CreatePartitions => later!(b, r => create_partitions::handle(b, r).await),
-        ApiKey::DescribeCluster => later!(b, r => describe_cluster::handle(b, &r, version)),
-        // The connection looks requests up in the table before it gets here.
-        _ => Box::pin(std::future::ready(Outcome::Close)),
+        ApiKey::SyncGroup => later!(broker, request, |b, r| sync_group::handle(b, r, version).await),
+        ApiKey::Heartbeat => later!(broker, request, |b, r| heartbeat::handle(b, r).await),
+        ApiKey::LeaveGroup => later!(broker, request, |b, r| leave_group::handle(b, r, version).await),
+        ApiKey::OffsetCommit => later!(broker, request, |b, r| offset_commit::handle(b, r, version).await),
+        ApiKey::OffsetFetch => later!(broker, request, |b, r| offset_fetch::handle(b, r, version).await),
+        ApiKey::OffsetDelete => later!(broker, request, |b, r| offset_delete::handle(b, r).await),
+        ApiKey::DescribeGroups => {
+            later!(broker, request, |b, r| describe_groups::handle(b, r, version).await)
+        }
+        ApiKey::ListGroups => later!(broker, request, |b, r| list_groups::handle(b, r, version).await),
+        ApiKey::DeleteGroups => later!(broker, request, |b, r| delete_groups::handle(b, r).await),
+        _ => unserved(),
     })
+}
+
+fn start_of_admin(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
+    let version = request.version;
+    Ok(match request.api_key {
+        ApiKey::DescribeCluster => later!(broker, request, |b, r| describe_cluster::handle(b, &r, version)),
+        ApiKey::DescribeConfigs => later!(broker, request, |b, r| describe_configs::handle(b, &r, version)),
+        ApiKey::AlterConfigs => later!(broker, request, |b, r| alter_configs::handle(b, r).await),
+        ApiKey::IncrementalAlterConfigs => {
+            later!(broker, request, |b, r| incremental_alter_configs::handle(b, r).await)
+        }
+        ApiKey::ListConfigResources => {
+            later!(broker, request, |b, r| list_config_resources::handle(b, &r, version))
+        }
+        ApiKey::DescribeLogDirs => later!(broker, request, |b, r| describe_log_dirs::handle(b, &r, version)),
+        ApiKey::ElectLeaders => later!(broker, request, |b, r| elect_leaders::handle(b, r, version).await),
+        ApiKey::DescribeQuorum => {
+            later!(broker, request, |b, r| describe_quorum::handle(b, r, version).await)
+        }
+        ApiKey::DescribeProducers => later!(broker, request, |b, r| describe_producers::handle(b, r).await),
+        ApiKey::DescribeTopicPartitions => {
+            later!(broker, request, |b, r| describe_topic_partitions::handle(b, &r))
+        }
+        _ => unserved(),
+    })
+}
+
+/// The connection looks requests up in the table before they get here.
+fn unserved() -> PendingOutcome {
+    Box::pin(std::future::ready(Outcome::Close))
 }
 
 /// The answer to an ApiVersions request of an unknown version.
@@ -260,6 +328,10 @@ struct Reply {
 }
 
 impl Reply {
+    fn to(request: &Request) -> Self {
+        Self { correlation_id: request.correlation_id, key: request.api_key, version: request.version }
+    }
+
     fn header(self) -> BytesMut {
         let mut out = BytesMut::with_capacity(64);
         out.put_i32(self.correlation_id);

@@ -175,12 +175,14 @@ async fn check_one(
         _ => AppendError::NotLeader,
     })?;
     let records = data.records.as_ref().ok_or(AppendError::Batch(BatchError::Empty))?;
+    let config = view.config();
     let rules = ProduceRules {
-        max_batch_bytes: view.config.max_message_bytes,
-        timestamps: view.config.timestamps,
+        max_batch_bytes: config.max_message_bytes,
+        segment_bytes: config.segment_bytes,
+        timestamps: config.timestamps,
+        compression: config.compression,
         now_ms,
         produce_version: version,
-        compression: view.config.compression,
     };
     let batch = if rules.compression.changes(records) {
         compressed_anew(broker, records.clone(), rules).await?

@@ -59,7 +59,6 @@ impl Broker {
             assignments: None,
             // Its coordinators keep it small; retention must not.
             configs: BTreeMap::from([
-                config("cleanup.policy", "compact"),
                 config("compression.type", "producer"),
                 config("retention.ms", "-1"),
                 config("retention.bytes", "-1"),

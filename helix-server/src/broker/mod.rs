@@ -12,6 +12,7 @@ pub mod lookup;
 pub mod partitions;
 pub mod produce;
 pub mod producer_ids;
+pub mod questions;
 pub(crate) mod replica_selector;
 pub(crate) mod retention;
 pub mod topics;
@@ -27,12 +28,14 @@ use tokio::time::Instant;
 use crate::api::CurrentLeader;
 use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::config::BrokerConfig;
+use crate::config::live::{Altered, LiveConfig};
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::{Controller, commands::METADATA_GROUP};
 use crate::coordinator::Coordinators;
 use crate::env::{Env, watch};
 use crate::ids::{ClusterId, NodeId};
 use crate::ops::metrics::Metrics;
+use crate::partition::producers::ProducerBatch;
 use crate::partition::view::PartitionView;
 use crate::repair::Repairs;
 use crate::shard::Shards;
@@ -42,6 +45,7 @@ use leaders::LeaderTable;
 use partitions::PartitionTable;
 use produce::AppendRequest;
 use producer_ids::ProducerIds;
+use questions::Questions;
 
 /// The budgets that bound the node's memory. They are separate so that one kind of work never starves another: two nodes
 /// that are both full must never refuse each other's appends.
@@ -70,7 +74,7 @@ pub(crate) struct BrokerParts {
     pub(crate) node: NodeId,
     pub(crate) started: Instant,
     pub(crate) cluster_id: ClusterId,
-    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) config: Arc<LiveConfig>,
     pub(crate) image: Arc<ArcSwap<ClusterImage>>,
     pub(crate) leaders: Arc<LeaderTable>,
     pub(crate) partitions: Arc<PartitionTable>,
@@ -86,6 +90,7 @@ pub(crate) struct BrokerParts {
     pub(crate) cluster_size: usize,
     pub(crate) wal: Wal,
     pub(crate) repairs: Repairs,
+    pub(crate) questions: Questions,
     pub(crate) budgets: Budgets,
     pub(crate) fetch_sessions: Arc<FetchSessions>,
     pub(crate) metrics: Arc<Metrics>,
@@ -101,8 +106,24 @@ impl Broker {
         &self.parts.env
     }
 
-    pub(crate) fn config(&self) -> &BrokerConfig {
+    /// The configuration in force now.
+    pub(crate) fn config(&self) -> Arc<BrokerConfig> {
+        self.parts.config.get()
+    }
+
+    /// Where that comes from.
+    pub(crate) fn live_config(&self) -> &LiveConfig {
         &self.parts.config
+    }
+
+    /// What was altered of it.
+    pub(crate) fn altered<'a>(&self, image: &'a ClusterImage) -> Altered<'a> {
+        Altered { everywhere: image.broker_configs(None), here: image.broker_configs(Some(self.parts.node)) }
+    }
+
+    /// This node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.parts.node
     }
 
     pub(crate) fn cluster_id(&self) -> ClusterId {
@@ -222,6 +243,16 @@ impl Broker {
             }
         }
         Ok(view)
+    }
+
+    /// A partition replica of this node.
+    pub(crate) fn partition(&self, group: GroupId) -> Option<Arc<PartitionView>> {
+        self.parts.partitions.get(group)
+    }
+
+    /// The last batch of every producer that a partition of this node remembers.
+    pub(crate) async fn producers(&self, group: GroupId) -> Option<Vec<ProducerBatch>> {
+        self.parts.shards.producers(group).await
     }
 
     /// Hands a batch to the owner of its partition.

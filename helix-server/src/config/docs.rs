@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::topic::TOPIC_PROPERTIES;
+use super::topic::{DefaultValue, TOPIC_PROPERTIES, TopicProperty};
 use super::{BrokerConfig, PROPERTIES, Property, SETTINGS};
 
 const HEAD: &str = "\
@@ -24,8 +24,26 @@ num.partitions = 3
 
 Flags win over `--set`, and `--set` wins over the file.
 
+Properties that are *alterable* can also be changed while nodes run, for one broker or for all
+(`kafka-configs --alter --entity-type brokers`, with `--entity-name ID` or `--entity-default`). What is altered is kept with
+the cluster's metadata and wins over what a node was started with; for one broker wins over for all.
+
 This page is generated from the tables in `helix-server/src/config`; after a change there, run
 `HELIX_REWRITE=1 cargo test -p helix-server configuration_page`.
+";
+
+const TOPICS_HEAD: &str = "
+## Topic configurations
+
+Given when a topic is created, or altered later (`kafka-configs --alter --entity-type topics`); what is altered is in
+force on a live topic at once. `kafka-configs --describe` says what is in force and where it comes from.
+
+";
+
+const FIXED_HEAD: &str = "
+Helix shows the following ones, which Kafka has, with the value that describes what Helix does, and takes that value
+alone. Another one is refused with `INVALID_CONFIG`, because nothing would act on it.
+
 ";
 
 fn table(out: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
@@ -52,9 +70,27 @@ fn property_row(property: &Property) -> Vec<String> {
         format!("`{}`", property.name),
         if default == "not set" { default } else { format!("`{default}`") },
         property.unit.to_owned(),
+        if property.dynamic { "yes" } else { "no" }.to_owned(),
         valid_values(property),
         property.doc.trim().to_owned(),
     ]
+}
+
+fn topic_row(property: &TopicProperty) -> Vec<String> {
+    let default = match property.default {
+        DefaultValue::Broker(name) => format!("the broker's `{name}`"),
+        DefaultValue::Fixed { value, .. } => format!("`{value}`"),
+    };
+    let valid = property.valid.describe(property.kind);
+    vec![format!("`{}`", property.name), default, valid, property.doc.to_owned()]
+}
+
+fn fixed_row(property: &TopicProperty) -> Vec<String> {
+    let only = match property.default {
+        DefaultValue::Fixed { value: "", .. } => "(empty)".to_owned(),
+        DefaultValue::Fixed { value, .. } | DefaultValue::Broker(value) => format!("`{value}`"),
+    };
+    vec![format!("`{}`", property.name), only, property.advice().to_owned()]
 }
 
 fn page() -> String {
@@ -68,25 +104,23 @@ fn page() -> String {
             cells.map(str::to_owned).into()
         }),
     );
-    let columns = ["name", "default", "unit", "valid values", "what it does"];
+    let columns = ["name", "default", "unit", "alterable", "valid values", "what it does"];
     out.push_str("\n## Properties that Kafka has too\n\n");
     let (own, kafka): (Vec<_>, Vec<_>) =
         PROPERTIES.iter().partition(|property| property.name.starts_with("helix."));
     table(&mut out, &columns, kafka.into_iter().map(property_row));
     out.push_str("\n## Helix's own properties\n\n");
     table(&mut out, &columns, own.into_iter().map(property_row));
-    out.push_str(
-        "\n## Topic configurations\n\nGiven when a topic is created. Other names that Kafka knows are refused with \
-         `INVALID_CONFIG`, because Helix\nwould not act on them.\n\n",
-    );
+    out.push_str(TOPICS_HEAD);
+    let (fixed, acted_on): (Vec<_>, Vec<_>) =
+        TOPIC_PROPERTIES.iter().partition(|property| !property.advice().is_empty());
     table(
         &mut out,
         &["name", "default", "valid values", "what it does"],
-        TOPIC_PROPERTIES.iter().map(|property| {
-            let cells = [&format!("`{}`", property.name), property.default, property.type_name, property.doc];
-            cells.map(str::to_owned).into()
-        }),
+        acted_on.into_iter().map(topic_row),
     );
+    out.push_str(FIXED_HEAD);
+    table(&mut out, &["name", "only value", "what to do instead"], fixed.into_iter().map(fixed_row));
     out
 }
 

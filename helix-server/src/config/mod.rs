@@ -4,15 +4,20 @@
 //! configuration file holds both. Where a value is given more than once, flags win over `--set`, `--set` over the file.
 
 mod address;
+pub mod describe;
 #[cfg(test)]
 mod docs;
 mod file;
+pub mod kind;
+pub mod live;
 mod properties;
 mod settings;
 mod suggest;
 pub mod topic;
+mod topic_table;
 mod value;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -127,19 +132,22 @@ pub fn resolve(mut given: Vec<Given>) -> Result<ServerConfig, ConfigError> {
     given.sort_by_key(|given| given.source); // stable: order within a source is kept
     let mut broker = BrokerConfig::default();
     let mut raw = settings::RawSettings::default();
+    let mut names = BTreeSet::new();
     for given in &given {
         let expected =
             |expected| ConfigError::BadValue { place: given.place(), value: given.value.clone(), expected };
         if let Some(property) = properties::find(&given.name) {
             property.set(&mut broker, &given.value).map_err(expected)?;
+            names.insert(property.name);
         } else if let Some(setting) = settings::find(&given.name) {
             (setting.set)(&mut raw, &given.value).map_err(expected)?;
+            names.insert(setting.name);
         } else {
             return Err(unknown(given));
         }
     }
     broker.check().map_err(ConfigError::Contradiction)?;
-    raw.resolve(broker)
+    raw.resolve(broker, names)
 }
 
 /// Reads `name=value` of `--set`.

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::value::{CompressionType, GzipLevel, ReplicaSelector, TimestampType, Value};
+use super::kind::ConfigKind;
+use super::value::{CompressionType, GzipLevel, NOT_SET, ReplicaSelector, TimestampType, Value};
 use crate::coordinator::MAX_METADATA_BYTES_LIMIT;
 
 /// Reads a value into its field, or says what would fit.
@@ -22,6 +23,10 @@ pub struct Property {
     pub unit: &'static str,
     /// Valid values, for integers.
     pub range: Option<RangeInclusive<i64>>,
+    /// Its type in Kafka's admin APIs, if its values are as small as Kafka's.
+    narrow_kind: ConfigKind,
+    /// Whether it can be altered while the node runs, for one broker or for all; Kafka's can where Kafka's can.
+    pub dynamic: bool,
     set: Setter,
     show: fn(&BrokerConfig) -> String,
 }
@@ -32,7 +37,18 @@ impl Property {
         (self.set)(config, text, self.range.as_ref())
     }
 
-    /// The value in force.
+    /// Its type in Kafka's admin APIs.
+    pub fn kind(&self) -> ConfigKind {
+        let wide = self.range.as_ref().is_some_and(|range| *range.end() > I32_MAX);
+        if wide { ConfigKind::Long } else { self.narrow_kind }
+    }
+
+    /// The value in force; `None` if there is none.
+    pub fn value(&self, config: &BrokerConfig) -> Option<String> {
+        Some(self.show(config)).filter(|shown| shown != NOT_SET)
+    }
+
+    /// The value in force, in words if there is none.
     pub fn show(&self, config: &BrokerConfig) -> String {
         (self.show)(config)
     }
@@ -46,7 +62,7 @@ pub(super) fn find(name: &str) -> Option<&'static Property> {
 macro_rules! properties {
     ($(
         $(#[doc = $doc:literal])+
-        $name:literal => $field:ident: $type:ty = $default:expr, $unit:literal, $range:expr;
+        $name:literal => $field:ident: $type:ty = $default:expr, $unit:literal, $range:expr $(, $dynamic:ident)?;
     )+) => {
         /// How a node behaves. Each field is one property of the same name.
         #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +88,8 @@ macro_rules! properties {
                 type_name: <$type as Value>::TYPE,
                 unit: $unit,
                 range: $range,
+                narrow_kind: <$type as Value>::KIND,
+                dynamic: [$(stringify!($dynamic),)? ""].len() > 1,
                 set: |config, text, range| {
                     config.$field = <$type as Value>::read(text, range)?;
                     Ok(())
@@ -97,43 +115,43 @@ properties! {
     /// Whether a client's first use of a topic creates it.
     "auto.create.topics.enable" => auto_create_topics_enable: bool = true, "", None;
     /// Largest record batch taken, as the client sends it (compressed). Topics can override it with `max.message.bytes`.
-    "message.max.bytes" => message_max_bytes: usize = 1_048_588, "bytes", Some(1..=I32_MAX);
+    "message.max.bytes" => message_max_bytes: usize = 1_048_588, "bytes", Some(1..=I32_MAX), dynamic;
     /// What records are compressed with before they are stored. Anything but `producer` costs the broker the compression of every
     /// batch that came otherwise. Topics can override it.
-    "compression.type" => compression_type: CompressionType = CompressionType::Producer, "", None;
+    "compression.type" => compression_type: CompressionType = CompressionType::Producer, "", None, dynamic;
     /// Level of gzip where the broker compresses with it. Topics can override it.
-    "compression.gzip.level" => compression_gzip_level: GzipLevel = GzipLevel::DEFAULT, "", None;
+    "compression.gzip.level" => compression_gzip_level: GzipLevel = GzipLevel::DEFAULT, "", None, dynamic;
     /// Level of Zstandard where the broker compresses with it. Topics can override it.
-    "compression.zstd.level" => compression_zstd_level: i32 = 3, "", Some(-131_072..=22);
+    "compression.zstd.level" => compression_zstd_level: i32 = 3, "", Some(-131_072..=22), dynamic;
     /// Fewest replicas in sync for a write to be taken. A majority is always needed to commit; this matters only above
     /// that. Topics can override it.
-    "min.insync.replicas" => min_insync_replicas: u32 = 1, "", Some(1..=1000);
+    "min.insync.replicas" => min_insync_replicas: u32 = 1, "", Some(1..=1000), dynamic;
     /// Largest request read from a client; the connection of a larger one is closed.
     "socket.request.max.bytes" => socket_request_max_bytes: usize = 104_857_600, "bytes", Some(1024..=I32_MAX);
     /// Most client connections at one time; further ones are closed at once.
-    "max.connections" => max_connections: usize = 10_000, "", Some(1..=1_000_000);
+    "max.connections" => max_connections: usize = 10_000, "", Some(1..=1_000_000), dynamic;
     /// A client connection that was silent for this long is closed.
     "connections.max.idle.ms" => connections_max_idle_ms: u64 = 600_000, "ms", Some(1000..=MAX_MS);
     /// How long records are kept; `-1` is for ever. Wins over the two below. Topics can override it with `retention.ms`.
-    "log.retention.ms" => log_retention_ms: Option<i64> = None, "ms", Some(-1..=MAX_MS);
+    "log.retention.ms" => log_retention_ms: Option<i64> = None, "ms", Some(-1..=MAX_MS), dynamic;
     /// As `log.retention.ms`, in minutes. Wins over the one below.
-    "log.retention.minutes" => log_retention_minutes: Option<i64> = None, "minutes", Some(-1..=1_000_000_000);
+    "log.retention.minutes" => log_retention_minutes: Option<i32> = None, "minutes", Some(-1..=1_000_000_000);
     /// As `log.retention.ms`, in hours.
-    "log.retention.hours" => log_retention_hours: i64 = 168, "hours", Some(-1..=10_000_000);
+    "log.retention.hours" => log_retention_hours: i32 = 168, "hours", Some(-1..=10_000_000);
     /// How large the log of one partition may grow before its oldest records are removed; `-1` is no limit. Topics can
     /// override it with `retention.bytes`.
-    "log.retention.bytes" => log_retention_bytes: i64 = -1, "bytes", Some(-1..=i64::MAX);
+    "log.retention.bytes" => log_retention_bytes: i64 = -1, "bytes", Some(-1..=i64::MAX), dynamic;
     /// How often the leader of a partition looks for records past their retention.
     "log.retention.check.interval.ms" => log_retention_check_interval_ms: u64 = 300_000, "ms", Some(100..=86_400_000);
     /// Whose timestamps records keep: the producer's, or the time of the append. Topics can override it with
     /// `message.timestamp.type`.
-    "log.message.timestamp.type" => log_message_timestamp_type: TimestampType = TimestampType::CreateTime, "", None;
+    "log.message.timestamp.type" => log_message_timestamp_type: TimestampType = TimestampType::CreateTime, "", None, dynamic;
     /// How far a producer's timestamp may lie in the past. Topics can override it.
     "log.message.timestamp.before.max.ms" => log_message_timestamp_before_max_ms: i64 = i64::MAX, "ms",
-        Some(0..=i64::MAX);
+        Some(0..=i64::MAX), dynamic;
     /// How far a producer's timestamp may lie in the future. Topics can override it.
     "log.message.timestamp.after.max.ms" => log_message_timestamp_after_max_ms: i64 = 3_600_000, "ms",
-        Some(0..=i64::MAX);
+        Some(0..=i64::MAX), dynamic;
     /// A replica that has not caught up for this long is no longer shown as in sync.
     "replica.lag.time.max.ms" => replica_lag_time_max_ms: u64 = 30_000, "ms", Some(100..=MAX_MS);
     /// Where consumers read that say in which rack they are (`client.rack`): from the leader, or from a replica in sync in their own rack, if
@@ -145,7 +163,7 @@ properties! {
     "max.incremental.fetch.session.cache.slots" => max_incremental_fetch_session_cache_slots: usize = 1000, "",
         Some(0..=100_000);
     /// An idempotent producer that wrote nothing to a partition for this long is forgotten there.
-    "producer.id.expiration.ms" => producer_id_expiration_ms: i64 = 86_400_000, "ms", Some(1000..=MAX_MS);
+    "producer.id.expiration.ms" => producer_id_expiration_ms: i32 = 86_400_000, "ms", Some(1000..=I32_MAX), dynamic;
     /// Partitions of the topic that holds consumer groups and their offsets, when it is made.
     "offsets.topic.num.partitions" => offsets_topic_num_partitions: i32 = 50, "", Some(1..=10_000);
     /// Replicas of that topic, when it is made. By default 3, or as many as there are nodes in `--peers` if they are fewer.
@@ -222,7 +240,7 @@ properties! {
 impl BrokerConfig {
     /// How long records are kept unless the topic says otherwise; -1 is for ever.
     pub fn retention_ms(&self) -> i64 {
-        let scaled = |amount: i64, unit_ms: i64| if amount < 0 { -1 } else { amount.saturating_mul(unit_ms) };
+        let scaled = |amount: i32, unit_ms: i64| if amount < 0 { -1 } else { i64::from(amount) * unit_ms };
         self.log_retention_ms
             .or(self.log_retention_minutes.map(|minutes| scaled(minutes, 60_000)))
             .unwrap_or(scaled(self.log_retention_hours, 3_600_000))

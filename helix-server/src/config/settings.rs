@@ -1,5 +1,6 @@
 //! Who a node is and where it listens: the settings that have flags of their own.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::address::{HostPort, Peer, parse_node_id, parse_peers};
@@ -14,6 +15,16 @@ pub enum WriteDurability {
     ReplicationOnly,
     /// Synced to disk by a majority: also survives a power loss of every machine at once.
     Fsync,
+}
+
+impl WriteDurability {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReplicationOnly => "replication-only",
+            Self::Fsync => "fsync",
+        }
+    }
 }
 
 /// The names of the two modes.
@@ -43,6 +54,8 @@ pub struct ServerConfig {
     pub write_durability: WriteDurability,
     /// The properties.
     pub broker: BrokerConfig,
+    /// Names of the settings and properties that were given.
+    pub given: BTreeSet<&'static str>,
 }
 
 /// One setting.
@@ -183,7 +196,11 @@ pub(super) fn find(name: &str) -> Option<&'static Setting> {
 
 impl RawSettings {
     /// Fills in defaults and checks how the settings fit together.
-    pub(super) fn resolve(self, broker: BrokerConfig) -> Result<ServerConfig, ConfigError> {
+    pub(super) fn resolve(
+        self,
+        broker: BrokerConfig,
+        given: BTreeSet<&'static str>,
+    ) -> Result<ServerConfig, ConfigError> {
         let node_id = self.node_id.unwrap_or(NodeId(1));
         let listen = self.listen.unwrap_or_else(|| HostPort::new("127.0.0.1", 9092));
         let peers = self.peers.unwrap_or_default();
@@ -204,6 +221,7 @@ impl RawSettings {
             rack: self.rack,
             write_durability: self.write_durability.unwrap_or(WriteDurability::ReplicationOnly),
             broker,
+            given,
         })
     }
 }

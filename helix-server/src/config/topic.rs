@@ -1,18 +1,26 @@
-//! What can be configured per topic. A name that Kafka knows but Helix does not act on is refused, not ignored.
+//! What can be configured per topic. A name that Kafka knows but Helix does not act on is refused, not ignored, unless its value
+//! is what Helix does anyway.
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::value::{CompressionType, GzipLevel, TimestampType, Value, read_word};
-use super::{BrokerConfig, suggest};
+use super::kind::{ConfigKind, Parsed, Valid, parse};
+pub use super::topic_table::TOPIC_PROPERTIES;
+use super::value::{CompressionType, GzipLevel, TimestampType};
+use super::{BrokerConfig, WriteDurability, suggest};
 use crate::broker::batch::{StoredCompression, TimestampRule};
+
+/// `segment.bytes` of a topic that says nothing.
+const DEFAULT_SEGMENT_BYTES: usize = 1 << 30;
 
 /// The configuration in force for one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicConfig {
     /// `max.message.bytes`: largest record batch taken.
     pub max_message_bytes: usize,
+    /// `segment.bytes`: no record batch may be larger than that either.
+    pub segment_bytes: usize,
     /// `min.insync.replicas`: fewest replicas in sync for a write to be taken.
     pub min_insync_replicas: u32,
     /// `retention.ms`: how long records are kept; -1 is for ever.
@@ -21,210 +29,103 @@ pub struct TopicConfig {
     pub retention_bytes: i64,
     /// `message.timestamp.type` with its limits.
     pub timestamps: TimestampRule,
-    /// `compression.type` with its level.
+    /// `compression.type` with its levels.
     pub compression: StoredCompression,
+    /// `helix.write.durability`; `None` is what the node was started with.
+    pub write_durability: Option<WriteDurability>,
 }
 
 /// A topic configuration that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TopicConfigError {
     /// Nobody knows that name.
-    #[error("there is no topic configuration {name}; the nearest one is {nearest}")]
+    #[error("Unknown topic config name: {name}; the nearest one is {nearest}")]
     UnknownName {
         /// What the client wrote.
         name: String,
         /// The most similar valid name.
         nearest: &'static str,
     },
-    /// Kafka knows it, Helix does not act on it.
-    #[error("Helix does not support the topic configuration {name}: leave it out")]
+    /// Kafka would do it, Helix does not.
+    #[error("{name}={value} is not supported: {advice}")]
     Unsupported {
-        /// What the client wrote.
+        /// Name of the configuration.
         name: String,
+        /// What the client wrote.
+        value: String,
+        /// What to do instead.
+        advice: &'static str,
     },
     /// The value does not fit.
-    #[error("{value:?} does not fit {name}: {expected}")]
+    #[error("Invalid value {value} for configuration {name}: {reason}")]
     BadValue {
         /// Name of the configuration.
         name: String,
         /// What the client wrote.
         value: String,
-        /// What would fit.
-        expected: String,
+        /// What is wrong with it, in Kafka's words.
+        reason: String,
     },
 }
 
 /// One configuration that a topic can have.
 #[derive(Debug)]
 pub struct TopicProperty {
-    /// Its name, which is Kafka's.
+    /// Its name, which is Kafka's where Kafka has one.
     pub name: &'static str,
-    /// The broker property that holds its default, or a fixed value.
-    pub default: &'static str,
-    /// What the documentation calls its type.
-    pub type_name: &'static str,
+    /// Its type.
+    pub kind: ConfigKind,
+    /// What Kafka takes for it.
+    pub valid: Valid,
+    /// What is in force for a topic that says nothing.
+    pub default: DefaultValue,
     /// What it does, in Markdown.
     pub doc: &'static str,
-    set: fn(&mut Draft, &str) -> Result<(), String>,
+    /// What Helix makes of it.
+    pub effect: Effect,
 }
 
-/// Values while they are put together: the timestamp rule and the compression are made of three of them each.
+/// Where a topic's default comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// The broker's configuration of that name.
+    Broker(&'static str),
+    /// Always the same. Kafka has a broker configuration for most of these; Helix has not, and shows it with this value.
+    Fixed {
+        /// The value.
+        value: &'static str,
+        /// Kafka's broker configuration.
+        broker: Option<&'static str>,
+    },
+}
+
+/// What Helix makes of a configuration.
+#[derive(Debug, Clone, Copy)]
+pub enum Effect {
+    /// It acts on the number.
+    Number(fn(&mut Draft, i64)),
+    /// It acts on the word.
+    Text(fn(&mut Draft, &str)),
+    /// It does what the default says, and nothing else. This is what to do instead.
+    OnlyDefault(&'static str),
+}
+
+/// Values while they are put together: some rules are made of several of them.
 #[derive(Debug)]
-struct Draft {
-    config: TopicConfig,
-    timestamp_type: TimestampType,
-    before_max_ms: i64,
-    after_max_ms: i64,
-    compression_type: CompressionType,
-    gzip_level: GzipLevel,
-    zstd_level: i32,
+pub struct Draft {
+    pub(super) config: TopicConfig,
+    pub(super) timestamp_type: TimestampType,
+    pub(super) before_max_ms: i64,
+    pub(super) after_max_ms: i64,
+    pub(super) compression_type: CompressionType,
+    pub(super) gzip_level: GzipLevel,
+    pub(super) zstd_level: i32,
 }
 
-/// Every configuration that a topic can have, in the order of the documentation.
-pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
-    TopicProperty {
-        name: "max.message.bytes",
-        default: "`message.max.bytes`",
-        type_name: "integer, from 1",
-        doc: "Largest record batch taken, in bytes, as the client sends it.",
-        set: |draft, text| {
-            draft.config.max_message_bytes = usize::read(text, Some(&(1..=i64::from(i32::MAX))))?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "min.insync.replicas",
-        default: "`min.insync.replicas`",
-        type_name: "integer, from 1",
-        doc: "Fewest replicas in sync for a write to be taken.",
-        set: |draft, text| {
-            draft.config.min_insync_replicas = u32::read(text, Some(&(1..=1000)))?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "retention.ms",
-        default: "`log.retention.ms`",
-        type_name: "integer, from -1",
-        doc: "How long records are kept, in milliseconds; `-1` is for ever.",
-        set: |draft, text| {
-            draft.config.retention_ms = i64::read(text, Some(&(-1..=i64::MAX)))?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "retention.bytes",
-        default: "`log.retention.bytes`",
-        type_name: "integer, from -1",
-        doc: "How large one partition may grow before its oldest records are removed; `-1` is no limit.",
-        set: |draft, text| {
-            draft.config.retention_bytes = i64::read(text, Some(&(-1..=i64::MAX)))?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "message.timestamp.type",
-        default: "`log.message.timestamp.type`",
-        type_name: TimestampType::TYPE,
-        doc: "Whose timestamps records keep.",
-        set: |draft, text| {
-            draft.timestamp_type = TimestampType::read(text, None)?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "message.timestamp.before.max.ms",
-        default: "`log.message.timestamp.before.max.ms`",
-        type_name: "integer, from 0",
-        doc: "How far a producer's timestamp may lie in the past.",
-        set: |draft, text| {
-            draft.before_max_ms = i64::read(text, Some(&(0..=i64::MAX)))?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "message.timestamp.after.max.ms",
-        default: "`log.message.timestamp.after.max.ms`",
-        type_name: "integer, from 0",
-        doc: "How far a producer's timestamp may lie in the future.",
-        set: |draft, text| {
-            draft.after_max_ms = i64::read(text, Some(&(0..=i64::MAX)))?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "compression.type",
-        default: "`compression.type`",
-        type_name: CompressionType::TYPE,
-        doc: "What records are compressed with before they are stored; with `producer` they stay as they came.",
-        set: |draft, text| {
-            draft.compression_type = CompressionType::read(text, None)?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "compression.gzip.level",
-        default: "`compression.gzip.level`",
-        type_name: GzipLevel::TYPE,
-        doc: "Level of gzip, if `compression.type` is that.",
-        set: |draft, text| {
-            draft.gzip_level = GzipLevel::read(text, None)?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "compression.zstd.level",
-        default: "`compression.zstd.level`",
-        type_name: "integer, from -131072 to 22",
-        doc: "Level of Zstandard, if `compression.type` is that.",
-        set: |draft, text| {
-            draft.zstd_level = i32::read(text, Some(&(-131_072..=22)))?;
-            Ok(())
-        },
-    },
-    TopicProperty {
-        name: "cleanup.policy",
-        default: "`delete`",
-        type_name: "`delete`",
-        doc: "Old records are deleted; compaction cannot be chosen.",
-        set: |_, text| read_word(text, &[("delete", ())]),
-    },
-    TopicProperty {
-        name: "unclean.leader.election.enable",
-        default: "`false`",
-        type_name: "`false`",
-        doc: "No election gives up committed records by choice; nothing else can be chosen.",
-        set: |_, text| read_word(text, &[("false", ())]),
-    },
-];
-
-/// What Kafka knows beyond that.
-const UNSUPPORTED: &[&str] = &[
-    "compression.lz4.level",
-    "delete.retention.ms",
-    "file.delete.delay.ms",
-    "flush.messages",
-    "flush.ms",
-    "follower.replication.throttled.replicas",
-    "index.interval.bytes",
-    "leader.replication.throttled.replicas",
-    "local.retention.bytes",
-    "local.retention.ms",
-    "max.compaction.lag.ms",
-    "message.downconversion.enable",
-    "message.format.version",
-    "message.timestamp.difference.max.ms",
-    "min.cleanable.dirty.ratio",
-    "min.compaction.lag.ms",
-    "preallocate",
-    "remote.log.copy.disable",
-    "remote.log.delete.on.disable",
-    "remote.storage.enable",
-    "segment.bytes",
-    "segment.index.bytes",
-    "segment.jitter.ms",
-    "segment.ms",
-];
+/// The topic configuration of that name.
+pub fn find(name: &str) -> Option<&'static TopicProperty> {
+    TOPIC_PROPERTIES.iter().find(|property| property.name == name)
+}
 
 /// Checks one configuration that a client wants a topic to have.
 ///
@@ -235,20 +136,63 @@ pub fn check(name: &str, value: &str) -> Result<(), TopicConfigError> {
 }
 
 fn apply(draft: &mut Draft, name: &str, value: &str) -> Result<(), TopicConfigError> {
-    let Some(property) = TOPIC_PROPERTIES.iter().find(|property| property.name == name) else {
-        let name = name.to_owned();
-        return Err(if UNSUPPORTED.contains(&name.as_str()) {
-            TopicConfigError::Unsupported { name }
-        } else {
-            let names = TOPIC_PROPERTIES.iter().map(|property| property.name);
-            TopicConfigError::UnknownName { nearest: suggest::nearest(&name, names), name }
-        });
+    let Some(property) = find(name) else {
+        let nearest = suggest::nearest(name, TOPIC_PROPERTIES.iter().map(|property| property.name));
+        return Err(TopicConfigError::UnknownName { name: name.to_owned(), nearest });
     };
-    (property.set)(draft, value.trim()).map_err(|expected| TopicConfigError::BadValue {
-        name: name.to_owned(),
-        value: value.to_owned(),
-        expected,
-    })
+    property.apply(draft, value)
+}
+
+impl TopicProperty {
+    /// Checks a value that a client wants.
+    ///
+    /// # Errors
+    /// When it does not fit, or is not acted on.
+    pub fn check(&self, value: &str) -> Result<(), TopicConfigError> {
+        self.apply(&mut Draft::new(&BrokerConfig::default()), value)
+    }
+
+    /// What to do instead of changing what Helix does not change; empty for what it does.
+    pub fn advice(&self) -> &'static str {
+        if let Effect::OnlyDefault(advice) = self.effect { advice } else { "" }
+    }
+
+    fn apply(&self, draft: &mut Draft, value: &str) -> Result<(), TopicConfigError> {
+        let (name, shown) = (self.name.to_owned(), value.to_owned());
+        let parsed = parse(self.kind, self.valid, value).map_err(|reason| TopicConfigError::BadValue {
+            name: name.clone(),
+            value: shown.clone(),
+            reason,
+        })?;
+        match (self.effect, &parsed) {
+            (Effect::Number(set), Parsed::Number(number)) => set(draft, *number),
+            (Effect::Text(set), Parsed::Text(text)) => set(draft, text),
+            (Effect::OnlyDefault(advice), _) if !self.is_default(&parsed) => {
+                return Err(TopicConfigError::Unsupported { name, value: shown, advice });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Checks a value where nothing but the default is acted on.
+    ///
+    /// # Errors
+    /// When it does not fit, or is not the default.
+    pub fn check_default(&self, value: &str) -> Result<(), TopicConfigError> {
+        self.check(value)?;
+        let parsed = parse(self.kind, self.valid, value);
+        if parsed.is_ok_and(|parsed| self.is_default(&parsed)) {
+            return Ok(());
+        }
+        let advice = "set it on topics, where it is acted on";
+        Err(TopicConfigError::Unsupported { name: self.name.to_owned(), value: value.to_owned(), advice })
+    }
+
+    fn is_default(&self, parsed: &Parsed) -> bool {
+        let DefaultValue::Fixed { value, .. } = self.default else { return false };
+        parse(self.kind, self.valid, value).as_ref() == Ok(parsed)
+    }
 }
 
 impl Draft {
@@ -256,11 +200,13 @@ impl Draft {
         Self {
             config: TopicConfig {
                 max_message_bytes: broker.message_max_bytes,
+                segment_bytes: DEFAULT_SEGMENT_BYTES,
                 min_insync_replicas: broker.min_insync_replicas,
                 retention_ms: broker.retention_ms(),
                 retention_bytes: broker.log_retention_bytes,
                 timestamps: TimestampRule::LogAppendTime,
                 compression: StoredCompression::AsProduced,
+                write_durability: None,
             },
             compression_type: broker.compression_type,
             gzip_level: broker.compression_gzip_level,
@@ -325,10 +271,12 @@ mod tests {
             ("retention.ms", "5"),
             ("retention.bytes", "6"),
             ("max.message.bytes", "7"),
+            ("segment.bytes", "2000000"),
             ("min.insync.replicas", "3"),
             ("message.timestamp.type", "LogAppendTime"),
-            ("compression.zstd.level", "-7"),
             ("compression.type", "zstd"),
+            ("compression.zstd.level", "19"),
+            ("helix.write.durability", "fsync"),
             ("from.a.newer.release", "8"),
         ];
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -337,11 +285,13 @@ mod tests {
             config,
             TopicConfig {
                 max_message_bytes: 7,
+                segment_bytes: 2_000_000,
                 min_insync_replicas: 3,
                 retention_ms: 5,
                 retention_bytes: 6,
                 timestamps: TimestampRule::LogAppendTime,
-                compression: StoredCompression::Zstd(-7),
+                compression: StoredCompression::Zstd(19),
+                write_durability: Some(WriteDurability::Fsync),
             }
         );
     }
@@ -351,29 +301,49 @@ mod tests {
         let refusal = |name, value| check(name, value).expect_err("refused").to_string();
         assert_eq!(
             refusal("retention.mss", "5"),
-            "there is no topic configuration retention.mss; the nearest one is retention.ms"
-        );
-        assert_eq!(
-            refusal("segment.bytes", "5"),
-            "Helix does not support the topic configuration segment.bytes: leave it out"
+            "Unknown topic config name: retention.mss; the nearest one is retention.ms"
         );
         assert_eq!(
             refusal("cleanup.policy", "compact"),
-            "\"compact\" does not fit cleanup.policy: it must be delete; the nearest is delete"
+            "cleanup.policy=compact is not supported: Helix does not compact topics: use delete, with \
+             retention.ms=-1 to keep records for ever"
         );
-        assert!(refusal("retention.ms", "-2").contains("from -1 to"));
-        assert!(refusal("compression.type", "zip").contains("gzip"));
-        assert!(refusal("compression.gzip.level", "0").contains("1 to 9"));
-        assert!(refusal("compression.lz4.level", "9").contains("does not support"));
-        check("compression.gzip.level", "-1").expect("the usual one");
-        check("cleanup.policy", "delete").expect("what Helix does");
-        check("compression.type", "producer").expect("what Helix does");
+        assert!(refusal("cleanup.policy", "compact,delete").contains("compact topics"));
+        assert!(refusal("cleanup.policy", "").contains("use delete"));
+        assert_eq!(
+            refusal("retention.ms", "-2"),
+            "Invalid value -2 for configuration retention.ms: Value must be at least -1"
+        );
+        assert!(refusal("flush.messages", "1").contains("helix.write.durability=fsync"));
+        check("cleanup.policy", " delete ").expect("what Helix does");
+        assert!(refusal("compression.lz4.level", "12").contains("one level"));
+        assert!(refusal("compression.gzip.level", "0").contains("between 1 and 9 or equal to -1"));
+        check("min.cleanable.dirty.ratio", "0.50").expect("what Helix does");
     }
 
     #[test]
-    fn names_are_in_one_table_only() {
+    fn every_fixed_default_is_valid_and_accepted() {
         for property in TOPIC_PROPERTIES {
-            assert!(!UNSUPPORTED.contains(&property.name));
+            if let DefaultValue::Fixed { value, .. } = property.default {
+                check(property.name, value).unwrap_or_else(|error| panic!("{}: {error}", property.name));
+            }
         }
+    }
+
+    #[test]
+    fn the_default_segment_size_is_the_one_shown() {
+        let own = [("segment.bytes".to_owned(), "1073741824".to_owned())].into();
+        let broker = BrokerConfig::default();
+        assert_eq!(TopicConfig::resolve(&own, &broker), TopicConfig::resolve(&BTreeMap::new(), &broker));
+        assert!(find("segment.bytes").unwrap().is_default(&Parsed::Number(1_073_741_824)));
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = TOPIC_PROPERTIES.iter().map(|property| property.name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 }

@@ -3,7 +3,11 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use super::kind::ConfigKind;
 use super::suggest;
+
+/// How a value that is not set is shown.
+pub(super) const NOT_SET: &str = "not set";
 
 /// Whose timestamps records keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +78,11 @@ impl GzipLevel {
     /// What -1 stands for in zlib.
     const USUAL: u32 = 6;
 
+    /// A level that was found valid.
+    pub(super) const fn of(level: i32) -> Self {
+        Self(level)
+    }
+
     /// The level, from 1 to 9.
     pub fn level(self) -> u32 {
         u32::try_from(self.0).unwrap_or(Self::USUAL)
@@ -84,6 +93,9 @@ impl GzipLevel {
 pub(super) trait Value: Sized {
     /// What the documentation calls the type.
     const TYPE: &'static str;
+
+    /// What Kafka calls the type.
+    const KIND: ConfigKind;
 
     /// Reads a value, or says what would fit.
     fn read(text: &str, range: Option<&RangeInclusive<i64>>) -> Result<Self, String>;
@@ -106,9 +118,10 @@ fn read_integer<T: TryFrom<i64> + std::str::FromStr + Display>(
 }
 
 macro_rules! integers {
-    ($($type:ty),+) => {$(
+    ($($type:ty: $kind:ident),+) => {$(
         impl Value for $type {
             const TYPE: &'static str = "integer";
+            const KIND: ConfigKind = ConfigKind::$kind;
 
             fn read(text: &str, range: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
                 read_integer(text, range)
@@ -121,17 +134,19 @@ macro_rules! integers {
     )+};
 }
 
-integers!(i16, i32, i64, u32, u64, usize);
+// As wide as Kafka's property of the same name, not as the type: Kafka counts in signed numbers.
+integers!(i16: Int, i32: Int, i64: Long, u32: Int, u64: Long, usize: Int);
 
 impl<T: Value> Value for Option<T> {
     const TYPE: &'static str = T::TYPE;
+    const KIND: ConfigKind = T::KIND;
 
     fn read(text: &str, range: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         T::read(text, range).map(Some)
     }
 
     fn show(&self) -> String {
-        self.as_ref().map_or_else(|| "not set".to_owned(), T::show)
+        self.as_ref().map_or_else(|| NOT_SET.to_owned(), T::show)
     }
 }
 
@@ -147,6 +162,7 @@ pub(super) fn read_word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Res
 
 impl Value for bool {
     const TYPE: &'static str = "true or false";
+    const KIND: ConfigKind = ConfigKind::Boolean;
 
     fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         read_word(text, &[("true", true), ("false", false)])
@@ -159,6 +175,7 @@ impl Value for bool {
 
 impl Value for TimestampType {
     const TYPE: &'static str = "`CreateTime` or `LogAppendTime`";
+    const KIND: ConfigKind = ConfigKind::String;
 
     fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         read_word(text, &[("CreateTime", Self::CreateTime), ("LogAppendTime", Self::LogAppendTime)])
@@ -175,6 +192,7 @@ impl Value for TimestampType {
 impl Value for ReplicaSelector {
     const TYPE: &'static str =
         "`LeaderSelector` or `RackAwareReplicaSelector`, with or without `org.apache.kafka.common.replica.`";
+    const KIND: ConfigKind = ConfigKind::String;
 
     fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         read_word(text, Self::WORDS)
@@ -190,6 +208,7 @@ impl Value for ReplicaSelector {
 
 impl Value for CompressionType {
     const TYPE: &'static str = "`producer`, `uncompressed`, `gzip`, `snappy`, `lz4` or `zstd`";
+    const KIND: ConfigKind = ConfigKind::String;
 
     fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         read_word(text, Self::WORDS)
@@ -203,6 +222,7 @@ impl Value for CompressionType {
 
 impl Value for GzipLevel {
     const TYPE: &'static str = "-1, or 1 to 9";
+    const KIND: ConfigKind = ConfigKind::Int;
 
     fn read(text: &str, _: Option<&RangeInclusive<i64>>) -> Result<Self, String> {
         match text.parse() {

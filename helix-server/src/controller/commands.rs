@@ -39,6 +39,44 @@ pub enum MetadataCommand {
         /// How many ids the block holds.
         count: u32,
     },
+    /// Change the configuration of a topic or of brokers. What is asked for is already validated.
+    AlterConfigs(ConfigChange),
+}
+
+/// A change of configurations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigChange {
+    /// Whose.
+    pub subject: ConfigSubject,
+    /// Whether what is not named below goes back to its default.
+    pub replace: bool,
+    /// New values by name; `None` goes back to the default.
+    pub values: BTreeMap<String, Option<String>>,
+}
+
+/// What has configurations of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConfigSubject {
+    /// A topic.
+    Topic(Uuid),
+    /// One broker.
+    Broker(NodeId),
+    /// All brokers.
+    Brokers,
+}
+
+impl ConfigChange {
+    /// What is in force of `before` after the change.
+    pub fn apply_to(&self, before: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut after = if self.replace { BTreeMap::new() } else { before.clone() };
+        for (name, value) in &self.values {
+            match value {
+                Some(value) => drop(after.insert(name.clone(), value.clone())),
+                None => drop(after.remove(name)),
+            }
+        }
+        after
+    }
 }
 
 /// What a node says of itself when it joins.

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::commands::{
-    BrokerRegistration, CommandError, CommandOutcome, CommandResult, MAX_TOPIC_PARTITIONS, MetadataCommand,
-    NewTopic,
+    BrokerRegistration, CommandError, CommandOutcome, CommandResult, ConfigChange, ConfigSubject,
+    MAX_TOPIC_PARTITIONS, MetadataCommand, NewTopic,
 };
 use super::placement;
 use crate::ids::NodeId;
+use crate::versioned::{self, VersionedError, decode_rest, encode_as};
 
 /// No cluster ever gives out as many ids; a checkpoint that says so is damaged.
 const GROUPS_END: u64 = 1 << 62;
@@ -76,8 +77,30 @@ pub struct ClusterImage {
     next_producer_id: i64,
     /// Disks that were replaced. They may hold votes and records of a past that the cluster has left behind.
     retired: BTreeSet<ReplicaId>,
+    /// What was altered of brokers' configurations.
+    broker_configs: BTreeMap<ConfigSubject, BTreeMap<String, String>>,
     #[serde(skip)]
     names: HashMap<String, Uuid>,
+}
+
+/// The version of the checkpoints that are written.
+const IMAGE_VERSION: u8 = 2;
+
+/// An image as version 1 wrote it: brokers' configurations could not be altered then.
+#[derive(Deserialize)]
+struct FirstImage {
+    brokers: BTreeMap<NodeId, BrokerRegistration>,
+    topics: BTreeMap<Uuid, Arc<TopicImage>>,
+    next_group: u64,
+    next_producer_id: i64,
+    retired: BTreeSet<ReplicaId>,
+}
+
+impl From<FirstImage> for ClusterImage {
+    fn from(first: FirstImage) -> Self {
+        let FirstImage { brokers, topics, next_group, next_producer_id, retired } = first;
+        Self { brokers, topics, next_group, next_producer_id, retired, ..Self::default() }
+    }
 }
 
 impl ClusterImage {
@@ -87,14 +110,36 @@ impl ClusterImage {
         Self { next_group: 1, ..Self::default() }
     }
 
+    /// The image as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode_as(IMAGE_VERSION, self)
+    }
+
+    /// Reads what [`Self::encode`] of this release or an earlier one wrote.
+    ///
+    /// # Errors
+    /// When the version is newer than known, the bytes are damaged, or commands can't have led to such an image.
+    pub fn decode(bytes: &[u8]) -> Result<Self, VersionedError> {
+        let image = match versioned::split(bytes)? {
+            (1, rest) => decode_rest::<FirstImage>(rest)?.into(),
+            (IMAGE_VERSION, rest) => decode_rest::<Self>(rest)?,
+            (found, _) => return Err(VersionedError::Version { found, newest: IMAGE_VERSION }),
+        };
+        image.reindexed().ok_or(VersionedError::Contradiction)
+    }
+
     /// Rebuilds what is not stored, after decoding. `None` if commands can't have led to such an image.
-    pub fn reindexed(mut self) -> Option<Self> {
+    fn reindexed(mut self) -> Option<Self> {
         self.names = self.topics.values().map(|t| (t.name.clone(), t.topic_id)).collect();
         let credible = self.names.len() == self.topics.len()
             && self.topics.iter().all(|(id, topic)| *id == topic.topic_id && has_replicas(topic))
             && self.brokers.iter().all(|(node, broker)| *node == broker.node)
             && self.next_group < GROUPS_END
-            && (0..PRODUCER_IDS_END).contains(&self.next_producer_id);
+            && (0..PRODUCER_IDS_END).contains(&self.next_producer_id)
+            && self
+                .broker_configs
+                .iter()
+                .all(|(subject, configs)| !matches!(subject, ConfigSubject::Topic(_)) && !configs.is_empty());
         credible.then_some(self)
     }
 
@@ -117,6 +162,21 @@ impl ClusterImage {
     /// topic has was deleted.
     pub fn was_allocated(&self, group: GroupId) -> bool {
         group.0 < self.next_group
+    }
+
+    /// What was altered of the configuration of one broker, or of all.
+    pub fn broker_configs(&self, node: Option<NodeId>) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        let subject = node.map_or(ConfigSubject::Brokers, ConfigSubject::Broker);
+        self.broker_configs.get(&subject).unwrap_or(&NONE)
+    }
+
+    /// The brokers of which something was altered.
+    pub fn altered_brokers(&self) -> impl Iterator<Item = NodeId> {
+        self.broker_configs.keys().filter_map(|subject| match subject {
+            ConfigSubject::Broker(node) => Some(*node),
+            _ => None,
+        })
     }
 
     /// All topics, by id.
@@ -157,6 +217,7 @@ impl ClusterImage {
                 self.next_producer_id += i64::from(count);
                 Ok(CommandOutcome::ProducerIds { first, count })
             }
+            MetadataCommand::AlterConfigs(change) => self.alter_configs(&change),
         }
     }
 
@@ -225,6 +286,27 @@ impl ClusterImage {
     fn delete_topic(&mut self, topic_id: Uuid) -> CommandResult {
         let topic = self.topics.remove(&topic_id).ok_or(CommandError::UnknownTopic)?;
         self.names.remove(&topic.name);
+        Ok(CommandOutcome::Done)
+    }
+
+    fn alter_configs(&mut self, change: &ConfigChange) -> CommandResult {
+        match change.subject {
+            ConfigSubject::Topic(topic_id) => {
+                let topic = self.topics.get_mut(&topic_id).ok_or(CommandError::UnknownTopic)?;
+                let after = change.apply_to(&topic.configs);
+                if after != topic.configs {
+                    Arc::make_mut(topic).configs = after;
+                }
+            }
+            subject @ (ConfigSubject::Broker(_) | ConfigSubject::Brokers) => {
+                let after = change.apply_to(self.broker_configs.get(&subject).unwrap_or(&BTreeMap::new()));
+                if after.is_empty() {
+                    self.broker_configs.remove(&subject);
+                } else {
+                    self.broker_configs.insert(subject, after);
+                }
+            }
+        }
         Ok(CommandOutcome::Done)
     }
 
@@ -334,7 +416,6 @@ fn created(topic: &TopicImage) -> CommandOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::versioned::{decode, encode};
     use helix_raft::Incarnation;
 
     fn broker(node: i32, incarnation: u64) -> MetadataCommand {
@@ -451,8 +532,57 @@ mod tests {
         let mut image = cluster();
         image.apply(topic("a", 2, 3)).unwrap();
         image.apply(MetadataCommand::AllocateProducerIds { count: 1000 }).unwrap();
-        let restored = decode::<ClusterImage>(&encode(&image)).unwrap().reindexed().unwrap();
+        image.apply(alter(ConfigSubject::Brokers, false, &[("message.max.bytes", Some("5"))])).unwrap();
+        let restored = ClusterImage::decode(&image.encode()).unwrap();
         assert_eq!(restored, image);
         assert!(restored.topic_named("a").is_some());
+    }
+
+    fn alter(subject: ConfigSubject, replace: bool, values: &[(&str, Option<&str>)]) -> MetadataCommand {
+        let values = values.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)));
+        MetadataCommand::AlterConfigs(ConfigChange { subject, replace, values: values.collect() })
+    }
+
+    #[test]
+    fn configurations_are_altered_one_by_one_or_all_at_once() {
+        let mut image = cluster();
+        image.apply(topic("a", 1, 1)).unwrap();
+        let topic_id = image.topic_named("a").unwrap().topic_id;
+        let subject = ConfigSubject::Topic(topic_id);
+        image.apply(alter(subject, false, &[("x", Some("1")), ("y", Some("2"))])).unwrap();
+        image.apply(alter(subject, false, &[("x", None), ("z", Some("3"))])).unwrap();
+        let configs = |image: &ClusterImage| image.topic(topic_id).unwrap().configs.clone();
+        let expected = [("y", "2"), ("z", "3")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        assert_eq!(configs(&image), expected.into());
+        image.apply(alter(subject, true, &[("x", Some("4"))])).unwrap();
+        assert_eq!(configs(&image), [("x".to_owned(), "4".to_owned())].into());
+        let unknown = ConfigSubject::Topic(Uuid::nil());
+        assert_eq!(image.apply(alter(unknown, false, &[])), Err(CommandError::UnknownTopic));
+    }
+
+    #[test]
+    fn brokers_have_configurations_alone_and_together() {
+        let mut image = cluster();
+        let one = ConfigSubject::Broker(NodeId(2));
+        image.apply(alter(one, false, &[("x", Some("1"))])).unwrap();
+        image.apply(alter(ConfigSubject::Brokers, false, &[("x", Some("2"))])).unwrap();
+        assert_eq!(image.broker_configs(Some(NodeId(2)))["x"], "1");
+        assert_eq!(image.broker_configs(None)["x"], "2");
+        assert!(image.broker_configs(Some(NodeId(1))).is_empty());
+        assert_eq!(image.altered_brokers().collect::<Vec<_>>(), [NodeId(2)]);
+        image.apply(alter(one, false, &[("x", None)])).unwrap();
+        assert_eq!(image.altered_brokers().count(), 0);
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_one_is_read() {
+        let mut image = cluster();
+        image.apply(topic("a", 1, 1)).unwrap();
+        let mut first = image.encode();
+        assert_eq!((first[0], first.pop()), (IMAGE_VERSION, Some(0)), "the last field is an empty map");
+        first[0] = 1;
+        assert_eq!(ClusterImage::decode(&first).unwrap(), image);
+        first[0] = IMAGE_VERSION;
+        assert!(matches!(ClusterImage::decode(&first), Err(VersionedError::Damaged(_))));
     }
 }

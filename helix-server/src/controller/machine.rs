@@ -9,7 +9,7 @@ use tracing::{error, warn};
 use super::commands::{CommandResult, MetadataCommand};
 use super::image::ClusterImage;
 use crate::env::watch;
-use crate::versioned::{VersionedError, decode, encode};
+use crate::versioned::{VersionedError, decode};
 
 /// Owned by the shard that owns group 0; nobody else changes the image.
 #[derive(Debug)]
@@ -33,8 +33,7 @@ impl MetadataMachine {
     /// # Errors
     /// When the checkpoint cannot be decoded, or contradicts itself.
     pub fn restore(&mut self, index: Index, checkpoint: &[u8]) -> Result<(), VersionedError> {
-        let image = decode::<ClusterImage>(checkpoint)?;
-        self.image = image.reindexed().ok_or(VersionedError::Contradiction)?;
+        self.image = ClusterImage::decode(checkpoint)?;
         self.dirty = true;
         self.publish(index);
         Ok(())
@@ -42,7 +41,7 @@ impl MetadataMachine {
 
     /// The image as a checkpoint.
     pub fn checkpoint(&self) -> Vec<u8> {
-        encode(&self.image)
+        self.image.encode()
     }
 
     /// Applies one committed command. Nothing is visible to readers before [`Self::publish`].

@@ -1,21 +1,24 @@
 //! Makes the replicas of this node match the image: creates those it should have, deletes those of deleted topics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use helix_raft::{GroupId, Incarnation, Index, ReplicaId};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
+use uuid::Uuid;
 
 use super::commands::METADATA_GROUP;
-use super::image::ClusterImage;
+use super::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::cluster::ClusterLink;
 use crate::config::BrokerConfig;
+use crate::config::live::{Altered, LiveConfig};
 use crate::config::topic::TopicConfig;
 use crate::durable::founded::{FoundedCluster, FoundingMember};
 use crate::durable::recovering::Finding;
 use crate::env::watch;
+use crate::ids::NodeId;
 use crate::shard::Shards;
 
 /// A partition replica that this node is to have.
@@ -39,6 +42,8 @@ struct Difference {
     create: Vec<WantedPartition>,
     /// Groups that are to have other replicas than the node was told.
     desire: Vec<(GroupId, Vec<ReplicaId>)>,
+    /// Groups whose topic's configuration is another one than the node was told.
+    configure: Vec<(GroupId, Arc<TopicConfig>)>,
     delete: Vec<GroupId>,
 }
 
@@ -51,17 +56,57 @@ pub(crate) struct Reconciler {
     pub(crate) image: Arc<ArcSwap<ClusterImage>>,
     pub(crate) shards: Shards,
     pub(crate) cluster: ClusterLink,
-    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) config: Arc<LiveConfig>,
+    pub(crate) node: NodeId,
+}
+
+/// What a group was told last.
+struct Told {
+    replicas: Vec<ReplicaId>,
+    /// `None` for the metadata.
+    config: Option<Arc<TopicConfig>>,
+}
+
+/// What is in force for a topic, and what it was found from.
+struct Resolved {
+    topic: Arc<TopicImage>,
+    broker: Arc<BrokerConfig>,
+    config: Arc<TopicConfig>,
+}
+
+impl Resolved {
+    fn of(topic: &Arc<TopicImage>, broker: &Arc<BrokerConfig>) -> Self {
+        let config = Arc::new(TopicConfig::resolve(&topic.configs, broker));
+        Self { topic: Arc::clone(topic), broker: Arc::clone(broker), config }
+    }
+
+    /// An image shares with the one before it whatever was not altered.
+    fn is_of(&self, topic: &Arc<TopicImage>, broker: &Arc<BrokerConfig>) -> bool {
+        Arc::ptr_eq(&self.topic, topic) && Arc::ptr_eq(&self.broker, broker)
+    }
 }
 
 /// What the node has.
 struct Present {
-    /// Groups that were asked for, with the replicas that they are to have.
-    created: BTreeMap<GroupId, Vec<ReplicaId>>,
+    /// Groups that were asked for.
+    created: BTreeMap<GroupId, Told>,
+    /// What is in force for topics that have replicas here.
+    configs: HashMap<Uuid, Resolved>,
     /// What the WAL holds counts as present until the image says that it was deleted.
     stored: BTreeSet<GroupId>,
     /// The groups that there were when the cluster had registered this process.
     earlier: Option<BTreeSet<GroupId>>,
+}
+
+impl Present {
+    /// What is in force for a topic.
+    fn config_of(&mut self, topic: &Arc<TopicImage>, broker: &Arc<BrokerConfig>) -> Arc<TopicConfig> {
+        let resolved = self.configs.entry(topic.topic_id).or_insert_with(|| Resolved::of(topic, broker));
+        if !resolved.is_of(topic, broker) {
+            *resolved = Resolved::of(topic, broker);
+        }
+        Arc::clone(&resolved.config)
+    }
 }
 
 /// Follows the image until its publisher is gone.
@@ -72,7 +117,9 @@ pub(crate) async fn run(
 ) {
     let stored = stored.into_iter().filter(|group| *group != METADATA_GROUP).collect();
     let founders = reconciler.founded.members.iter().map(|member| member.replica).collect();
-    let mut present = Present { created: [(METADATA_GROUP, founders)].into(), stored, earlier: None };
+    let metadata = Told { replicas: founders, config: None };
+    let created = [(METADATA_GROUP, metadata)].into();
+    let mut present = Present { created, configs: HashMap::new(), stored, earlier: None };
     loop {
         applied.mark_unchanged();
         let image = reconciler.image.load_full();
@@ -80,7 +127,8 @@ pub(crate) async fn run(
             reconciler.cluster.note_incarnation(broker.replica, broker.incarnation);
         }
         reconciler.note_registration(&image, &mut present);
-        let difference = reconciler.compare(&image, &present);
+        reconciler.alter(&image);
+        let difference = reconciler.compare(&image, &mut present);
         reconciler.follow(difference, &mut present);
         if applied.changed().await.is_err() {
             return;
@@ -103,19 +151,37 @@ impl Reconciler {
         present.earlier = Some(earlier);
     }
 
+    /// Puts what was altered of this broker's configuration in force.
+    fn alter(&self, image: &ClusterImage) {
+        let (everywhere, here) = (image.broker_configs(None), image.broker_configs(Some(self.node)));
+        if self.config.alter(Altered { everywhere, here }) {
+            info!(?everywhere, ?here, "the configuration of this broker was altered");
+        }
+    }
+
     fn follow(&self, difference: Difference, present: &mut Present) {
-        let Difference { create, desire, delete } = difference;
-        if !create.is_empty() || !desire.is_empty() || !delete.is_empty() {
-            let (create, desire, delete) = (create.len(), desire.len(), delete.len());
-            debug!(create, desire, delete, "replicas follow the metadata");
+        let Difference { create, desire, configure, delete } = difference;
+        if !create.is_empty() || !desire.is_empty() || !configure.is_empty() || !delete.is_empty() {
+            let (create, desire) = (create.len(), desire.len());
+            let (configure, delete) = (configure.len(), delete.len());
+            debug!(create, desire, configure, delete, "replicas follow the metadata");
         }
         for wanted in create {
-            present.created.insert(wanted.group, wanted.replicas.clone());
+            let told = Told { replicas: wanted.replicas.clone(), config: Some(Arc::clone(&wanted.config)) };
+            present.created.insert(wanted.group, told);
             self.shards.create_partition(wanted);
         }
         for (group, replicas) in desire {
-            present.created.insert(group, replicas.clone());
+            if let Some(told) = present.created.get_mut(&group) {
+                told.replicas.clone_from(&replicas);
+            }
             self.shards.desire(group, replicas);
+        }
+        for (group, config) in configure {
+            if let Some(told) = present.created.get_mut(&group) {
+                told.config = Some(Arc::clone(&config));
+            }
+            self.shards.configure(group, config);
         }
         for group in delete {
             info!(%group, "deleting the data of a deleted topic's partition");
@@ -125,41 +191,53 @@ impl Reconciler {
         }
     }
 
-    fn compare(&self, image: &ClusterImage, present: &Present) -> Difference {
+    fn compare(&self, image: &ClusterImage, present: &mut Present) -> Difference {
         let mut difference = Difference::default();
         let mut known = BTreeSet::from([METADATA_GROUP]);
-        let mut desire = |group: GroupId, replicas: Vec<ReplicaId>| {
-            if present.created.get(&group).is_some_and(|told| *told != replicas) {
-                difference.desire.push((group, replicas));
-            }
-        };
-        desire(METADATA_GROUP, metadata_replicas(&self.founded, image));
+        let desired = metadata_replicas(&self.founded, image);
+        if present.created.get(&METADATA_GROUP).is_some_and(|told| told.replicas != desired) {
+            difference.desire.push((METADATA_GROUP, desired));
+        }
+        let broker = self.config.get();
         for topic in image.topics() {
-            let mut resolved: Option<Arc<TopicConfig>> = None;
-            for partition in &topic.partitions {
-                known.insert(partition.group);
-                if !partition.has_replica(self.me) {
-                    continue;
-                }
-                if present.created.contains_key(&partition.group) {
-                    desire(partition.group, partition.desired());
-                    continue;
-                }
-                let config = resolved
-                    .get_or_insert_with(|| Arc::new(TopicConfig::resolve(&topic.configs, &self.config)));
-                difference.create.push(WantedPartition {
-                    group: partition.group,
-                    founders: partition.founders.clone(),
-                    replicas: partition.desired(),
-                    config: Arc::clone(config),
-                    is_new: present.earlier.as_ref().is_some_and(|all| !all.contains(&partition.group)),
-                });
+            known.extend(topic.partitions.iter().map(|partition| partition.group));
+            let mut here = topic.partitions.iter().filter(|one| one.has_replica(self.me)).peekable();
+            if here.peek().is_some() {
+                let config = present.config_of(topic, &broker);
+                here.for_each(|partition| self.compare_one(partition, &config, present, &mut difference));
             }
         }
+        present.configs.retain(|topic_id, _| image.topic(*topic_id).is_some());
         let here: BTreeSet<GroupId> = present.created.keys().chain(&present.stored).copied().collect();
         difference.delete =
             here.into_iter().filter(|group| !known.contains(group) && image.was_allocated(*group)).collect();
         difference
+    }
+
+    fn compare_one(
+        &self,
+        partition: &PartitionImage,
+        config: &Arc<TopicConfig>,
+        present: &Present,
+        difference: &mut Difference,
+    ) {
+        let group = partition.group;
+        let Some(told) = present.created.get(&group) else {
+            return difference.create.push(WantedPartition {
+                group,
+                founders: partition.founders.clone(),
+                replicas: partition.desired(),
+                config: Arc::clone(config),
+                is_new: present.earlier.as_ref().is_some_and(|all| !all.contains(&group)),
+            });
+        };
+        let desired = partition.desired();
+        if told.replicas != desired {
+            difference.desire.push((group, desired));
+        }
+        if told.config.as_ref() != Some(config) {
+            difference.configure.push((group, Arc::clone(config)));
+        }
     }
 }
 

@@ -46,6 +46,7 @@ pub(super) fn to_batch(records: &[LogRecord], now_ms: i64) -> Result<ValidBatch,
     }
     let rules = ProduceRules {
         max_batch_bytes: MAX_BATCH_BYTES,
+        segment_bytes: MAX_BATCH_BYTES,
         timestamps: TimestampRule::CreateTime { before_max_ms: i64::MAX, after_max_ms: i64::MAX },
         now_ms,
         produce_version: PRODUCE_VERSION,

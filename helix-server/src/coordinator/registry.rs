@@ -192,7 +192,7 @@ fn begin(broker: &Arc<Broker>, partition: usize, view: Arc<PartitionView>, epoch
     let door = Door { calls, state: Arc::clone(&state), view: Arc::clone(&view) };
     broker.coordinators().groups.write().insert(partition, door);
     let env = broker.env().clone();
-    let config = GroupsConfig::of(broker.config());
+    let config = GroupsConfig::of(&broker.config());
     let machine = move || {
         let env = env.clone();
         Groups::new(config.clone(), Box::new(move || env.random_uuid()))

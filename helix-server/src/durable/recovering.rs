@@ -29,6 +29,11 @@ pub enum Finding {
         /// Called once that is durable.
         recorded: Box<dyn FnOnce() + Send>,
     },
+    /// Data of this node need not be synced any more before it counts: a crash of the machine may take some.
+    Relaxed {
+        /// Called once that is durable.
+        recorded: Box<dyn FnOnce() + Send>,
+    },
     /// These are all the groups that a replica here may have belonged to before the node started: whatever comes later is new.
     Hosted(BTreeSet<GroupId>),
 }
@@ -38,6 +43,7 @@ impl std::fmt::Debug for Finding {
         match self {
             Self::Sound(group) => f.debug_tuple("Sound").field(group).finish(),
             Self::Suspect { group, .. } => f.debug_tuple("Suspect").field(group).finish(),
+            Self::Relaxed { .. } => f.write_str("Relaxed"),
             Self::Hosted(groups) => f.debug_tuple("Hosted").field(groups).finish(),
         }
     }
@@ -54,6 +60,7 @@ impl Recovering {
                     self.mark([group]);
                     waiting.push(recorded);
                 }
+                Finding::Relaxed { recorded } => waiting.push(recorded),
                 Finding::Hosted(groups) => self.narrow_to(groups),
             }
         }

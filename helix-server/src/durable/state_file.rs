@@ -179,7 +179,14 @@ impl StateFile {
     /// When the state can't be stored; nobody is told then.
     pub fn note(&mut self, findings: Vec<Finding>) -> Result<(), WriteStateError> {
         let mut waiting = Vec::new();
-        self.change_recovering(|recovering| waiting = recovering.note(findings))?;
+        let relaxed = findings.iter().any(|finding| matches!(finding, Finding::Relaxed { .. }));
+        self.change(|state| {
+            waiting = state.recovering.note(findings);
+            if relaxed {
+                state.written_in = WriteMode::ReplicationOnly;
+            }
+            Ok(())
+        })?;
         waiting.into_iter().for_each(|recorded| recorded());
         Ok(())
     }
@@ -256,6 +263,7 @@ fn write(disk: &dyn Disk, state: &NodeState) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use helix_wal::disk::{Crash, FaultyDisk};
 
@@ -405,6 +413,21 @@ mod tests {
             start_on(&disk, 4).unwrap().begin_writing(WriteMode::Fsync, || Ok::<_, Infallible>(())).unwrap();
         assert_eq!(state.state().written_in, WriteMode::Fsync);
         assert_eq!(start_on(&disk, 5).unwrap().decision().suspect, None);
+    }
+
+    #[test]
+    fn data_that_is_not_synced_makes_a_node_that_syncs_suspect() {
+        let disk = FaultyDisk::new(1);
+        let mut state =
+            start_on(&disk, 3).unwrap().begin_writing(WriteMode::Fsync, || Ok::<_, Infallible>(())).unwrap();
+        state.note(vec![Finding::Sound(GroupId(1))]).unwrap();
+        assert_eq!(start_on(&disk, 4).unwrap().decision().suspect, None);
+        let told = Arc::new(AtomicBool::new(false));
+        let teller = Arc::clone(&told);
+        let recorded = Box::new(move || teller.store(true, Ordering::Relaxed));
+        state.note(vec![Finding::Relaxed { recorded }]).unwrap();
+        assert!(told.load(Ordering::Relaxed), "only now may anything be acknowledged that is not synced");
+        assert!(start_on(power_loss(&disk), 4).unwrap().decision().suspect.is_some());
     }
 
     #[test]

@@ -23,7 +23,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let mut connections: JoinSet<()> = JoinSet::new();
     let complaints = Arc::new(Complaints::default());
-    let max_connections = broker.config().max_connections;
     loop {
         tokio::select! {
             biased;
@@ -31,6 +30,7 @@ pub(crate) async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: wa
             Some(ended) = connections.join_next() => note_panic(ended, broker.metrics()),
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
+                    let max_connections = broker.config().max_connections;
                     if connections.len() >= max_connections {
                         broker.metrics().connection_rejected();
                         complaints.too_many(&peer, max_connections);

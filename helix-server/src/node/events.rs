@@ -7,6 +7,7 @@ use helix_raft::{HeartbeatEvent, Wake};
 use tokio::sync::mpsc;
 
 use crate::broker::leaders::{LeaderInfo, LeaderTable};
+use crate::broker::questions::Questions;
 use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::controller::Controller;
 use crate::founding::{self, FoundingEvent};
@@ -35,6 +36,7 @@ pub(super) struct Running {
     pub(super) cluster: ClusterLink,
     pub(super) controller: Controller,
     pub(super) repairs: Repairs,
+    pub(super) questions: Questions,
 }
 
 /// For as long as this lives events get to what runs. That leads back here, so without an end to it nothing of all that would ever be freed.
@@ -81,8 +83,20 @@ impl PeerEvents for NodeEvents {
             (ControlMessage::Reply { id, outcome }, Some(running)) => {
                 running.controller.take_answer(id, &outcome);
             }
+            (ControlMessage::Ask { id, question }, Some(running)) => {
+                running.questions.take_question(from.node, id, &question);
+            }
+            (ControlMessage::Told { id, answer }, Some(running)) => {
+                running.questions.take_answer(id, &answer);
+            }
             // Whoever asked asks again; heartbeats never get here.
-            (ControlMessage::Request { .. } | ControlMessage::Reply { .. }, None)
+            (
+                ControlMessage::Request { .. }
+                | ControlMessage::Reply { .. }
+                | ControlMessage::Ask { .. }
+                | ControlMessage::Told { .. },
+                None,
+            )
             | (ControlMessage::Heartbeat(_) | ControlMessage::HeartbeatAnswer(_), _) => {}
         }
     }

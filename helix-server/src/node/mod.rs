@@ -27,8 +27,10 @@ use crate::broker::leaders::LeaderTable;
 use crate::broker::lookup::MAX_SEARCHES;
 use crate::broker::partitions::PartitionTable;
 use crate::broker::producer_ids::ProducerIds;
+use crate::broker::questions::Questions;
 use crate::broker::{Broker, BrokerParts, Budgets};
 use crate::cluster::{ClusterLink, NodeLiveness};
+use crate::config::live::LiveConfig;
 use crate::config::{ServerConfig, WriteDurability};
 use crate::controller::commands::{BrokerRegistration, METADATA_GROUP, MetadataCommand};
 use crate::controller::image::ClusterImage;
@@ -93,6 +95,7 @@ pub enum NodeError {
 struct Parts {
     env: Env,
     config: Arc<ServerConfig>,
+    live: Arc<LiveConfig>,
     fatal: Fatal,
     metrics: Arc<Metrics>,
     leaders: Arc<LeaderTable>,
@@ -121,6 +124,7 @@ struct Engine {
     sound: JoinHandle<StateFile>,
     repairs: Repairs,
     repairer: JoinHandle<()>,
+    questions: Questions,
 }
 
 impl Engine {
@@ -132,6 +136,7 @@ impl Engine {
             cluster: self.cluster.clone(),
             controller: self.controller.clone(),
             repairs: self.repairs.clone(),
+            questions: self.questions.clone(),
         }
     }
 }
@@ -144,7 +149,9 @@ pub async fn run(env: Env, config: ServerConfig, mut stop: watch::Receiver<bool>
     let sockets = bind(&env, &config).await?;
     let config = with_bound_port(config, &sockets)?;
     let (shards, mailboxes) = Shards::new(shard_count(&config));
+    let config = Arc::new(config);
     let parts = Parts {
+        live: Arc::new(LiveConfig::new(Arc::clone(&config))),
         fatal: Fatal::new(),
         metrics: Arc::new(Metrics::new(SERVED.iter().map(|api| api.key))),
         leaders: Arc::default(),
@@ -153,7 +160,7 @@ pub async fn run(env: Env, config: ServerConfig, mut stop: watch::Receiver<bool>
         image: Arc::new(ArcSwap::from_pointee(ClusterImage::empty())),
         board: Arc::default(),
         shards,
-        config: Arc::new(config),
+        config,
         env,
     };
     announce_durability(&parts.config);
@@ -455,7 +462,6 @@ fn start_engine(
     );
     let repairs = start_repairs(parts, wal, &cluster, &started.damaged);
     let unusable = Arc::new(started.unusable);
-    let reclaim_watch = applied_watch.clone();
     let metadata_applied = applied_watch.clone();
     let stored: Vec<GroupId> = started.recovered.keys().copied().collect();
     let (findings, found) = mpsc::unbounded_channel();
@@ -466,7 +472,8 @@ fn start_engine(
         let context = ShardContext {
             me: me.replica,
             env: parts.env.clone(),
-            config: Arc::new(parts.config.broker.clone()),
+            number,
+            config: Arc::clone(&parts.live),
             required: required(&parts.config),
             shards: parts.shards.clone(),
             wal: wal.clone(),
@@ -500,23 +507,23 @@ fn start_engine(
         image: Arc::clone(&parts.image),
         shards: parts.shards.clone(),
         cluster: cluster.clone(),
-        config: Arc::new(parts.config.broker.clone()),
+        config: Arc::clone(&parts.live),
+        node: me.node,
     };
     let reconciler = parts.env.spawn(reconcile::run(reconciler, applied_watch, stored));
     let sound = parts.env.spawn(sound::keep(started.state, found, parts.env.clone(), parts.fatal.clone()));
-    let reclaimer = start_reclaimer(parts, wal, reclaim_watch);
-    let repairer = parts.env.spawn(repairs.clone().run());
     Ok(Engine {
         me,
+        questions: Questions::new(parts.env.clone(), me.node, parts.shards.clone(), cluster.clone()),
         cluster,
         controller,
-        metadata_applied,
         shards,
         reconciler,
-        reclaimer,
+        reclaimer: start_reclaimer(parts, wal, metadata_applied.clone()),
         sound,
+        repairer: parts.env.spawn(repairs.clone().run()),
         repairs,
-        repairer,
+        metadata_applied,
     })
 }
 
@@ -601,7 +608,7 @@ fn broker_parts(
         node: parts.config.node_id,
         started: Instant::now(),
         cluster_id,
-        config: Arc::new(broker.clone()),
+        config: Arc::clone(&parts.live),
         image: Arc::clone(&parts.image),
         leaders: Arc::clone(&parts.leaders),
         partitions: Arc::clone(&parts.partitions),
@@ -615,6 +622,7 @@ fn broker_parts(
         cluster_size: parts.config.peers.len().max(1),
         wal: wal.clone(),
         repairs: engine.repairs.clone(),
+        questions: engine.questions.clone(),
         budgets: Budgets {
             produce_bytes: Budget::new(broker.produce_max_pending_bytes),
             produce_requests: Budget::new(broker.produce_max_pending_requests),

@@ -102,7 +102,7 @@ impl Partition {
         if self.serving.is_none() {
             return Some(AppendError::NotLeader);
         }
-        let (in_sync, required) = (self.view.in_sync(), self.config.min_insync_replicas);
+        let (in_sync, required) = (self.view.in_sync(), self.view.config().min_insync_replicas);
         (in_sync < required).then_some(AppendError::NotEnoughReplicas { in_sync, required })
     }
 

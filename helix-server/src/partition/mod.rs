@@ -25,7 +25,7 @@ use crate::config::topic::TopicConfig;
 use append::Waiting;
 use checkpoint::PartitionCheckpoint;
 use epochs::EpochCache;
-use producers::Producers;
+use producers::{ProducerBatch, Producers};
 use retention::PendingStart;
 use view::{Leadership, PartitionView};
 
@@ -33,7 +33,6 @@ use view::{Leadership, PartitionView};
 #[derive(Debug)]
 pub struct Partition {
     view: Arc<PartitionView>,
-    config: Arc<TopicConfig>,
     producers: Producers,
     epochs: EpochCache,
     batcher: Batcher<AppendRequest>,
@@ -64,14 +63,13 @@ impl Partition {
     ) -> Self {
         let view = Arc::new(PartitionView::new(
             group,
-            Arc::clone(&config),
+            config,
             checkpoint.log_start,
             checkpoint.next_offset,
             checkpoint.epochs.clone(),
         ));
         Self {
             view,
-            config,
             producers: Producers::new(checkpoint.producers),
             epochs: checkpoint.epochs,
             batcher: Batcher::new(limits),
@@ -87,9 +85,19 @@ impl Partition {
         &self.view
     }
 
+    /// The topic was altered, or the broker: what comes from now on is held against this.
+    pub fn configure(&self, config: Arc<TopicConfig>) {
+        self.view.set_config(config);
+    }
+
     /// Index of the last entry applied.
     pub fn applied(&self) -> Index {
         self.applied
+    }
+
+    /// The last committed batch of every producer that is remembered.
+    pub fn last_batches(&self) -> Vec<ProducerBatch> {
+        self.producers.table().last_batches()
     }
 
     /// This replica leads now, and has applied an entry of its own term: it may answer clients.

@@ -73,7 +73,8 @@ impl Partition {
 
     /// How old and how large this partition's log may grow; -1 is no limit.
     pub fn retention_limits(&self) -> (i64, i64) {
-        (self.config.retention_ms, self.config.retention_bytes)
+        let config = self.view.config();
+        (config.retention_ms, config.retention_bytes)
     }
 }
 

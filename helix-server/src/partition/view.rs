@@ -37,8 +37,7 @@ pub struct TailEntry {
 pub struct PartitionView {
     /// The consensus group behind the partition.
     pub group: GroupId,
-    /// The topic's configuration over the broker's.
-    pub config: Arc<TopicConfig>,
+    config: ArcSwap<TopicConfig>,
     high_watermark: AtomicI64,
     applied_index: AtomicU64,
     log_start: AtomicI64,
@@ -78,7 +77,7 @@ impl PartitionView {
     ) -> Self {
         Self {
             group,
-            config,
+            config: ArcSwap::new(config),
             high_watermark: AtomicI64::new(high_watermark),
             applied_index: AtomicU64::new(0),
             log_start: AtomicI64::new(log_start),
@@ -94,6 +93,11 @@ impl PartitionView {
             waiters: Waiters::default(),
             room_waiters: Waiters::default(),
         }
+    }
+
+    /// The topic's configuration over the broker's, as it is now.
+    pub fn config(&self) -> Arc<TopicConfig> {
+        self.config.load_full()
     }
 
     /// Offset after the last committed record.
@@ -205,6 +209,11 @@ impl PartitionView {
     }
 
     // What follows is called by the owner alone.
+
+    /// The topic was altered, or the broker.
+    pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
+        self.config.store(config);
+    }
 
     /// Publishes a committed entry and moves the high watermark past it.
     pub(crate) fn commit(&self, entry: TailEntry) {

@@ -35,6 +35,20 @@ pub enum ControlMessage {
         /// The outcome, as the controller encodes it.
         outcome: Vec<u8>,
     },
+    /// A question to the leader of a group.
+    Ask {
+        /// Names the question in the answer; chosen by the sender.
+        id: u64,
+        /// The question, as the broker encodes it.
+        question: Vec<u8>,
+    },
+    /// The answer to a question.
+    Told {
+        /// Of the question.
+        id: u64,
+        /// The answer, as the broker encodes it.
+        answer: Vec<u8>,
+    },
 }
 
 /// A statement about the leadership of one group.
@@ -102,6 +116,8 @@ mod tests {
             ControlMessage::Leaders(vec![delta]),
             ControlMessage::Request { id: 7, command: vec![1, 2, 3] },
             ControlMessage::Reply { id: 7, outcome: vec![] },
+            ControlMessage::Ask { id: 8, question: vec![4] },
+            ControlMessage::Told { id: 8, answer: vec![] },
         ] {
             let frame = encode(&message).unwrap();
             assert_eq!(decode(&frame[frame::FRAME_HEADER_BYTES..]), Ok(message));

@@ -25,7 +25,7 @@ use crate::partition::checkpoint::PartitionCheckpoint;
 /// What stays of a replica that begins anew.
 pub(super) struct Anew {
     /// The state before anything has happened.
-    machine: Machine,
+    pub(super) machine: Machine,
     hard_state: HardState,
     /// Who is to hold replicas of the group, as the metadata says.
     pub(super) desired: Vec<ReplicaId>,
@@ -86,7 +86,7 @@ impl Owner {
         match machine {
             Machine::Metadata(_) => Machine::metadata(self.empty_metadata(), Index::ZERO),
             Machine::Partition(partition) => {
-                let config = Arc::clone(&partition.view().config);
+                let config = partition.view().config();
                 let partition = self.partition_from(group, config, PartitionCheckpoint::default());
                 Machine::Partition(Box::new(partition))
             }

@@ -167,8 +167,7 @@ impl Owner {
             };
             records.push(entry::to_record(group, entry, base_offset));
         }
-        // A node that promises synced data syncs all of it, whatever the leader asks for.
-        let run = outgoing.run(required.max(self.context.required));
+        let run = outgoing.run(required.max(replica.floor));
         run.records.append(&mut records);
         run.positions.push((group, last.index, last.term));
         let end = replica.track.next_offset().0 as i64;
@@ -410,7 +409,7 @@ impl Owner {
     }
 
     fn trim_tails(&mut self) {
-        let limit = self.context.config.tail_max_bytes / self.context.shards.count();
+        let limit = self.context.config.get().tail_max_bytes / self.context.shards.count();
         while self.tail_bytes > limit {
             let Some((group, bytes)) = self.tails.pop_front() else { break };
             self.tail_bytes -= bytes;

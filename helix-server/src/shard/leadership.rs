@@ -109,8 +109,8 @@ impl Owner {
     }
 
     /// Replicas that keep up, this one first: as clients know them, the ISR.
-    fn in_sync(&self, status: &Status) -> Vec<ReplicaId> {
-        let limit = u128::from(self.context.config.replica_lag_time_max_ms) / TICK.as_millis();
+    pub(super) fn in_sync(&self, status: &Status) -> Vec<ReplicaId> {
+        let limit = u128::from(self.context.config.get().replica_lag_time_max_ms) / TICK.as_millis();
         let followers = status
             .progress
             .iter()

@@ -6,11 +6,13 @@
 
 mod anew;
 mod checkpoint;
+mod configure;
 mod drive;
 mod force;
 mod leadership;
 mod members;
 mod owner;
+mod questions;
 mod recover;
 mod replica;
 mod upkeep;
@@ -28,9 +30,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::delete_records::LogStartRequest;
 use crate::broker::produce::AppendRequest;
+use crate::broker::questions::QuorumStanding;
+use crate::config::topic::TopicConfig;
 use crate::controller::Proposed;
 use crate::controller::reconcile::WantedPartition;
 use crate::entry::Command;
+use crate::partition::producers::ProducerBatch;
 use crate::peers::Inbound;
 use drive::Unreadable;
 
@@ -59,6 +64,10 @@ pub(crate) enum ShardMessage {
     CreatePartition(WantedPartition),
     /// The metadata says who is to hold replicas of a group.
     Desired { group: GroupId, replicas: Vec<ReplicaId> },
+    /// The configuration of a group's topic, or of the broker, was altered.
+    Configure { group: GroupId, config: Arc<TopicConfig> },
+    /// It is durable that data of this node need not be synced before it counts.
+    RelaxationRecorded,
     /// A group was deleted by a committed command.
     DeleteGroup(GroupId),
     /// Records are in the WAL, this durably.
@@ -104,6 +113,12 @@ pub(crate) enum ShardMessage {
     Sealed { groups: Vec<GroupId> },
     /// How do these groups stand? Elections may be forced.
     Standings(StandingsRequest),
+    /// Hand leadership of a group to this replica; answered when that has begun, or why not.
+    HandOverOne { group: GroupId, to: ReplicaId, reply: oneshot::Sender<Result<(), String>> },
+    /// How does a group that is led here stand?
+    Quorum { group: GroupId, reply: oneshot::Sender<Option<QuorumStanding>> },
+    /// Which producers does a partition remember?
+    Producers { group: GroupId, reply: oneshot::Sender<Option<Vec<ProducerBatch>>> },
     /// Hand all leadership to others; answered when nothing is led any more that another replica could lead.
     HandOver { done: oneshot::Sender<()> },
     /// Write checkpoints of everything and stop; answered when they are in the WAL.
@@ -164,12 +179,45 @@ impl Shards {
         answer.await.unwrap_or(Proposed::NotLeader)
     }
 
+    /// Hands leadership of a group to another replica.
+    ///
+    /// # Errors
+    /// When that has not begun: why, in words.
+    pub(crate) async fn hand_over_one(&self, group: GroupId, to: ReplicaId) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.send(group, ShardMessage::HandOverOne { group, to, reply });
+        answer.await.unwrap_or_else(|_| Err("the node stops".to_owned()))
+    }
+
+    /// How a group that is led here stands.
+    pub(crate) async fn quorum(&self, group: GroupId) -> Option<QuorumStanding> {
+        let (reply, answer) = oneshot::channel();
+        self.send(group, ShardMessage::Quorum { group, reply });
+        answer.await.ok()?
+    }
+
+    /// The last batch of every producer that a partition remembers.
+    pub(crate) async fn producers(&self, group: GroupId) -> Option<Vec<ProducerBatch>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(group, ShardMessage::Producers { group, reply });
+        answer.await.ok()?
+    }
+
     pub(crate) fn create_partition(&self, wanted: WantedPartition) {
         self.send(wanted.group, ShardMessage::CreatePartition(wanted));
     }
 
     pub(crate) fn desire(&self, group: GroupId, replicas: Vec<ReplicaId>) {
         self.send(group, ShardMessage::Desired { group, replicas });
+    }
+
+    pub(crate) fn configure(&self, group: GroupId, config: Arc<TopicConfig>) {
+        self.send(group, ShardMessage::Configure { group, config });
+    }
+
+    /// It is durable that data of this node need not be synced before it counts.
+    pub(crate) fn relaxation_recorded(&self, shard: usize) {
+        self.send_to(shard, ShardMessage::RelaxationRecorded);
     }
 
     pub(crate) fn delete_group(&self, group: GroupId) {

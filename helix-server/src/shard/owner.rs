@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::error;
 
 use super::anew::Anew;
+use super::configure::Relaxation;
 use super::recover::{Suspected, Unopened};
 use super::replica::{Machine, PendingCommand, Replica};
 use super::{ShardMessage, Shards};
@@ -24,7 +25,7 @@ use crate::broker::leaders::LeaderTable;
 use crate::broker::partitions::PartitionTable;
 use crate::broker::produce::{AppendError, AppendRequest};
 use crate::cluster::ClusterLink;
-use crate::config::BrokerConfig;
+use crate::config::live::LiveConfig;
 use crate::controller::Proposed;
 use crate::controller::image::ClusterImage;
 use crate::durable::recovering::Finding;
@@ -48,8 +49,10 @@ pub(crate) struct ShardContext {
     /// This node's replica id.
     pub(crate) me: ReplicaId,
     pub(crate) env: Env,
-    pub(crate) config: Arc<BrokerConfig>,
-    /// How safely data entries must be stored before they count.
+    pub(crate) config: Arc<LiveConfig>,
+    /// Which shard this is.
+    pub(crate) number: usize,
+    /// How safely data entries must be stored before they count, unless their topic says otherwise.
     pub(crate) required: Durability,
     pub(crate) shards: Shards,
     pub(crate) wal: Wal,
@@ -102,6 +105,8 @@ pub(crate) struct Owner {
     pub(super) unsettled: BTreeSet<GroupId>,
     /// How many of them the metrics show.
     pub(super) changing: usize,
+    /// How far it is recorded that data of this node need not be synced before it counts.
+    pub(super) relaxation: Relaxation,
     pub(super) handing_over: Option<oneshot::Sender<()>>,
     pub(super) ticks: u64,
 }
@@ -130,6 +135,7 @@ impl Owner {
             permits: Vec::new(),
             unsettled: BTreeSet::new(),
             changing: 0,
+            relaxation: Relaxation::default(),
             handing_over: None,
             ticks: 0,
         }
@@ -195,6 +201,10 @@ impl Owner {
                 self.guarded(group, |owner| owner.create_partition(wanted));
             }
             ShardMessage::Desired { group, replicas } => self.on_desired(group, replicas),
+            ShardMessage::Configure { group, config } => {
+                self.guarded(group, |owner| owner.configure(group, &config));
+            }
+            ShardMessage::RelaxationRecorded => self.on_relaxation_recorded(),
             ShardMessage::DeleteGroup(group) => self.delete_group(group),
             ShardMessage::Stored { positions, durability } => self.on_stored(positions, durability),
             ShardMessage::VotePersisted { group, state } => {
@@ -247,6 +257,12 @@ impl Owner {
             }
             ShardMessage::Sealed { groups } => self.checkpoint_groups(&groups),
             ShardMessage::Standings(request) => self.on_standings(request),
+            // Whoever asked may have given up.
+            ShardMessage::HandOverOne { group, to, reply } => {
+                self.guarded(group, |owner| drop(reply.send(owner.hand_over_one(group, to))));
+            }
+            ShardMessage::Quorum { group, reply } => drop(reply.send(self.quorum(group))),
+            ShardMessage::Producers { group, reply } => drop(reply.send(self.producers(group))),
             ShardMessage::HandOver { done } => self.hand_over(done),
             // Taken by the loop.
             ShardMessage::Stop { done } => self.stop(done),
@@ -325,7 +341,8 @@ impl Owner {
         let (index, next_offset) = (replica.track.last_index().next(), replica.track.next_offset());
         let Some(partition) = replica.partition() else { return };
         // An entry is at most a full batch and one request more; asking for that much costs nothing.
-        let most = self.context.config.batch_max_bytes + self.context.config.message_max_bytes;
+        let config = self.context.config.get();
+        let most = config.batch_max_bytes + config.message_max_bytes;
         if self.context.wal.check_space(most as u64, SpaceClass::Normal).is_err() {
             partition.refuse_gathered(&AppendError::DiskFull, now);
             return;

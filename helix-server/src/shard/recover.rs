@@ -210,7 +210,7 @@ impl Owner {
         }
     }
 
-    /// How safely entries of a group must be stored before they count.
+    /// How safely entries of a group must be stored before they count, before its topic has been asked.
     pub(super) fn required_of(&self, group: GroupId) -> Durability {
         if group == METADATA_GROUP { Durability::Synced } else { self.context.required }
     }
@@ -226,10 +226,11 @@ impl Owner {
         config: Arc<TopicConfig>,
         checkpoint: PartitionCheckpoint,
     ) -> Partition {
+        let broker = self.context.config.get();
         let limits = BatcherLimits {
-            linger: self.context.config.batch_linger(),
-            max_bytes: self.context.config.batch_max_bytes,
-            max_requests: self.context.config.batch_max_requests,
+            linger: broker.batch_linger(),
+            max_bytes: broker.batch_max_bytes,
+            max_requests: broker.batch_max_requests,
         };
         Partition::new(group, config, limits, checkpoint)
     }
@@ -336,6 +337,7 @@ impl Owner {
             checkpointed: options.committed,
             applied_term: Term::ZERO,
             announced: None,
+            floor: self.context.required,
             desired,
         };
         let last = (options.last_index, options.last_term);
@@ -350,6 +352,7 @@ impl Owner {
             self.context.partitions.insert(Arc::clone(partition.view()));
         }
         self.replicas.insert(group, replica);
+        self.require(group);
         debug!(%group, %applied, "replica opened");
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use helix_raft::{HardState, Index, ReplicaId, Term};
+use helix_raft::{Durability, HardState, Index, ReplicaId, Term};
 use helix_wal::Offset;
 use tokio::sync::oneshot;
 
@@ -31,6 +31,8 @@ pub(super) struct Replica {
     pub(super) applied_term: Term,
     /// What this shard last told the cluster about leading this group.
     pub(super) announced: Option<Term>,
+    /// Whatever its leader asks for, this replica stores its entries at least so safely: its node, or its topic, promises it.
+    pub(super) floor: Durability,
     /// Who is to hold replicas of this group, as the metadata says.
     pub(super) desired: Vec<ReplicaId>,
 }

@@ -28,7 +28,7 @@ impl Owner {
             self.publish_contacts();
             self.publish_digests();
         }
-        let check_every = self.context.config.log_retention_check_interval_ms / TICK.as_millis() as u64;
+        let check_every = self.context.config.get().log_retention_check_interval_ms / TICK.as_millis() as u64;
         if self.ticks.is_multiple_of(check_every.max(1)) {
             self.retire_old_data();
         }
@@ -107,7 +107,7 @@ impl Owner {
     }
 
     fn retire_of(&mut self, group: GroupId, now_ms: i64) {
-        let expiration_ms = self.context.config.producer_id_expiration_ms;
+        let expiration_ms = i64::from(self.context.config.get().producer_id_expiration_ms);
         let Some(replica) = self.replicas.get_mut(&group) else { return };
         let next_offset = replica.track.next_offset();
         let Some(partition) = replica.partition() else { return };

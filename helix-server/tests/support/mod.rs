@@ -3,6 +3,7 @@
 
 #[path = "../../../helix-wal/tests/fuzz/allocations.rs"]
 pub(crate) mod allocations;
+pub(crate) mod node;
 #[macro_use]
 pub(crate) mod requests;
 pub(crate) mod group_requests;

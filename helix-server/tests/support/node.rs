@@ -1,15 +1,16 @@
-//! Whole nodes in this process, and what talks to them.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+//! Whole nodes in this process, on the real network and disk.
+#![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
 use std::future::Future;
 use std::net::TcpListener as StdListener;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use helix_server::cli::{self, Command};
 use helix_server::env::{Env, watch};
-use helix_server::node as server;
+use helix_server::node;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
@@ -17,30 +18,50 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::requests::{encoded, framed};
+use super::requests::{encoded, framed};
 
-/// The topic that tests use.
-pub(crate) const TOPIC: &str = "topic";
 /// A test that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
 const METADATA_VERSION: i16 = 8;
 
-/// A node, alone or of a cluster.
+/// A running node.
 pub(crate) struct Node {
-    kafka: String,
-    http: String,
+    pub(crate) kafka: String,
+    pub(crate) http: String,
     pub(crate) stop: watch::Sender<bool>,
-    running: thread::JoinHandle<Result<(), server::NodeError>>,
-    _directory: TempDir,
+    running: thread::JoinHandle<Result<(), node::NodeError>>,
+    /// Of a node that has one of its own.
+    directory: Option<TempDir>,
 }
 
 impl Node {
-    /// A single node.
-    pub(crate) fn start(settings: &[&str]) -> Self {
-        Self::with(&assignments(settings))
+    /// Starts a node on these addresses with further arguments.
+    pub(crate) fn start(directory: &Path, addresses: [&str; 2], more: &[&str]) -> Self {
+        let [kafka, http] = addresses;
+        let mut arguments =
+            vec!["helix-server".into(), "--data-dir".into(), directory.as_os_str().to_owned()];
+        arguments.extend(["--listen", kafka, "--http-listen", http].map(Into::into));
+        arguments.extend(more.iter().map(Into::into));
+        let Command::Run(config) = cli::parse(arguments).unwrap() else { unreachable!() };
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let running = thread::spawn(move || runtime.block_on(node::run(Env::real(), *config, stopped)));
+        Self { kafka: kafka.to_owned(), http: http.to_owned(), stop, running, directory: None }
     }
 
-    /// A cluster of one node in each of these racks, with node numbers from 1 on.
+    /// Starts a single node on free addresses.
+    pub(crate) fn single(directory: &Path, more: &[&str]) -> Self {
+        Self::start(directory, [&free_address(), &free_address()], more)
+    }
+
+    /// Starts a single node with these settings, and a directory of its own.
+    pub(crate) fn alone(settings: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Self::single(directory.path(), &assignments(settings));
+        Self { directory: Some(directory), ..node }
+    }
+
+    /// Starts a cluster of one node in each of these racks, with node numbers from 1 on.
     pub(crate) fn cluster(racks: &[&str], settings: &[&str]) -> Vec<Self> {
         let addresses: Vec<String> = racks.iter().map(|_| free_address()).collect();
         let peers: Vec<String> =
@@ -50,50 +71,33 @@ impl Node {
             let number = (at + 1).to_string();
             let mut arguments = vec!["--node-id", &number, "--peers", &peers, "--rack", rack];
             arguments.extend(assignments(settings));
-            Self::with(&arguments)
+            let directory = tempfile::tempdir().unwrap();
+            let node = Self::single(directory.path(), &arguments);
+            Self { directory: Some(directory), ..node }
         };
         racks.iter().enumerate().map(start).collect()
     }
 
-    fn with(more: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (kafka, http) = (free_address(), free_address());
-        let mut arguments = vec![
-            "helix-server".as_ref(),
-            "--data-dir".as_ref(),
-            directory.path().as_os_str(),
-            "--listen".as_ref(),
-            kafka.as_ref(),
-            "--http-listen".as_ref(),
-            http.as_ref(),
-        ];
-        arguments.extend(more.iter().map(std::ffi::OsStr::new));
-        let Command::Run(config) = cli::parse(arguments.into_iter().map(Into::into)).unwrap() else {
-            unreachable!()
-        };
-        let (stop, stopped) = watch::channel(false);
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let running = thread::spawn(move || runtime.block_on(server::run(Env::real(), *config, stopped)));
-        Self { kafka, http, stop, running, _directory: directory }
-    }
-
-    /// A connection to a node that serves the topic, which has one partition.
-    pub(crate) async fn connect(&self) -> TcpStream {
-        let mut connection = until("a connection", async || TcpStream::connect(&self.kafka).await.ok()).await;
+    /// A connection to a node that serves the topic, which is made with one partition if there is none.
+    pub(crate) async fn connect_to(&self, topic: &'static str) -> TcpStream {
+        let mut connection = self.connect().await;
         let topic =
-            MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_static_str(TOPIC))));
+            MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_static_str(topic))));
         let request =
             MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(true);
-        let request = framed(ApiKey::Metadata, METADATA_VERSION, &encoded(&request, METADATA_VERSION));
         until("a leader of the topic", async || {
-            connection.write_all(&request).await.unwrap();
-            let mut body = answer(&mut connection).await.unwrap();
-            let metadata = MetadataResponse::decode(&mut body, METADATA_VERSION).unwrap();
+            let metadata: MetadataResponse =
+                call(&mut connection, ApiKey::Metadata, METADATA_VERSION, &request).await;
             let mut partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
             partitions.any(|partition| partition.error_code == 0).then_some(())
         })
         .await;
         connection
+    }
+
+    /// A connection to the node, once it takes any.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        until("a connection", async || TcpStream::connect(&self.kafka).await.ok()).await
     }
 
     /// The value of a metric.
@@ -106,6 +110,7 @@ impl Node {
         line.split(' ').nth(1)?.parse().ok()
     }
 
+    /// Stops it and waits for its end.
     pub(crate) async fn end(self) {
         self.stop.send_replace(true);
         within("the node's end", tokio::task::spawn_blocking(|| self.running.join()))
@@ -120,7 +125,7 @@ fn assignments<'a>(settings: &[&'a str]) -> Vec<&'a str> {
     settings.iter().flat_map(|setting| ["--set", *setting]).collect()
 }
 
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -143,7 +148,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     .await
 }
 
-/// The body of the next answer, of a version whose header has no tagged fields; `None` at the end of the connection.
+/// The body of the next answer; `None` at the end of the connection.
 pub(crate) async fn answer(connection: &mut TcpStream) -> Option<Bytes> {
     let length = connection.read_u32().await.ok()?;
     let mut answer = vec![0; length as usize];
@@ -154,7 +159,7 @@ pub(crate) async fn answer(connection: &mut TcpStream) -> Option<Bytes> {
 }
 
 /// Sends a request and reads its answer.
-pub(crate) async fn ask<T: Decodable>(
+pub(crate) async fn call<T: Decodable>(
     connection: &mut TcpStream,
     key: ApiKey,
     version: i16,
@@ -163,7 +168,9 @@ pub(crate) async fn ask<T: Decodable>(
     connection.write_all(&framed(key, version, &encoded(request, version))).await.unwrap();
     let mut body = within("an answer", answer(connection)).await.expect("an answer");
     if key.response_header_version(version) >= 1 {
-        body.advance(1); // no tagged fields
+        assert_eq!(body.get_u8(), 0, "no tagged fields");
     }
-    T::decode(&mut body, version).unwrap()
+    let response = T::decode(&mut body, version).unwrap();
+    assert_eq!(body.len(), 0, "{key:?} {version} is read to its end");
+    response
 }

@@ -13,6 +13,8 @@ use kafka_protocol::messages::create_topics_request::{
 };
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -21,12 +23,16 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeGroupsRequest, FetchRequest,
-    FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, RequestHeader,
-    SyncGroupRequest, TopicName, TransactionalId,
+    AlterConfigsRequest, ApiKey, ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, RequestHeader, SyncGroupRequest, TopicName,
+    TransactionalId, alter_configs_request, describe_producers_request, describe_quorum_request,
+    describe_topic_partitions_request, elect_leaders_request, incremental_alter_configs_request,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
@@ -79,6 +85,15 @@ pub(crate) fn sample(key: ApiKey, version: i16) -> Bytes {
         ApiKey::OffsetForLeaderEpoch => encoded(&offset_for_leader_epoch(version), version),
         ApiKey::CreatePartitions => encoded(&create_partitions(version), version),
         ApiKey::DescribeCluster => encoded(&describe_cluster(version), version),
+        ApiKey::DescribeConfigs => encoded(&describe_configs(version), version),
+        ApiKey::AlterConfigs => encoded(&alter_configs(version), version),
+        ApiKey::IncrementalAlterConfigs => encoded(&incremental_alter_configs(version), version),
+        ApiKey::ListConfigResources => encoded(&list_config_resources(version), version),
+        ApiKey::DescribeLogDirs => encoded(&describe_log_dirs(version), version),
+        ApiKey::ElectLeaders => encoded(&elect_leaders(version), version),
+        ApiKey::DescribeQuorum => encoded(&describe_quorum(), version),
+        ApiKey::DescribeProducers => encoded(&describe_producers(), version),
+        ApiKey::DescribeTopicPartitions => encoded(&describe_topic_partitions(), version),
         _ => group_requests::sample(key, version).expect("not served"),
     }
 }
@@ -315,6 +330,135 @@ fn describe_cluster(version: i16) -> DescribeClusterRequest {
     tags!(request, true)
 }
 
+fn describe_configs(version: i16) -> DescribeConfigsRequest {
+    let flexible = version >= 4;
+    let text = StrBytes::from_static_str;
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("topic"))
+        .with_configuration_keys(Some(vec![text("retention.ms"), text("retention.bytes")]));
+    let resource = tags!(resource, flexible);
+    let mut request = DescribeConfigsRequest::default()
+        .with_resources(vec![resource.clone(), resource.with_configuration_keys(None)])
+        .with_include_synonyms(true);
+    if version >= 3 {
+        request.include_documentation = true;
+    }
+    tags!(request, flexible)
+}
+
+fn alter_configs(version: i16) -> AlterConfigsRequest {
+    let flexible = version >= 2;
+    let text = StrBytes::from_static_str;
+    let config = tags!(
+        alter_configs_request::AlterableConfig::default()
+            .with_name(text("retention.ms"))
+            .with_value(Some(text("1"))),
+        flexible
+    );
+    let resource = alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("topic"))
+        .with_configs(vec![config.clone(), config.with_value(None)]);
+    let resource = tags!(resource, flexible);
+    let request = AlterConfigsRequest::default()
+        .with_resources(vec![resource.clone(), resource])
+        .with_validate_only(true);
+    tags!(request, flexible)
+}
+
+fn incremental_alter_configs(version: i16) -> IncrementalAlterConfigsRequest {
+    let flexible = version >= 1;
+    let text = StrBytes::from_static_str;
+    let config = tags!(
+        incremental_alter_configs_request::AlterableConfig::default()
+            .with_name(text("cleanup.policy"))
+            .with_config_operation(2)
+            .with_value(Some(text("delete"))),
+        flexible
+    );
+    let resource = incremental_alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("topic"))
+        .with_configs(vec![config.clone(), config.with_value(None)]);
+    let resource = tags!(resource, flexible);
+    let request = IncrementalAlterConfigsRequest::default()
+        .with_resources(vec![resource.clone(), resource])
+        .with_validate_only(true);
+    tags!(request, flexible)
+}
+
+fn list_config_resources(version: i16) -> ListConfigResourcesRequest {
+    let mut request = ListConfigResourcesRequest::default();
+    if version >= 1 {
+        request.resource_types = vec![2, 4];
+    }
+    tags!(request, true)
+}
+
+fn describe_log_dirs(version: i16) -> DescribeLogDirsRequest {
+    let flexible = version >= 2;
+    let topic = tags!(
+        DescribableLogDirTopic::default().with_topic(name("topic")).with_partitions(vec![0, 1]),
+        flexible
+    );
+    tags!(DescribeLogDirsRequest::default().with_topics(Some(vec![topic.clone(), topic])), flexible)
+}
+
+fn elect_leaders(version: i16) -> ElectLeadersRequest {
+    let flexible = version >= 2;
+    let topic = tags!(
+        elect_leaders_request::TopicPartitions::default()
+            .with_topic(name("topic"))
+            .with_partitions(vec![0, 1]),
+        flexible
+    );
+    let mut request = ElectLeadersRequest::default()
+        .with_topic_partitions(Some(vec![topic.clone(), topic]))
+        .with_timeout_ms(5);
+    if version >= 1 {
+        request.election_type = 1;
+    }
+    tags!(request, flexible)
+}
+
+fn describe_quorum() -> DescribeQuorumRequest {
+    let partition = tags!(describe_quorum_request::PartitionData::default().with_partition_index(1), true);
+    let topic = tags!(
+        describe_quorum_request::TopicData::default()
+            .with_topic_name(name("__cluster_metadata"))
+            .with_partitions(vec![partition.clone(), partition]),
+        true
+    );
+    tags!(DescribeQuorumRequest::default().with_topics(vec![topic.clone(), topic]), true)
+}
+
+fn describe_producers() -> DescribeProducersRequest {
+    let topic = tags!(
+        describe_producers_request::TopicRequest::default()
+            .with_name(name("topic"))
+            .with_partition_indexes(vec![0, 1]),
+        true
+    );
+    tags!(DescribeProducersRequest::default().with_topics(vec![topic.clone(), topic]), true)
+}
+
+fn describe_topic_partitions() -> DescribeTopicPartitionsRequest {
+    let topic =
+        tags!(describe_topic_partitions_request::TopicRequest::default().with_name(name("topic")), true);
+    let cursor = tags!(
+        describe_topic_partitions_request::Cursor::default()
+            .with_topic_name(name("topic"))
+            .with_partition_index(3),
+        true
+    );
+    let request = DescribeTopicPartitionsRequest::default()
+        .with_topics(vec![topic.clone(), topic])
+        .with_response_partition_limit(5)
+        .with_cursor(Some(cursor));
+    tags!(request, true)
+}
+
 /// A whole frame: length, header, body.
 pub(crate) fn framed(key: ApiKey, version: i16, body: &[u8]) -> Vec<u8> {
     let header = RequestHeader::default()
@@ -358,6 +502,15 @@ pub(crate) fn decode(key: ApiKey, version: i16, mut body: Bytes) -> Option<usize
         ApiKey::ListGroups => run::<ListGroupsRequest>(bytes, version),
         ApiKey::DeleteGroups => run::<DeleteGroupsRequest>(bytes, version),
         ApiKey::OffsetDelete => run::<OffsetDeleteRequest>(bytes, version),
+        ApiKey::DescribeConfigs => run::<DescribeConfigsRequest>(bytes, version),
+        ApiKey::AlterConfigs => run::<AlterConfigsRequest>(bytes, version),
+        ApiKey::IncrementalAlterConfigs => run::<IncrementalAlterConfigsRequest>(bytes, version),
+        ApiKey::ListConfigResources => run::<ListConfigResourcesRequest>(bytes, version),
+        ApiKey::DescribeLogDirs => run::<DescribeLogDirsRequest>(bytes, version),
+        ApiKey::ElectLeaders => run::<ElectLeadersRequest>(bytes, version),
+        ApiKey::DescribeQuorum => run::<DescribeQuorumRequest>(bytes, version),
+        ApiKey::DescribeProducers => run::<DescribeProducersRequest>(bytes, version),
+        ApiKey::DescribeTopicPartitions => run::<DescribeTopicPartitionsRequest>(bytes, version),
         _ => unreachable!("not served"),
     };
     decoded.then_some(body.len())

@@ -273,6 +273,10 @@ impl Disk for FaultyDisk {
         Ok(state.capacity_bytes.saturating_sub(state.used_bytes()))
     }
 
+    fn total_bytes(&self) -> io::Result<u64> {
+        Ok(self.state.lock().capacity_bytes)
+    }
+
     fn lock(&self, name: &str) -> io::Result<DiskLock> {
         let mut state = self.state.lock();
         state.check(None)?;
@@ -568,6 +572,7 @@ mod tests {
         let file = disk.create("a", 60).unwrap();
         assert!(super::super::is_out_of_space(&disk.create("b", 60).err().unwrap()));
         assert_eq!(disk.free_bytes().unwrap(), 40);
+        assert_eq!(disk.total_bytes().unwrap(), 100);
         disk.fail_syncs(true);
         assert!(file.sync_data().is_err());
     }

@@ -39,6 +39,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Bytes still to be had.
     fn free_bytes(&self) -> io::Result<u64>;
 
+    /// Bytes that there are in all, taken or not.
+    fn total_bytes(&self) -> io::Result<u64>;
+
     /// Takes an exclusive lock on a file of that name, made if need be. Fails with [`io::ErrorKind::WouldBlock`] if
     /// somebody has it.
     fn lock(&self, name: &str) -> io::Result<DiskLock>;

@@ -87,6 +87,11 @@ impl Disk for RealDisk {
         Ok(numbers.f_bavail.saturating_mul(numbers.f_frsize))
     }
 
+    fn total_bytes(&self) -> io::Result<u64> {
+        let numbers = rustix::fs::fstatvfs(&self.directory)?;
+        Ok(numbers.f_blocks.saturating_mul(numbers.f_frsize))
+    }
+
     fn lock(&self, name: &str) -> io::Result<DiskLock> {
         let file = OpenOptions::new()
             .read(true)
@@ -268,6 +273,7 @@ mod tests {
         file.start_writeback(0, 4096).unwrap();
         file.sync_data().unwrap();
         assert!(disk.free_bytes().unwrap() > 0);
+        assert!(disk.total_bytes().unwrap() >= disk.free_bytes().unwrap());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameInfo};
 use super::{BatchError, Compression, StoredCompression};
 
 /// First bytes of the framing that snappy-java (and so the Java client) puts around snappy blocks.
-const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+pub(super) const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 /// The magic is followed by two version numbers of 4 bytes each.
 const XERIAL_HEADER_BYTES: usize = 16;
 

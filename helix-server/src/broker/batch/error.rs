@@ -45,6 +45,14 @@ pub enum BatchError {
         /// The limit of the topic.
         limit: usize,
     },
+    /// Larger than `segment.bytes`.
+    #[error("the record batch has {bytes} bytes, more than segment.bytes ({limit}) allows")]
+    LargerThanSegment {
+        /// Size of the whole batch.
+        bytes: usize,
+        /// The limit of the topic.
+        limit: usize,
+    },
     /// The checksum does not match.
     #[error("the record batch is corrupt: its CRC32C is {computed:#010x} but {stored:#010x} is stored")]
     Checksum {
@@ -156,6 +164,7 @@ impl BatchError {
                 ResponseError::CorruptMessage
             }
             Self::TooLarge { .. } | Self::DecompressedTooLarge { .. } => ResponseError::MessageTooLarge,
+            Self::LargerThanSegment { .. } => ResponseError::RecordListTooLarge,
             Self::Compression { .. } | Self::ZstdTooOld => ResponseError::UnsupportedCompressionType,
             Self::Timestamp { .. } | Self::TimestampType => ResponseError::InvalidTimestamp,
         }

@@ -165,6 +165,7 @@ mod tests {
 
     fn rules(compression: StoredCompression) -> ProduceRules {
         ProduceRules {
+            segment_bytes: 1 << 30,
             max_batch_bytes: 1 << 20,
             timestamps: TimestampRule::CreateTime { before_max_ms: i64::MAX, after_max_ms: i64::MAX },
             now_ms: 0,

@@ -28,6 +28,8 @@ pub enum TimestampRule {
 pub struct ProduceRules {
     /// `max.message.bytes` of the topic: limit on the whole batch.
     pub max_batch_bytes: usize,
+    /// `segment.bytes` of the topic: a batch that is larger fits no segment of it.
+    pub segment_bytes: usize,
     /// `message.timestamp.type` and its limits.
     pub timestamps: TimestampRule,
     /// The broker's clock.
@@ -102,6 +104,7 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
         },
     };
     let stored = stored_header(&header, span, rules)?;
+    check_segment(&stored, rules)?;
     Ok(if stored == header {
         ValidBatch { header, tail: records.slice(BATCH_PREFIX_BYTES..), rewritten: false }
     } else {
@@ -109,6 +112,12 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
         let header = BatchHeader { checksum, ..stored };
         ValidBatch { header, tail: records.slice(BATCH_HEADER_BYTES..), rewritten: true }
     })
+}
+
+fn check_segment(stored: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchError> {
+    let bytes = stored.total_bytes();
+    let fits = bytes <= rules.segment_bytes;
+    if fits { Ok(()) } else { Err(BatchError::LargerThanSegment { bytes, limit: rules.segment_bytes }) }
 }
 
 fn compressed_anew(
@@ -125,6 +134,7 @@ fn compressed_anew(
         ..*header
     };
     let stored = stored_header(&header, span, rules)?;
+    check_segment(&stored, rules)?;
     let checksum = stored.compute_checksum(&tail);
     Ok(ValidBatch { header: BatchHeader { checksum, ..stored }, tail, rewritten: true })
 }
@@ -213,6 +223,7 @@ mod tests {
 
     fn rules() -> ProduceRules {
         ProduceRules {
+            segment_bytes: 1 << 30,
             max_batch_bytes: 1 << 20,
             timestamps: TimestampRule::CreateTime { before_max_ms: 1000, after_max_ms: 500 },
             now_ms: NOW_MS,

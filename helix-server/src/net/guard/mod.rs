@@ -6,6 +6,8 @@
 //! a limit. A schema is data, so serving one more API means adding one table entry (see `schema.rs`).
 
 mod cluster;
+mod configs;
+mod describe;
 mod groups;
 mod log;
 mod schema;
@@ -29,6 +31,9 @@ const APIS: &[&Api] = &[
     &log::DELETE_RECORDS,
     &cluster::INIT_PRODUCER_ID,
     &log::OFFSET_FOR_LEADER_EPOCH,
+    &configs::DESCRIBE_CONFIGS,
+    &configs::ALTER_CONFIGS,
+    &describe::DESCRIBE_LOG_DIRS,
     &topics::CREATE_PARTITIONS,
     &groups::OFFSET_COMMIT,
     &groups::OFFSET_FETCH,
@@ -41,7 +46,13 @@ const APIS: &[&Api] = &[
     &groups::LIST_GROUPS,
     &groups::DELETE_GROUPS,
     &groups::OFFSET_DELETE,
+    &describe::ELECT_LEADERS,
+    &configs::INCREMENTAL_ALTER_CONFIGS,
+    &describe::DESCRIBE_QUORUM,
     &cluster::DESCRIBE_CLUSTER,
+    &describe::DESCRIBE_PRODUCERS,
+    &configs::LIST_CONFIG_RESOURCES,
+    &describe::DESCRIBE_TOPIC_PARTITIONS,
 ];
 
 /// Bytes that decoding a request header may allocate: room for thousands of tagged fields, of which there are none.

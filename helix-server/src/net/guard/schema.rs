@@ -46,6 +46,8 @@ pub(super) enum Kind {
     Blob,
     /// A structure in place.
     Struct(&'static Schema),
+    /// A structure in place behind a byte that says whether it is there; not there is null.
+    OptionalStruct(&'static Schema),
     /// An array of elements, each of which takes `decoded_bytes` once decoded.
     Array { element: &'static Kind, decoded_bytes: usize },
 }

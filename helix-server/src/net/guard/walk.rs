@@ -52,6 +52,10 @@ impl<'a> Walker<'a> {
         match kind {
             Kind::Fixed(bytes) => self.skip(*bytes, field),
             Kind::Struct(schema) => self.structure(schema),
+            Kind::OptionalStruct(schema) => match self.take(field)? {
+                [1] => self.structure(schema),
+                [_] => null(nullable, field),
+            },
             Kind::Text | Kind::OldText | Kind::Blob => match self.length(kind, field)? {
                 Some(bytes) => self.skip(bytes, field),
                 None => null(nullable, field),
@@ -88,6 +92,7 @@ impl<'a> Walker<'a> {
     fn least_bytes(&self, kind: &'static Kind) -> usize {
         match kind {
             Kind::Fixed(bytes) => *bytes,
+            Kind::OptionalStruct(_) => 1,
             Kind::OldText => 2,
             Kind::Text => {
                 if self.flexible {

@@ -42,6 +42,7 @@ fn gather_for(
 ) -> AppendOutcome {
     let records = BatchBuilder::new().producer(9, 0, first_sequence).records(2).build();
     let rules = ProduceRules {
+        segment_bytes: 1 << 30,
         max_batch_bytes: 1 << 20,
         timestamps: TimestampRule::CreateTime { before_max_ms: i64::MAX, after_max_ms: i64::MAX },
         now_ms: 0,

@@ -73,6 +73,14 @@ impl ProducerTable {
         self.producers.get(&producer_id)
     }
 
+    /// The newest batch of every producer, in the order of their ids.
+    pub fn last_batches(&self) -> Vec<ProducerBatch> {
+        let mut last: Vec<_> =
+            self.producers.values().filter_map(ProducerState::last_batch).copied().collect();
+        last.sort_unstable_by_key(|batch| batch.producer_id);
+        last
+    }
+
     /// Number of producers known.
     pub fn len(&self) -> usize {
         self.producers.len()

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use helix_raft::{HardState, Membership};
-use helix_server::controller::commands::{BrokerRegistration, MetadataCommand, NewTopic};
+use helix_server::controller::commands::{
+    BrokerRegistration, ConfigChange, ConfigSubject, MetadataCommand, NewTopic,
+};
 use helix_server::controller::image::ClusterImage;
 use helix_server::controller::machine::MetadataMachine;
 use helix_server::durable::founded::Founding;
@@ -297,6 +299,11 @@ fn example_commands() -> Vec<MetadataCommand> {
         assignments: Some(vec![vec![NodeId(2), NodeId(1)]]),
         ..topic.clone()
     };
+    let alter = |subject, replace| {
+        let values =
+            [("retention.ms".to_owned(), None), ("log.retention.ms".to_owned(), Some("1".to_owned()))];
+        MetadataCommand::AlterConfigs(ConfigChange { subject, replace, values: values.into() })
+    };
     vec![
         register(1),
         register(2),
@@ -304,6 +311,9 @@ fn example_commands() -> Vec<MetadataCommand> {
         MetadataCommand::CreateTopic(chosen),
         MetadataCommand::CreatePartitions { topic_id, total: 5, assignments: None },
         MetadataCommand::AllocateProducerIds { count: 1000 },
+        alter(ConfigSubject::Topic(topic_id), false),
+        alter(ConfigSubject::Broker(NodeId(1)), false),
+        alter(ConfigSubject::Brokers, true),
         MetadataCommand::DeleteTopic { topic_id },
     ]
 }

@@ -57,8 +57,14 @@ fn with_rules(
     produce_version: i16,
     compression: StoredCompression,
 ) {
-    let rules =
-        ProduceRules { max_batch_bytes: 1 << 20, timestamps, now_ms: NOW_MS, produce_version, compression };
+    let rules = ProduceRules {
+        max_batch_bytes: 1 << 20,
+        segment_bytes: 1 << 20,
+        timestamps,
+        now_ms: NOW_MS,
+        produce_version,
+        compression,
+    };
     // Compressed anew, a batch is never in memory as a whole, but for what it becomes.
     let most = if compression.changes(batch) { 2 * DECOMPRESSOR_BYTES + (64 << 20) } else { 4096 };
     match within(most, || validate_produce(batch, &rules)) {
@@ -113,6 +119,7 @@ fn search(batch: &Bytes) {
 fn seeds() -> Vec<Vec<u8>> {
     let batches = batches::examples();
     let rules = ProduceRules {
+        segment_bytes: 1 << 30,
         max_batch_bytes: 1 << 20,
         timestamps: KAFKA_DEFAULT,
         now_ms: NOW_MS,

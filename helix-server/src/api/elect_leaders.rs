@@ -1,0 +1,137 @@
+//! ElectLeaders (key 43): hands partitions back to their preferred leaders (KIP-460).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
+use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use tokio::time::Instant;
+
+use super::errors::ApiError;
+use crate::broker::Broker;
+use crate::controller::image::{ClusterImage, PartitionImage};
+
+/// Kafka's number for an election among replicas in sync; the other one takes whoever is there.
+const PREFERRED: i8 = 0;
+const UNCLEAN: i8 = 1;
+
+pub(super) async fn handle(
+    broker: &Broker,
+    request: ElectLeadersRequest,
+    version: i16,
+) -> ElectLeadersResponse {
+    if ![PREFERRED, UNCLEAN].contains(&request.election_type) {
+        return ElectLeadersResponse::default().with_error_code(ResponseError::InvalidRequest.code());
+    }
+    let deadline = Instant::now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
+    let image = broker.image();
+    let all = request.topic_partitions.is_none();
+    let elections = asked(&image, &request).into_iter().map(|(topic, number)| {
+        let image = &image;
+        async move {
+            let outcome = elect(broker, image, &topic, number, request.election_type, deadline).await;
+            (topic, number, outcome)
+        }
+    });
+    let outcomes = futures_util::future::join_all(elections).await;
+    let mut results: BTreeMap<String, Vec<PartitionResult>> = BTreeMap::new();
+    for (topic, number, outcome) in outcomes {
+        // Who asks for all partitions is told of those alone that there was something to do for.
+        let needless =
+            matches!(&outcome, Err(error) if error.code == ResponseError::ElectionNotNeeded.code());
+        if !(all && needless) {
+            results.entry(topic).or_default().push(shape(number, outcome));
+        }
+    }
+    let results = results.into_iter().map(|(topic, partitions)| {
+        ReplicaElectionResult::default()
+            .with_topic(TopicName(StrBytes::from_string(topic)))
+            .with_partition_result(partitions)
+    });
+    let response = ElectLeadersResponse::default().with_replica_election_results(results.collect());
+    if version >= 1 { response.with_error_code(super::errors::NONE) } else { response }
+}
+
+fn asked(image: &ClusterImage, request: &ElectLeadersRequest) -> Vec<(String, i32)> {
+    match &request.topic_partitions {
+        Some(topics) => topics
+            .iter()
+            .flat_map(|topic| topic.partitions.iter().map(|number| (topic.topic.to_string(), *number)))
+            .collect(),
+        None => image
+            .topics()
+            .flat_map(|topic| (0..topic.partitions.len() as i32).map(|number| (topic.name.clone(), number)))
+            .collect(),
+    }
+}
+
+fn shape(number: i32, outcome: Result<(), ApiError>) -> PartitionResult {
+    let result = PartitionResult::default().with_partition_id(number);
+    match outcome {
+        Ok(()) => result,
+        Err(error) => result.with_error_code(error.code).with_error_message(error.text()),
+    }
+}
+
+async fn elect(
+    broker: &Broker,
+    image: &ClusterImage,
+    topic: &str,
+    number: i32,
+    election_type: i8,
+    deadline: Instant,
+) -> Result<(), ApiError> {
+    let unknown = |message: String| ApiError::new(ResponseError::UnknownTopicOrPartition, message);
+    let found = image.topic_named(topic).ok_or_else(|| unknown(format!("No such topic as {topic}")))?;
+    let partition = usize::try_from(number)
+        .ok()
+        .and_then(|at| found.partitions.get(at))
+        .ok_or_else(|| unknown(format!("No such partition as {topic}-{number}")))?;
+    if election_type == UNCLEAN {
+        return unclean(broker, partition);
+    }
+    prefer(broker, partition, deadline).await
+}
+
+fn not_needed() -> ApiError {
+    ApiError::new(ResponseError::ElectionNotNeeded, "Leader election not needed for topic partition.")
+}
+
+fn unclean(broker: &Broker, partition: &PartitionImage) -> Result<(), ApiError> {
+    if broker.live_leader(partition.group).is_some() {
+        return Err(not_needed());
+    }
+    Err(ApiError::new(
+        ResponseError::EligibleLeadersNotAvailable,
+        "Eligible topic partition leaders are not available. What only missing replicas hold is given up by an operator \
+         alone: helix-server recover --force",
+    ))
+}
+
+async fn prefer(broker: &Broker, partition: &PartitionImage, deadline: Instant) -> Result<(), ApiError> {
+    let unavailable = |why: &str| {
+        let message = format!("The preferred leader was not available: {why}");
+        ApiError::new(ResponseError::PreferredLeaderNotAvailable, message)
+    };
+    let preferred = partition.replicas.first().ok_or_else(|| unavailable("there is none"))?;
+    let Some(leader) = broker.live_leader(partition.group) else {
+        return Err(unavailable("the partition has no leader that could hand over"));
+    };
+    if leader == preferred.node {
+        return Err(not_needed());
+    }
+    if !broker.is_alive(preferred.node) {
+        return Err(unavailable("its node cannot be reached"));
+    }
+    broker.hand_leadership(leader, partition.group, preferred.replica, deadline).await.map_err(|refused| {
+        match refused {
+            crate::broker::questions::HandOverError::Timeout => ApiError::new(
+                ResponseError::RequestTimedOut,
+                "leadership was not handed over in time; it may still be",
+            ),
+            crate::broker::questions::HandOverError::Refused(reason) => unavailable(&reason),
+        }
+    })
+}
