@@ -134,8 +134,15 @@ pub struct SessionAnswer {
 /// All sessions of a node.
 #[derive(Debug)]
 pub struct FetchSessions {
-    slots: usize,
+    limits: Limits,
     cache: Mutex<Cache>,
+}
+
+/// How much there may be in the cache.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    sessions: usize,
+    partitions: usize,
 }
 
 #[derive(Debug, Default)]
@@ -157,12 +164,12 @@ struct Slot {
 impl FetchSessions {
     /// A cache for `slots` sessions (`max.incremental.fetch.session.cache.slots`).
     pub fn new(slots: usize) -> Self {
-        Self { slots, cache: Mutex::default() }
+        Self { limits: Limits { sessions: slots, partitions: MAX_PARTITIONS }, cache: Mutex::default() }
     }
 
     /// How many sessions there can be.
     pub fn slots(&self) -> usize {
-        self.slots
+        self.limits.sessions
     }
 
     /// Number of sessions.
@@ -205,7 +212,7 @@ impl FetchSessions {
             self.cache.lock().remove(id);
             return Ok(FetchContext { partitions: distinct(asked), kind: ContextKind::Sessionless });
         }
-        if !self.cache.lock().touch(id, partitions.len(), now) {
+        if !self.cache.lock().touch(id, partitions.len(), self.limits, now) {
             return Err(ResponseError::FetchSessionIdNotFound);
         }
         Ok(FetchContext { partitions, kind: ContextKind::Incremental { session, epoch } })
@@ -230,7 +237,7 @@ impl FetchSessions {
             ContextKind::Full { by_id } => {
                 let mut cache = self.cache.lock();
                 let size = context.partitions.len();
-                if !cache.make_room(self.slots, size, now) {
+                if !cache.make_room(self.limits, size, now) {
                     return Ok(SessionAnswer { session_id: 0, included: all });
                 }
                 let id = cache.free_id(&mut random);
@@ -259,11 +266,11 @@ impl Cache {
     }
 
     /// Notes the use of a session. False if it is gone, or has grown too large and goes.
-    fn touch(&mut self, id: FetchSessionId, size: usize, now: Instant) -> bool {
+    fn touch(&mut self, id: FetchSessionId, size: usize, limits: Limits, now: Instant) -> bool {
         let Some(slot) = self.sessions.get_mut(&id) else { return false };
         self.partitions = self.partitions - slot.size + size;
         (slot.size, slot.last_used) = (size, now);
-        if self.partitions > MAX_PARTITIONS {
+        if self.partitions > limits.partitions {
             self.remove(id);
             return false;
         }
@@ -271,8 +278,10 @@ impl Cache {
     }
 
     /// Whether there is room for a session of `size` partitions, if need be in the place of another one.
-    fn make_room(&mut self, slots: usize, size: usize, now: Instant) -> bool {
-        let fits = |cache: &Self| cache.sessions.len() < slots && cache.partitions + size <= MAX_PARTITIONS;
+    fn make_room(&mut self, limits: Limits, size: usize, now: Instant) -> bool {
+        let fits = |cache: &Self| {
+            cache.sessions.len() < limits.sessions && cache.partitions + size <= limits.partitions
+        };
         if fits(self) {
             return true;
         }
