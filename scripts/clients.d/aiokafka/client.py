@@ -126,7 +126,8 @@ class Aiokafka(harness.Client):
         self.call(send(), 3 * DEADLINE_S)
 
     def consumer(self, **settings):
-        return self.made(AIOKafkaConsumer, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", **settings)
+        return self.made(AIOKafkaConsumer, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest",
+                         metadata_max_age_ms=2000, **settings)
 
     def in_loop(self, function, *arguments):
         """What must be called in the event loop though it is no coroutine."""

@@ -88,7 +88,8 @@ class KafkaPython(harness.Client):
         producer.close()
 
     def consumer(self, **settings):
-        return KafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", **settings)
+        return KafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest",
+                         metadata_max_age_ms=2000, **settings)
 
     def read(self, topic):
         consumer, records = self.consumer(enable_auto_commit=False), []
