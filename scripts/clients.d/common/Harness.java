@@ -163,7 +163,7 @@ public final class Harness {
     }
 
     private static Message shared(String codec, int number) {
-        List<String> headers = List.of("codec=" + codec, "number=" + number, "empty=");
+        List<String> headers = List.of("codec=" + codec, "empty=", "number=" + number);
         String value = codec + " " + number + " " + "helix ".repeat(20);
         return new Message(number % SHARED_PARTITIONS, "key-" + number, value, headers, null, -1);
     }

@@ -170,7 +170,7 @@ func upTo(first, end int) (all []int) {
 
 func sharedRecord(codec string, number int) Record {
 	text := strconv.Itoa(number)
-	headers := []Header{{"codec", []byte(codec)}, {"number", []byte(text)}, {"empty", []byte{}}}
+	headers := []Header{{"codec", []byte(codec)}, {"empty", []byte{}}, {"number", []byte(text)}}
 	value := codec + " " + text + " " + strings.Repeat("helix ", 20)
 	return Record{Partition: int32(number % sharedPartitions), Key: []byte("key-" + text), Value: []byte(value), Headers: headers}
 }

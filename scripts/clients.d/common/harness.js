@@ -47,7 +47,7 @@ const numbers = (records) => records.map((record) => Number(record.value))
 const ascending = (all) => [...all].sort((a, b) => a - b)
 
 function sharedRecord(codec, number) {
-  const headers = { codec, number: `${number}`, empty: '' }
+  const headers = { codec, empty: '', number: `${number}` }
   return { partition: number % SHARED_PARTITIONS, key: `key-${number}`, value: `${codec} ${number} ${'helix '.repeat(20)}`, headers }
 }
 

@@ -58,7 +58,7 @@ def numbers(records):
 
 
 def shared_record(codec, number):
-    headers = [("codec", codec.encode()), ("number", b"%d" % number), ("empty", b"")]
+    headers = [("codec", codec.encode()), ("empty", b""), ("number", b"%d" % number)]
     value = b"%s %d " % (codec.encode(), number) + b"helix " * 20
     return Record(number % SHARED_PARTITIONS, b"key-%d" % number, value, headers)
 
