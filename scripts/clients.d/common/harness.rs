@@ -142,7 +142,10 @@ fn verify_shared(messages: &[Message], codecs: &[&str]) -> Result {
         let before = last.insert(lane, number);
         expect(before.is_none_or(|before| before < number), format!("{message:?} is out of order"))?;
     }
-    expect(written.is_empty(), format!("{} of {} records are missing", written.len(), codecs.len() * PER_CODEC))
+    expect(
+        written.is_empty(),
+        format!("{} of {} records are missing", written.len(), codecs.len() * PER_CODEC),
+    )
 }
 
 /// What members have seen so far, also those that left.
@@ -157,7 +160,7 @@ struct Member {
 
 impl Member {
     fn start(mut source: Box<dyn Source>) -> Self {
-        let (seen, owned) = (Seen::default(), Arc::default());
+        let (seen, owned) = (Seen::default(), Arc::<Mutex<BTreeSet<i32>>>::default());
         let going = Arc::new(AtomicBool::new(true));
         let (add_to, own, go) = (Arc::clone(&seen), Arc::clone(&owned), Arc::clone(&going));
         let thread = thread::spawn(move || {
@@ -202,7 +205,9 @@ impl Checks<'_> {
     }
 
     fn await_partitions(&self, topic: &str, count: usize) -> Result {
-        wait_until(&format!("{topic} to have {count} partitions"), || Ok(self.client.partition_count(topic)? == count))
+        wait_until(&format!("{topic} to have {count} partitions"), || {
+            Ok(self.client.partition_count(topic)? == count)
+        })
     }
 
     fn topic(&self, name: &str, partitions: i32) -> Result<String> {
@@ -236,7 +241,9 @@ impl Checks<'_> {
         });
         self.check("alter-config", |_| {
             client.set_topic_config(topic, "retention.ms", "3600000")?;
-            wait_until("retention.ms to be 3600000", || Ok(client.topic_config(topic, "retention.ms")? == "3600000"))
+            wait_until("retention.ms to be 3600000", || {
+                Ok(client.topic_config(topic, "retention.ms")? == "3600000")
+            })
         });
         self.check("delete-records", |_| {
             client.produce(topic, &numbered(20, 1, 0), "none")?;
@@ -275,7 +282,8 @@ impl Checks<'_> {
 
     fn seek_time(&self) -> Result {
         let topic = self.topic("timed", 1)?;
-        let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64 - TIMED_RECORDS as i64 * TIMED_STEP_MS;
+        let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64
+            - TIMED_RECORDS as i64 * TIMED_STEP_MS;
         let mut messages = numbered(TIMED_RECORDS, 1, 0);
         for (message, number) in messages.iter_mut().zip(0..) {
             message.timestamp_ms = Some(start + number * TIMED_STEP_MS);
@@ -340,8 +348,10 @@ impl Checks<'_> {
 
     fn groups(&mut self) {
         let (client, group) = (self.client, &*format!("{}-resume", self.prefix));
-        let described = |state: &str, members| Ok(client.describe_group(group)? == (state.to_owned(), members));
-        let listed = || Ok::<_, Box<dyn Error + Send + Sync>>(client.groups()?.iter().any(|one| one == group));
+        let described =
+            |state: &str, members| Ok(client.describe_group(group)? == (state.to_owned(), members));
+        let listed =
+            || Ok::<_, Box<dyn Error + Send + Sync>>(client.groups()?.iter().any(|one| one == group));
         self.check("list-groups", |_| expect(listed()?, format!("{group} is not listed")));
         self.check("describe-group", |_| {
             wait_until("the group to be empty", || described("Empty", 0))?;
@@ -368,13 +378,16 @@ impl Checks<'_> {
             let producer = scope.spawn(move || self.client.produce_while(&topic, &go, &add).map(|()| topic));
             let more = || {
                 let enough = count() + KILL_AFTER;
-                wait_until(&format!("{enough} acknowledged records"), || Ok(producer.is_finished() || count() >= enough))
+                wait_until(&format!("{enough} acknowledged records"), || {
+                    Ok(producer.is_finished() || count() >= enough)
+                })
             };
             let killed = more().and_then(|()| self.kill_leader(more));
             going.store(false, Ordering::Relaxed);
             let topic = producer.join().map_err(|_| "the producer panicked")??;
             killed?;
-            self.verify_kept(&topic, &acknowledged.lock().map_err(|_| "poisoned")?)
+            let acknowledged = acknowledged.lock().map_err(|_| "poisoned")?;
+            self.verify_kept(&topic, &acknowledged)
         })
     }
 
@@ -392,7 +405,10 @@ impl Checks<'_> {
         let lost = acknowledged.difference(&once).count();
         expect(lost == 0, format!("{lost} of {} acknowledged records are lost", acknowledged.len()))?;
         let in_order = read.iter().eq(once.iter());
-        expect(in_order || !self.client.idempotent(), "an idempotent producer's records are there twice or out of order")
+        expect(
+            in_order || !self.client.idempotent(),
+            "an idempotent producer's records are there twice or out of order",
+        )
     }
 }
 
@@ -426,7 +442,9 @@ pub fn run<C: Client>(name: &str, version: &str, make: impl FnOnce(Vec<String>) 
     }
     for (writer, codecs) in written.iter().filter_map(|argument| argument.split_once('=')) {
         let codecs: Vec<_> = codecs.split(',').collect();
-        checks.check(&format!("read-{writer}"), |_| verify_shared(&client.read(&format!("{run}-{writer}-shared"))?, &codecs));
+        checks.check(&format!("read-{writer}"), |_| {
+            verify_shared(&client.read(&format!("{run}-{writer}-shared"))?, &codecs)
+        });
     }
     // What a failed client left running must not keep the process alive.
     std::process::exit(i32::from(checks.failed))

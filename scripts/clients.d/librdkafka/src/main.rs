@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use harness::{Client, DEADLINE, Message, Result, Source, WINDOW, wait_until};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -34,7 +36,8 @@ impl Librdkafka {
     }
 
     fn consumer(&self, settings: &[(&str, &str)]) -> Result<BaseConsumer> {
-        let mut config = config(&self.bootstrap, &[("group.id", "unused"), ("auto.offset.reset", "earliest")]);
+        let mut config =
+            config(&self.bootstrap, &[("group.id", "unused"), ("auto.offset.reset", "earliest")]);
         config.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         Ok(config.create()?)
     }
@@ -43,9 +46,15 @@ impl Librdkafka {
         let producer: FutureProducer = config(&self.bootstrap, settings).create()?;
         let mut sent = Vec::new();
         for message in messages {
-            let add = |headers: OwnedHeaders, (key, value): &(String, String)| headers.insert(Header { key, value: Some(value) });
+            let add = |headers: OwnedHeaders, (key, value): &(String, String)| {
+                headers.insert(Header { key, value: Some(value) })
+            };
             let headers = message.headers.iter().fold(OwnedHeaders::new(), add);
-            let mut record = FutureRecord::to(topic).partition(message.partition).key(&message.key).payload(&message.value).headers(headers);
+            let mut record = FutureRecord::to(topic)
+                .partition(message.partition)
+                .key(&message.key)
+                .payload(&message.value)
+                .headers(headers);
             record.timestamp = message.timestamp_ms;
             sent.push(producer.send_result(record).map_err(|(error, _)| error)?);
         }
@@ -125,17 +134,26 @@ impl Client for Librdkafka {
 
     fn partition_count(&self, topic: &str) -> Result<usize> {
         let metadata = self.admin.inner().fetch_metadata(None, DEADLINE)?;
-        Ok(metadata.topics().iter().find(|one| one.name() == topic).map_or(0, |found| found.partitions().len()))
+        Ok(metadata
+            .topics()
+            .iter()
+            .find(|one| one.name() == topic)
+            .map_or(0, |found| found.partitions().len()))
     }
 
     fn leader(&self, topic: &str, partition: i32) -> Result<i32> {
         let metadata = self.admin.inner().fetch_metadata(Some(topic), DEADLINE)?;
-        let found = metadata.topics().iter().flat_map(|one| one.partitions()).find(|one| one.id() == partition);
+        let found =
+            metadata.topics().iter().flat_map(|one| one.partitions()).find(|one| one.id() == partition);
         Ok(found.ok_or("there is no such partition")?.leader())
     }
 
     fn add_partitions(&self, topic: &str, total: usize) -> Result {
-        code(self.runtime.block_on(self.admin.create_partitions([&NewPartitions::new(topic, total)], &options()))?).map(drop)
+        code(
+            self.runtime
+                .block_on(self.admin.create_partitions([&NewPartitions::new(topic, total)], &options()))?,
+        )
+        .map(drop)
     }
 
     fn delete_topic(&self, topic: &str) -> Result {
@@ -150,7 +168,9 @@ impl Client for Librdkafka {
     }
 
     fn topic_config(&self, topic: &str, name: &str) -> Result<String> {
-        let described = one(self.runtime.block_on(self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()))?)?;
+        let described = one(self
+            .runtime
+            .block_on(self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()))?)?;
         Ok(described.get(name).and_then(|entry| entry.value.clone()).ok_or("it has no value")?)
     }
 
@@ -195,7 +215,8 @@ impl Client for Librdkafka {
                 number += 1;
             }
             if let Some((number, delivery)) = sent.pop_front() {
-                let delivered = self.runtime.block_on(async { tokio::time::timeout(2 * DEADLINE, delivery).await })?;
+                let delivered =
+                    self.runtime.block_on(async { tokio::time::timeout(2 * DEADLINE, delivery).await })?;
                 delivered?.map_err(|(error, _)| error)?;
                 acknowledged(number);
             }

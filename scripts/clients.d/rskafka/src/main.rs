@@ -39,7 +39,11 @@ impl Rskafka {
     }
 
     fn partition(&self, topic: &str, partition: i32) -> Result<Arc<PartitionClient>> {
-        Ok(Arc::new(self.within(self.connection.partition_client(topic, partition, UnknownTopicHandling::Retry))?))
+        Ok(Arc::new(self.within(self.connection.partition_client(
+            topic,
+            partition,
+            UnknownTopicHandling::Retry,
+        ))?))
     }
 
     fn read_partition(&self, topic: &str, partition: i32, from: OffsetAt) -> Result<Vec<Message>> {
@@ -75,8 +79,12 @@ fn record_of(message: &Message) -> Record {
     Record {
         key: (!message.key.is_empty()).then(|| message.key.clone().into_bytes()),
         value: Some(message.value.clone().into_bytes()),
-        headers: message.headers.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect(),
-        timestamp: message.timestamp_ms.and_then(DateTime::from_timestamp_millis).unwrap_or_else(|| DateTime::<Utc>::from(std::time::SystemTime::now())),
+        headers: message
+            .headers
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone().into_bytes()))
+            .collect(),
+        timestamp: message.timestamp_ms.and_then(DateTime::from_timestamp_millis).unwrap_or_else(Utc::now),
     }
 }
 
@@ -144,7 +152,8 @@ impl Client for Rskafka {
     fn produce(&self, topic: &str, messages: &[Message], codec: &str) -> Result {
         let last = messages.iter().map(|message| message.partition).max().unwrap_or(0);
         for partition in 0..=last {
-            let records = messages.iter().filter(|message| message.partition == partition).map(record_of).collect();
+            let records =
+                messages.iter().filter(|message| message.partition == partition).map(record_of).collect();
             self.within(self.partition(topic, partition)?.produce(records, compression(codec)))?;
         }
         Ok(())
@@ -159,7 +168,8 @@ impl Client for Rskafka {
         let mut first = 0;
         while going() {
             let batch = first..first + WINDOW;
-            let record = |number: usize| record_of(&Message { value: number.to_string(), ..Message::default() });
+            let record =
+                |number: usize| record_of(&Message { value: number.to_string(), ..Message::default() });
             self.within(partition.produce(batch.clone().map(record).collect(), Compression::NoCompression))?;
             batch.for_each(acknowledged);
             first += WINDOW;
