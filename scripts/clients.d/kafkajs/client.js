@@ -36,7 +36,7 @@ class KafkaJs extends harness.Client {
   }
 
   async createTopic(topic, numPartitions) {
-    harness.expect(await this.admin.createTopics({ topics: [{ topic, numPartitions, replicationFactor: -1 }] }), `${topic} was not created`)
+    harness.expect(await this.admin.createTopics({ waitForLeaders: false, topics: [{ topic, numPartitions, replicationFactor: -1 }] }), `${topic} was not created`)
   }
 
   // Asked for a topic that there isn't, it would have the broker create it.
