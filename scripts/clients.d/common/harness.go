@@ -434,11 +434,15 @@ func (checks *checks) leaderKill() {
 	}
 	more()
 	leader := strconv.Itoa(int(get(checks.client.Leader(topic, 0))))
-	must(exec.Command(control, "kill", leader).Run())
+	order := func(what string) {
+		said, err := exec.Command(control, what, leader).CombinedOutput()
+		expect(err == nil, "%s %s: %v: %s", what, leader, err, said)
+	}
+	order("kill")
 	func() {
 		defer func() {
 			going.Store(false)
-			must(exec.Command(control, "run", leader).Run())
+			order("run")
 		}()
 		more()
 	}()
