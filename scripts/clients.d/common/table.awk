@@ -2,7 +2,7 @@
 # checks, one for what they read of each other, and one for the tools, whose checks are their own.
 # usage: awk -v clients='a b' -v tools='c d' -v checks='x y' -f table.awk RESULTS
 
-BEGIN { FS = "\t"; client_count = split(clients, client); tool_count = split(tools, tool); check_count = split(checks, name) }
+BEGIN { FS = "\t"; client_count = split(clients, client, " "); tool_count = split(tools, tool, " "); check_count = split(checks, name, " ") }
 
 $2 == "version" { version[$1] = $3; next }
 {
