@@ -1,0 +1,3 @@
+module helix/clients/common
+
+go 1.24
