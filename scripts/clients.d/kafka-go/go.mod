@@ -11,5 +11,6 @@ require (
 
 require (
 	github.com/klauspost/compress v1.15.9 // indirect
-	github.com/pierrec/lz4/v4 v4.1.15 // indirect
+	// kafka-go asks for 4.1.15, which never ends reading the LZ4 frames that aiokafka and rskafka write.
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 )
