@@ -78,8 +78,7 @@ pub(crate) fn answer_to<T: Decodable>(
     correlation_id: i32,
     mut answer: Bytes,
 ) -> io::Result<T> {
-    let header =
-        ResponseHeader::decode(&mut answer, api.response_header_version(version)).map_err(broken)?;
+    let header = ResponseHeader::decode(&mut answer, api.response_header_version(version)).map_err(broken)?;
     if header.correlation_id != correlation_id {
         return Err(broken(format!("answer {} came instead of {correlation_id}", header.correlation_id)));
     }

@@ -181,11 +181,8 @@ fn format_node(libs: &Path, directory: &Path, id: usize, properties: &str) -> Re
 fn start_node(libs: &Path, directory: &Path, id: usize) -> Result<Child, KafkaError> {
     let path = properties_file(directory, id);
     let log_path = directory.join(format!("{id}.log"));
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .map_err(io_error("opening", &log_path))?;
+    let log =
+        File::options().create(true).append(true).open(&log_path).map_err(io_error("opening", &log_path))?;
     let log_too = log.try_clone().map_err(io_error("opening", &log_path))?;
     Command::new("java")
         .args(HEAP)

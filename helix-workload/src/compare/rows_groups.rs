@@ -31,7 +31,8 @@ pub(super) fn groups(subjects: &mut Subjects<'_>, contender: Contender) -> Resul
     let figures = Figures::default().with(GROUPS_STABLE_S, begun.elapsed().as_secs_f64());
     let figures = steady(&crowd, &subject, subjects.scale().stress, figures)?;
     let victim = crowd.busiest().map_or(0, |(node, _)| node);
-    let victim = u32::try_from(victim).map_err(|_| CompareError::Wrong(format!("node {victim} coordinates")))?;
+    let victim =
+        u32::try_from(victim).map_err(|_| CompareError::Wrong(format!("node {victim} coordinates")))?;
     let assignments = crowd.assignments();
     crowd.name_victim(victim.cast_signed());
     let killed = Instant::now();
@@ -65,8 +66,7 @@ fn steady(
     figures: Figures,
 ) -> Result<Figures, CompareError> {
     crowd.take_latencies();
-    let (begun, before, heartbeats) =
-        (Instant::now(), usage_of_all(&subject.pids)?.cpu, crowd.heartbeats());
+    let (begun, before, heartbeats) = (Instant::now(), usage_of_all(&subject.pids)?.cpu, crowd.heartbeats());
     std::thread::sleep(time);
     let after = usage_of_all(&subject.pids)?;
     let (took, cpu) = (begun.elapsed(), after.cpu.saturating_sub(before));

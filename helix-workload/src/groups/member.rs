@@ -8,7 +8,9 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
     ApiKey, ConsumerProtocolAssignment, ConsumerProtocolSubscription, GroupId, HeartbeatRequest,
@@ -125,8 +127,7 @@ impl Member {
             .with_protocol_name(Some(StrBytes::from_static_str(PROTOCOL)))
             .with_assignments(assignments);
         let patience = self.options.rebalance_timeout + ANSWER;
-        let answer: SyncGroupResponse =
-            self.ask(ApiKey::SyncGroup, SYNC_VERSION, &request, patience).await?;
+        let answer: SyncGroupResponse = self.ask(ApiKey::SyncGroup, SYNC_VERSION, &request, patience).await?;
         check(answer.error_code, ApiKey::SyncGroup)?;
         Ok(assigned(answer.assignment, &self.options.topic)?)
     }
@@ -280,7 +281,8 @@ pub(super) fn assigned(mut assignment: Bytes, topic: &str) -> io::Result<Vec<i32
         return Ok(Vec::new());
     }
     let version = assignment.get_i16().clamp(0, 3);
-    let assignment = ConsumerProtocolAssignment::decode(&mut assignment, version).map_err(io::Error::other)?;
+    let assignment =
+        ConsumerProtocolAssignment::decode(&mut assignment, version).map_err(io::Error::other)?;
     let of_topic = assignment.assigned_partitions.into_iter().filter(|one| one.topic.0.as_str() == topic);
     Ok(of_topic.flat_map(|one| one.partitions).collect())
 }

@@ -162,7 +162,7 @@ impl Ledger {
     }
 
     /// A group was described; it was asked at that time.
-    pub fn described(&mut self, group: usize, asked: Instant, described: Described) {
+    pub(crate) fn described(&mut self, group: usize, asked: Instant, described: Described) {
         if described.is_stable() {
             self.tally.described += 1;
             let mut owners: BTreeMap<i32, &str> = BTreeMap::new();
@@ -170,7 +170,9 @@ impl Ledger {
             for (member, partitions) in &described.members {
                 for partition in partitions {
                     if let Some(other) = owners.insert(*partition, member) {
-                        twice.push(format!("{other} and {member} own partition {partition} of a stable group"));
+                        twice.push(format!(
+                            "{other} and {member} own partition {partition} of a stable group"
+                        ));
                     }
                 }
             }

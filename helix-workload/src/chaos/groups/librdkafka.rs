@@ -100,11 +100,8 @@ impl Context {
         let mut offsets = TopicPartitionList::new();
         for (partition, offset) in next {
             // Both are numbers that the library gave us.
-            let _ = offsets.add_partition_offset(
-                GROUPS[self.group].topic,
-                *partition,
-                Offset::Offset(*offset),
-            );
+            let _ =
+                offsets.add_partition_offset(GROUPS[self.group].topic, *partition, Offset::Offset(*offset));
         }
         // Refused while the group rebalances or moves: what is not committed is read again.
         if offsets.count() > 0 && consumer.commit(&offsets, CommitMode::Sync).is_ok() {
@@ -168,7 +165,10 @@ impl Member {
                 match self.join() {
                     Ok(consumer) => break consumer,
                     Err(error) => {
-                        self.shared.ledger.lock().refused(self.group, format!("a member can't begin: {error}"));
+                        self.shared
+                            .ledger
+                            .lock()
+                            .refused(self.group, format!("a member can't begin: {error}"));
                     }
                 }
             };
