@@ -273,7 +273,7 @@ pub static ROWS: &[Row] = &[
         method: "`flood`: 80 MB/s of 1 KiB messages to a topic of two partitions with `retention.bytes`, and 5,000 requests/s of one message of \
                  1 KiB to another topic, whose latency it is, from when a request was due; the same with a quarter as much that is kept; \
                  retention and reclaiming look every second; disk space of all data directories is looked at ten times a second; the bound is \
-                 that of the configuration reference",
+                 that of operations.md",
         against_kafka: false,
         plotted: PEAK_DISK_MB,
         targets: &[
