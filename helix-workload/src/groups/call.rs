@@ -51,6 +51,12 @@ impl Connection {
         });
         wire::answer_to(api, version, self.correlation_id, answer.await??)
     }
+
+    /// Returns when the connection is of no use any more, while nothing is asked.
+    pub(crate) async fn ended(&self) {
+        // Nothing is owed, so whatever comes is the end, or something that nobody understands.
+        let _ = self.socket.peek(&mut [0]).await;
+    }
 }
 
 /// A node that coordinates a group.

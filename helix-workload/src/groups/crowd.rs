@@ -249,7 +249,11 @@ async fn work(member: &mut Member, slot: usize, board: &Board, heartbeat: Durati
             }
         };
         let Err(setback) = worked else {
-            sleep(heartbeat).await;
+            // As clients do, it looks for another coordinator as soon as the connection ends, not when the next heartbeat is due.
+            if timeout(heartbeat, member.disconnected()).await.is_ok() {
+                member.forget_coordinator();
+                sleep(RETRY_BACKOFF).await;
+            }
             continue;
         };
         *board.last_setback.lock() = Some(setback.to_string());

@@ -248,6 +248,13 @@ impl Member {
         Ok((coordinator, connection))
     }
 
+    /// Returns as soon as the coordinator has ended the connection, or at once if there is none.
+    pub(crate) async fn disconnected(&self) {
+        if let Some((_, connection)) = &self.coordinator {
+            connection.ended().await;
+        }
+    }
+
     /// The next request goes to whoever is named as the coordinator then.
     pub(crate) fn forget_coordinator(&mut self) {
         self.coordinator = None;

@@ -18,7 +18,7 @@ const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 /// At most so long somebody is away.
 const LONGEST_ABSENCE_MS: u64 = 5_000;
 /// Heartbeats and commits of a life.
-const LONGEST_LIFE: u32 = 40;
+const LONGEST_LIFE: u32 = 12;
 
 pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
