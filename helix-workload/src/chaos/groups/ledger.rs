@@ -3,6 +3,9 @@
 //! Committed offsets never go back and never vanish. Why that may be asked for although members change: a member commits only what
 //! follows from what was committed when it was given the partition, whoever had it before is refused as soon as the next
 //! generation has begun, and the members of that generation ask for offsets afterwards.
+//!
+//! One exception is librdkafka's own: when a coordinator moves, it repeats an automatic commit after a later one has gone through
+//! (`retry.backoff.ms`), and its callbacks tell it in that order. Where it does so, a committed offset may be as low as that.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -32,6 +35,8 @@ pub struct Tally {
     pub delivered: u64,
     /// Of them, those that the group was shown before.
     pub repeated: u64,
+    /// Automatic commits that librdkafka repeated after later ones.
+    pub overtaken: u64,
     /// Committed offsets that were lower than before.
     pub went_back: u64,
     /// Committed offsets that were gone.
@@ -68,11 +73,22 @@ impl Tally {
 /// Committed offsets by partition, as far as they are known.
 pub type Known = BTreeMap<i32, i64>;
 
+/// A committed offset that was lower than one that was known before.
+#[derive(Debug)]
+struct StepBack {
+    partition: i32,
+    to: i64,
+    text: String,
+}
+
 #[derive(Debug, Default)]
 struct Group {
     name: String,
     /// The highest offset that is known to be committed.
     committed: Known,
+    /// By partition, the lowest offset that the library committed after a higher one.
+    overtaken: Known,
+    steps_back: Vec<StepBack>,
     /// Who owned a partition in a generation.
     owners: HashMap<(i32, i32), String>,
     delivered: BTreeMap<i32, Delivered>,
@@ -96,8 +112,21 @@ impl Ledger {
     }
 
     /// What was counted so far.
+    ///
+    /// Whether the library is to blame for a lower offset may turn out later than it is seen, so this is for the end.
     pub fn tally(&self) -> Tally {
-        self.tally.clone()
+        let mut tally = self.tally.clone();
+        for group in &self.groups {
+            let own =
+                |step: &&StepBack| group.overtaken.get(&step.partition).is_none_or(|low| step.to < *low);
+            for step in group.steps_back.iter().filter(own) {
+                tally.went_back += 1;
+                if tally.examples.len() < EXAMPLES {
+                    tally.examples.push(format!("group {}: {}", group.name, step.text));
+                }
+            }
+        }
+        tally
     }
 
     /// What is known to be committed now, for [`Ledger::seen`]: to be asked for before the coordinator is.
@@ -112,6 +141,18 @@ impl Ledger {
         *known = (*known).max(offset);
     }
 
+    /// The same, of a commit that librdkafka makes by itself: it may come after a later one.
+    pub fn acknowledged_to_library(&mut self, group: usize, partition: i32, offset: i64) {
+        let known = &mut self.groups[group];
+        if known.committed.get(&partition).is_some_and(|known| *known > offset) {
+            self.tally.overtaken += 1;
+            let lowest = known.overtaken.entry(partition).or_insert(offset);
+            *lowest = offset.min(*lowest);
+            known.committed.insert(partition, offset);
+        }
+        self.acknowledged(group, partition, offset);
+    }
+
     /// A coordinator was asked when `before` was known, and says this. `who` asked.
     pub fn seen(&mut self, group: usize, who: &str, before: &Known, now: &Known) {
         self.tally.looks += 1;
@@ -119,17 +160,15 @@ impl Ledger {
             match now.get(partition) {
                 Some(offset) if offset >= known => {}
                 Some(offset) if *offset >= 0 => {
-                    self.tally.went_back += 1;
-                    self.example(
-                        group,
-                        format!("{who} sees {offset} for partition {partition} after {known}"),
-                    );
+                    let text = format!("{who} sees {offset} for partition {partition} after {known}");
+                    let step = StepBack { partition: *partition, to: *offset, text };
+                    self.groups[group].steps_back.push(step);
                 }
                 _ => {
                     self.tally.vanished += 1;
                     self.example(
                         group,
-                        format!("{who} sees nothing for partition {partition} after {known}"),
+                        &format!("{who} sees nothing for partition {partition} after {known}"),
                     );
                 }
             }
@@ -155,7 +194,7 @@ impl Ledger {
                 self.tally.owned_twice += 1;
                 self.example(
                     group,
-                    format!("{owner} and {member} own partition {partition} in generation {generation}"),
+                    &format!("{owner} and {member} own partition {partition} in generation {generation}"),
                 );
             }
         }
@@ -178,14 +217,14 @@ impl Ledger {
             }
             self.tally.owned_twice += twice.len() as u64;
             for text in twice {
-                self.example(group, text);
+                self.example(group, &text);
             }
         }
         self.groups[group].described = Some((asked, described));
     }
 
     /// A broker answered a member as Kafka does not.
-    pub fn refused(&mut self, group: usize, text: String) {
+    pub fn refused(&mut self, group: usize, text: &str) {
         self.tally.refused += 1;
         self.example(group, text);
     }
@@ -222,7 +261,7 @@ impl Ledger {
         })
     }
 
-    fn example(&mut self, group: usize, text: String) {
+    fn example(&mut self, group: usize, text: &str) {
         if self.tally.examples.len() < EXAMPLES {
             self.tally.examples.push(format!("group {}: {text}", self.groups[group].name));
         }
@@ -265,6 +304,20 @@ mod tests {
         let tally = ledger.tally();
         assert_eq!((tally.went_back, tally.vanished), (1, 2));
         assert!(tally.violations()[0].contains("group a: x sees 6 for partition 0 after 7"));
+    }
+
+    #[test]
+    fn an_automatic_commit_that_was_overtaken_explains_what_is_seen_before_or_after() {
+        let mut ledger = ledger();
+        ledger.acknowledged_to_library(0, 0, 7);
+        let before = ledger.committed(0);
+        ledger.seen(0, "x", &before, &offsets(5));
+        assert_eq!(ledger.tally().went_back, 1, "nobody said so yet");
+        ledger.acknowledged_to_library(0, 0, 5);
+        assert_eq!((ledger.tally().went_back, ledger.tally().overtaken), (0, 1));
+        assert_eq!(ledger.committed(0), offsets(5));
+        ledger.seen(0, "x", &before, &offsets(4));
+        assert_eq!(ledger.tally().went_back, 1, "lower than any commit");
     }
 
     #[test]

@@ -113,7 +113,12 @@ impl Context {
         let mut ledger = self.shared.ledger.lock();
         for one in offsets.elements() {
             if let (Ok(()), Offset::Offset(offset)) = (one.error(), one.offset()) {
-                ledger.acknowledged(self.group, one.partition(), offset);
+                match self.commits {
+                    Commits::Automatic => {
+                        ledger.acknowledged_to_library(self.group, one.partition(), offset);
+                    }
+                    Commits::ByHand => ledger.acknowledged(self.group, one.partition(), offset),
+                }
             }
         }
     }
@@ -137,6 +142,8 @@ impl Member {
             .set("socket.timeout.ms", SOCKET_TIMEOUT.as_millis().to_string())
             .set("enable.auto.commit", (commits == Commits::Automatic).to_string())
             .set("auto.commit.interval.ms", "1000")
+            // Else it commits what it takes from its queue while it is closed, which nobody is shown.
+            .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("allow.auto.create.topics", "false")
             .set("check.crcs", "true");
@@ -168,7 +175,7 @@ impl Member {
                         self.shared
                             .ledger
                             .lock()
-                            .refused(self.group, format!("a member can't begin: {error}"));
+                            .refused(self.group, &format!("a member can't begin: {error}"));
                     }
                 }
             };
@@ -191,8 +198,12 @@ impl Member {
                 let mut ledger = self.shared.ledger.lock();
                 ledger.delivered(self.group, record.partition(), u64::try_from(offset).unwrap_or(0));
                 drop(ledger);
-                if context.commits == Commits::ByHand {
-                    context.read.lock().insert(record.partition(), offset + 1);
+                match context.commits {
+                    Commits::ByHand => {
+                        context.read.lock().insert(record.partition(), offset + 1);
+                    }
+                    // Refused if the partition has been taken away meanwhile; then others read the record again.
+                    Commits::Automatic => drop(consumer.store_offset_from_message(&record)),
                 }
             }
             if context.commits == Commits::ByHand && committed.elapsed() > BETWEEN_COMMITS {

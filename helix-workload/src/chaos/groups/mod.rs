@@ -268,9 +268,10 @@ impl GroupsReport {
     }
 
     fn offsets(&self) -> impl fmt::Display {
-        let Tally { went_back, vanished, looks, commits, rebalances, .. } = self.tally;
+        let Tally { went_back, vanished, looks, commits, overtaken, rebalances, .. } = self.tally;
         format!(
-            "{went_back} went back, {vanished} vanished; {looks} looks, {commits} commits, {rebalances} rebalances of members"
+            "{went_back} went back, {vanished} vanished; {looks} looks, {commits} commits, {overtaken} of them repeated by the library after \
+             later ones, {rebalances} rebalances of members"
         )
     }
 }

@@ -84,7 +84,7 @@ impl Worker {
                     sleep(RETRY_BACKOFF).await;
                 }
                 Err(refused @ Setback::Refused { .. }) => {
-                    self.shared.ledger.lock().refused(self.group, format!("{}: {refused}", self.name));
+                    self.shared.ledger.lock().refused(self.group, &format!("{}: {refused}", self.name));
                     sleep(RETRY_BACKOFF).await;
                 }
             }
