@@ -283,6 +283,18 @@ pub(crate) struct Compare {
     /// MB that are stored when a node starts
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stored_mb: u64,
+    /// Consumer groups in the row about many
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) groups: u32,
+    /// Members of each of them; each has a connection, and takes an open file
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) group_members: u32,
+    /// MB that are written through a topic which keeps only the newest
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) retention_written_mb: u64,
+    /// MiB that it keeps of each of its two partitions
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) retention_mib: u64,
     /// Before each measurement, fill the machine's memory with page cache, as it is on a machine that has run for a while, and
     /// wait until everything written earlier is on disk
     #[arg(long)]

@@ -218,6 +218,10 @@ fn run_compare(command: &Compare) -> Outcome {
             partitions: command.partitions,
             fetch_bytes: command.fetch_mb * 1_000_000,
             stored_bytes: command.stored_mb * 1_000_000,
+            groups: command.groups,
+            group_members: command.group_members,
+            retention_written_bytes: command.retention_written_mb * 1_000_000,
+            retention_bytes: command.retention_mib << 20,
         },
         about: command.about.clone(),
     };

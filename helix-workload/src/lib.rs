@@ -8,6 +8,7 @@
 //! * [`floor`] measures the least that the same work can cost on this machine, in the same run;
 //! * [`mod@bench`] puts these together and [`report`] prints the outcome;
 //! * [`flood`] measures the brokers alone, with prebuilt requests over plain connections;
+//! * `groups` has members of consumer groups that speak for themselves, a few of them or thousands;
 //! * [`compare`] measures a table of workloads on Helix and on Apache Kafka in turn, and makes a page of it.
 //!
 //! [`cluster`] starts, kills and restarts real `helix-server` processes for the tests under `tests/` and for [`chaos`], which
@@ -23,6 +24,7 @@ pub mod compare;
 pub mod engine;
 pub mod flood;
 pub mod floor;
+mod groups;
 pub mod history;
 pub mod message;
 pub mod metrics;

@@ -1,6 +1,8 @@
-//! What `/proc` says about a process: CPU time and memory.
+//! What `/proc` says about a process: CPU time and memory; and how many files it may open.
 
 use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// CPU time and memory of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +47,13 @@ pub fn usage_of_all(pids: &[u32]) -> Result<Usage, ProcessError> {
         sum.peak_bytes = sum.peak_bytes.max(one.peak_bytes);
     }
     Ok(sum)
+}
+
+/// This process and those that it starts from now on may open as many files and sockets as the system lets them.
+pub fn allow_open_files() -> std::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    Ok(())
 }
 
 /// What this process and the brokers have used.
@@ -123,6 +132,13 @@ mod tests {
         forget_peak(pid).unwrap();
         let after = usage(pid).unwrap().peak_bytes;
         assert!(after + (100 << 20) < before, "{before} and {after}");
+    }
+
+    #[test]
+    fn as_many_files_may_be_opened_as_the_system_allows() {
+        allow_open_files().unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 
     #[test]

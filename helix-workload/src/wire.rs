@@ -1,4 +1,5 @@
 //! The bytes of requests and answers. A produce request is made once; each time it is sent only its number is another.
+//! Those of consumer groups are in [`groups`](crate::groups).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -20,7 +21,7 @@ const METADATA_VERSION: i16 = 9;
 /// Names topics too, and needs no session.
 const FETCH_VERSION: i16 = 11;
 const PRODUCE_TIMEOUT_MS: i32 = 30_000;
-const CLIENT_ID: &str = "helix-flood";
+const CLIENT_ID: &str = "helix-workload";
 /// Where the number of a request stands: behind length, API and version.
 const CORRELATION_ID_AT: usize = 8;
 /// Longer answers are none to our requests.
@@ -39,7 +40,7 @@ fn broken(reason: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-fn topic_name(topic: &str) -> TopicName {
+pub(crate) fn topic_name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_owned()))
 }
 
@@ -58,6 +59,32 @@ fn framed(api: ApiKey, version: i16, body: &impl Encodable) -> io::Result<BytesM
     Ok(buffer)
 }
 
+/// A request with its length in front, which its answer names by this number.
+pub(crate) fn numbered_request(
+    api: ApiKey,
+    version: i16,
+    body: &impl Encodable,
+    correlation_id: i32,
+) -> io::Result<Bytes> {
+    let mut framed = framed(api, version, body)?;
+    framed[CORRELATION_ID_AT..CORRELATION_ID_AT + 4].copy_from_slice(&correlation_id.to_be_bytes());
+    Ok(framed.freeze())
+}
+
+/// Checks that the answer is the one to that request, and reads it.
+pub(crate) fn answer_to<T: Decodable>(
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    mut answer: Bytes,
+) -> io::Result<T> {
+    let header = ResponseHeader::decode(&mut answer, api.response_header_version(version)).map_err(broken)?;
+    if header.correlation_id != correlation_id {
+        return Err(broken(format!("answer {} came instead of {correlation_id}", header.correlation_id)));
+    }
+    T::decode(&mut answer, version).map_err(broken)
+}
+
 /// Asks where `topic` is led.
 pub(crate) fn metadata_request(topic: &str) -> io::Result<Bytes> {
     let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
@@ -67,10 +94,8 @@ pub(crate) fn metadata_request(topic: &str) -> io::Result<Bytes> {
 }
 
 /// Reads the answer to [`metadata_request`]: every partition of the topic.
-pub(crate) fn leaders(mut answer: Bytes) -> io::Result<Vec<Led>> {
-    ResponseHeader::decode(&mut answer, ApiKey::Metadata.response_header_version(METADATA_VERSION))
-        .map_err(broken)?;
-    let response = MetadataResponse::decode(&mut answer, METADATA_VERSION).map_err(broken)?;
+pub(crate) fn leaders(answer: Bytes) -> io::Result<Vec<Led>> {
+    let response: MetadataResponse = answer_to(ApiKey::Metadata, METADATA_VERSION, 0, answer)?;
     let addresses: BTreeMap<i32, String> = response
         .brokers
         .iter()
@@ -112,9 +137,7 @@ pub(crate) fn fetch_request(topic: &str, partitions: &[i32], correlation_id: i32
     let topic = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(partitions.collect());
     let request =
         FetchRequest::default().with_session_epoch(-1).with_max_bytes(i32::MAX).with_topics(vec![topic]);
-    let mut framed = framed(ApiKey::Fetch, FETCH_VERSION, &request)?;
-    framed[CORRELATION_ID_AT..CORRELATION_ID_AT + 4].copy_from_slice(&correlation_id.to_be_bytes());
-    Ok(framed.freeze())
+    numbered_request(ApiKey::Fetch, FETCH_VERSION, &request, correlation_id)
 }
 
 /// A produce request that can be sent again and again.
@@ -196,14 +219,8 @@ pub(crate) fn produce_outcome(answer: Bytes, correlation_id: i32) -> io::Result<
 }
 
 /// The same for a request to several partitions: each with its error code.
-pub(crate) fn produce_outcomes(mut answer: Bytes, correlation_id: i32) -> io::Result<Vec<(i32, i16)>> {
-    let header =
-        ResponseHeader::decode(&mut answer, ApiKey::Produce.response_header_version(PRODUCE_VERSION))
-            .map_err(broken)?;
-    if header.correlation_id != correlation_id {
-        return Err(broken(format!("answer {} came instead of {correlation_id}", header.correlation_id)));
-    }
-    let response = ProduceResponse::decode(&mut answer, PRODUCE_VERSION).map_err(broken)?;
+pub(crate) fn produce_outcomes(answer: Bytes, correlation_id: i32) -> io::Result<Vec<(i32, i16)>> {
+    let response: ProduceResponse = answer_to(ApiKey::Produce, PRODUCE_VERSION, correlation_id, answer)?;
     let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
     Ok(partitions.map(|one| (one.index, one.error_code)).collect())
 }

@@ -1,5 +1,5 @@
 //! A short chaos: every fault that can be injected here strikes once. Nothing acknowledged is lost, no message fails, replicas
-//! are equal, and the cluster is whole again after each fault. Times are measured and shown; none is asserted.
+//! are equal, the cluster is whole again after each fault, and what consumer groups committed stays. Times are measured and shown; none is asserted.
 //!
 //! `HELIX_ROUNDS` rounds (1 without it), `HELIX_SEED` repeats a schedule, `HELIX_WRITE_DURABILITY` is the mode
 //! (`replication-only` without it). `helix-workload chaos` does the same for as long as one likes.
@@ -45,5 +45,8 @@ fn every_fault_is_survived() {
     let expected = rounds * (Fault::ALL.len() - report.skipped.len());
     assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
     assert_eq!(report.episodes.len(), expected, "every fault that is possible here was injected");
+    let groups = &report.groups.tally;
+    assert!(groups.looks > 0 && groups.commits > 0 && groups.assignments > 0, "{report}");
+    assert!(groups.described > 0 && groups.delivered > 0, "{report}");
     assert!(report.acknowledged > 0 && report.read > 0 && report.replicas.entries > 0, "{report}");
 }

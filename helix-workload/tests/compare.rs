@@ -25,6 +25,10 @@ fn every_row_can_be_measured_and_nothing_goes_wrong() {
             partitions: 60,
             fetch_bytes: 10_000_000,
             stored_bytes: 10_000_000,
+            groups: 10,
+            group_members: 10,
+            retention_written_bytes: 200_000_000,
+            retention_bytes: 8 << 20,
         },
         about: vec!["a test".into()],
     };

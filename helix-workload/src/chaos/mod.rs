@@ -1,13 +1,14 @@
 //! Chaos: a cluster of real processes under load, one fault after the other, and a judgement at the end.
 //!
 //! [`schedule`] says which [`fault`] comes when (all of it from a seed), [`world`] holds the nodes, the [`network`] between them and
-//! their disks and does to them what is to be done. Meanwhile [`two_loads`] produce, [`tail`] reads, and the
-//! [`timeline`] is written. At the end everything is read back and checked ([`check`](crate::check)), the logs of the replicas are
+//! their disks and does to them what is to be done. Meanwhile [`two_loads`] produce, [`tail`] reads, the members of consumer
+//! [`groups`] come and go, and the [`timeline`] is written. At the end everything is read back and checked ([`check`](crate::check)), the logs of the replicas are
 //! compared ([`replicas`]), and [`report`] and [`page`] show what came of it.
 //!
-//! `fault`, `schedule`, `report`, the check in `tail` and the comparison in `replicas` are pure.
+//! `fault`, `schedule`, `report`, the checks in `tail` and `groups`, and the comparison in `replicas` are pure.
 
 pub mod fault;
+pub mod groups;
 pub mod network;
 pub mod page;
 pub mod replicas;
@@ -36,6 +37,7 @@ use crate::reader::ReadError;
 use crate::two_loads::{self, TOPICS, TwoLoads, TwoLoadsError, TwoLoadsOptions};
 use crate::wait::{self, TimedOut};
 use fault::Fault;
+use groups::{Groups, GroupsReport};
 use replicas::DumpError;
 use report::Report;
 use schedule::{Plan, Schedule, Strike};
@@ -157,6 +159,7 @@ pub fn run(options: &ChaosOptions, progress: Progress) -> Result<Report, ChaosEr
     let tail =
         |load: usize| Tail::start(&bootstrap, TOPICS[load], PARTITIONS as i32, loads.messages(load).clone());
     let tails = [tail(0)?, tail(1)?];
+    let groups = Groups::start(&bootstrap, PARTITIONS as i32, options.seed)?;
     let clock = progress.clock("chaos", options.duration);
     let doing = Mutex::new(String::from("calm"));
     let over = AtomicBool::new(false);
@@ -174,7 +177,8 @@ pub fn run(options: &ChaosOptions, progress: Progress) -> Result<Report, ChaosEr
         over.store(true, Ordering::Relaxed);
     });
     clock.finish();
-    let report = conclude(options, &mut world, loads, tails, timeline, progress)?;
+    let load = LoadAndReaders { loads, tails, groups };
+    let report = conclude(options, &mut world, load, timeline, progress)?;
     if report.violations.is_empty() {
         return Ok(report);
     }
@@ -358,16 +362,25 @@ fn particulars(strike: &Strike) -> String {
     }
 }
 
-/// Ends the load and checks everything.
-fn conclude(
-    options: &ChaosOptions,
-    world: &mut World,
+/// Who uses the cluster.
+struct LoadAndReaders {
     loads: TwoLoads,
     tails: [Tail; 2],
-    timeline: Timeline,
-    progress: Progress,
-) -> Result<Report, ChaosError> {
-    let seconds = timeline.now_s();
+    groups: Groups,
+}
+
+/// All that clients were told.
+struct Told {
+    client: ClusterClient,
+    outcomes: [LoadOutcome; 2],
+    reads: [ReadLog; 2],
+    groups: GroupsReport,
+}
+
+/// Ends the load; readers and groups have been shown everything when it returns, or that is a violation.
+fn end(load: LoadAndReaders, timeline: &Timeline) -> Told {
+    let LoadAndReaders { loads, tails, groups } = load;
+    let settled = groups.settle();
     let (client, outcomes) = loads.stop();
     for (load, tail) in tails.iter().enumerate() {
         if let Err(late) = await_end_of(&client, TOPICS[load], tail) {
@@ -375,15 +388,29 @@ fn conclude(
         }
     }
     let mut reads: [ReadLog; 2] = Default::default();
-    let mut read = 0;
     for (load, tail) in tails.into_iter().enumerate() {
         let (log, findings) = tail.stop();
         if !findings.holds_what_was_acknowledged() {
             timeline.violation(format!("consumers of {}: {findings:#?}", TOPICS[load]));
         }
-        read += log.count();
         reads[load] = log;
     }
+    let (groups, violations) = groups.finish(&client, settled);
+    violations.into_iter().for_each(|violation| timeline.violation(violation));
+    Told { client, outcomes, reads, groups }
+}
+
+/// Ends the load and checks everything.
+fn conclude(
+    options: &ChaosOptions,
+    world: &mut World,
+    load: LoadAndReaders,
+    timeline: Timeline,
+    progress: Progress,
+) -> Result<Report, ChaosError> {
+    let seconds = timeline.now_s();
+    let Told { client, outcomes, reads, groups } = end(load, &timeline);
+    let read = reads.iter().map(ReadLog::count).sum();
     let repeated = outcomes.iter().map(|outcome| outcome.retried_messages).sum();
     let failed = outcomes.iter().map(LoadOutcome::failed).sum();
     let verdict = two_loads::judge(&client, outcomes, reads, progress);
@@ -411,6 +438,7 @@ fn conclude(
         failed,
         repeated,
         read,
+        groups,
         findings: verdict.map(|verdict| verdict.findings),
         replicas: comparison,
         skipped: world.skipped().iter().map(|(fault, reason)| (*fault, reason.0.clone())).collect(),

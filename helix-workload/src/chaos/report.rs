@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::fault::Fault;
+use super::groups::GroupsReport;
 use super::replicas::Comparison;
 use super::timeline::{Episode, Second};
 use crate::check::Findings;
@@ -37,6 +38,8 @@ pub struct Report {
     pub repeated: u64,
     /// Records that consumers were shown meanwhile.
     pub read: u64,
+    /// What members of consumer groups and others were told of them.
+    pub groups: GroupsReport,
     /// What reading everything back showed, of the plain and of the idempotent load; `None` if it could not be read.
     pub findings: Option<[Findings; 2]>,
     /// What comparing the replicas' logs showed.
@@ -153,6 +156,7 @@ impl Report {
         );
         row("aborted records seen", "not checked: there are no transactions yet".into());
         row("failed messages", self.failed.to_string());
+        rows.extend(self.groups.verdicts());
         rows
     }
 
@@ -262,6 +266,7 @@ pub(super) mod tests {
             failed: 0,
             repeated: 3,
             read: 99,
+            groups: GroupsReport::default(),
             findings: Some(Default::default()),
             replicas: Comparison::default(),
             skipped: vec![(Fault::DiskFull, "no root".into())],

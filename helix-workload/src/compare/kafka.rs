@@ -52,8 +52,10 @@ pub enum KafkaError {
 /// A running cluster. Dropping it ends it and removes its data.
 #[derive(Debug)]
 pub(super) struct KafkaCluster {
+    libs: PathBuf,
     directory: PathBuf,
     bootstrap: String,
+    /// In the order of their ids, from 1 on.
     nodes: Vec<Child>,
 }
 
@@ -70,10 +72,12 @@ impl KafkaCluster {
         let voters: Vec<String> =
             (1..).zip(controllers).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let bootstrap = addresses.join(",");
-        let mut cluster = Self { directory: directory.to_owned(), bootstrap, nodes: Vec::new() };
+        let mut cluster =
+            Self { libs: libs.to_owned(), directory: directory.to_owned(), bootstrap, nodes: Vec::new() };
         for (id, (broker, controller)) in (1..).zip(brokers.iter().zip(controllers)) {
             let text = properties(id, *broker, *controller, &voters.join(","), directory);
-            cluster.nodes.push(start_node(libs, directory, id, &text)?);
+            format_node(libs, directory, id, &text)?;
+            cluster.nodes.push(start_node(libs, directory, id)?);
         }
         cluster.await_ready()?;
         Ok(cluster)
@@ -85,6 +89,29 @@ impl KafkaCluster {
             pids: self.nodes.iter().map(Child::id).collect(),
             metrics: Vec::new(),
         }
+    }
+
+    /// kill -9 of one node, and waits until the process is gone.
+    pub(super) fn kill(&mut self, id: u32) -> Result<(), KafkaError> {
+        let directory = self.directory.clone();
+        let node = self.node(id)?;
+        node.kill().and_then(|()| node.wait()).map_err(io_error("killing a node in", &directory))?;
+        Ok(())
+    }
+
+    /// Starts a node again that was killed, and waits until every node knows all.
+    pub(super) fn revive(&mut self, id: u32) -> Result<(), KafkaError> {
+        let started = start_node(&self.libs, &self.directory, id as usize)?;
+        *self.node(id)? = started;
+        self.await_ready()
+    }
+
+    fn node(&mut self, id: u32) -> Result<&mut Child, KafkaError> {
+        let node = (id as usize).checked_sub(1).and_then(|index| self.nodes.get_mut(index));
+        node.ok_or_else(|| KafkaError::Io {
+            doing: format!("looking for node {id}"),
+            source: io::ErrorKind::NotFound.into(),
+        })
     }
 
     fn await_ready(&self) -> Result<(), KafkaError> {
@@ -128,29 +155,39 @@ fn properties(id: usize, broker: u16, controller: u16, voters: &str, directory: 
     )
 }
 
-fn start_node(libs: &Path, directory: &Path, id: usize, properties: &str) -> Result<Child, KafkaError> {
-    let path = directory.join(format!("{id}.properties"));
+fn properties_file(directory: &Path, id: usize) -> PathBuf {
+    directory.join(format!("{id}.properties"))
+}
+
+/// Prepares the storage of a node.
+fn format_node(libs: &Path, directory: &Path, id: usize, properties: &str) -> Result<(), KafkaError> {
+    let path = properties_file(directory, id);
     fs::write(&path, properties).map_err(io_error("writing", &path))?;
-    let class_path = libs.join("*");
     let formatted = Command::new("java")
         .arg("-cp")
-        .arg(&class_path)
+        .arg(libs.join("*"))
         .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
         .arg(&path)
         .output()
         .map_err(io_error("starting java for", &path))?;
-    if !formatted.status.success() {
-        let output = [formatted.stdout, formatted.stderr].concat();
-        let output = String::from_utf8_lossy(&output).into_owned();
-        return Err(KafkaError::Format { directory: directory.to_owned(), output });
+    if formatted.status.success() {
+        return Ok(());
     }
+    let output = [formatted.stdout, formatted.stderr].concat();
+    let output = String::from_utf8_lossy(&output).into_owned();
+    Err(KafkaError::Format { directory: directory.to_owned(), output })
+}
+
+fn start_node(libs: &Path, directory: &Path, id: usize) -> Result<Child, KafkaError> {
+    let path = properties_file(directory, id);
     let log_path = directory.join(format!("{id}.log"));
-    let log = File::create(&log_path).map_err(io_error("creating", &log_path))?;
+    let log =
+        File::options().create(true).append(true).open(&log_path).map_err(io_error("opening", &log_path))?;
     let log_too = log.try_clone().map_err(io_error("opening", &log_path))?;
     Command::new("java")
         .args(HEAP)
         .arg("-cp")
-        .arg(&class_path)
+        .arg(libs.join("*"))
         .arg("kafka.Kafka")
         .arg(&path)
         .stdin(Stdio::null())

@@ -17,10 +17,12 @@ mod probe;
 mod results;
 mod row;
 mod rows;
+mod rows_groups;
 mod rows_latency;
 mod rows_load;
 mod rows_partitions;
 mod rows_read;
+mod rows_retention;
 mod rows_start;
 mod subjects;
 
@@ -74,6 +76,14 @@ pub struct Scale {
     pub fetch_bytes: u64,
     /// What is stored when a node starts, in bytes.
     pub stored_bytes: u64,
+    /// Consumer groups, and members of each.
+    pub groups: u32,
+    /// As above.
+    pub group_members: u32,
+    /// What is written through a topic that keeps only the newest of it, in bytes.
+    pub retention_written_bytes: u64,
+    /// What it keeps of each partition, in bytes.
+    pub retention_bytes: u64,
 }
 
 impl Scale {
@@ -90,6 +100,8 @@ impl Scale {
 
 /// Measures all rows. Rows that went wrong are in the results with their faults.
 pub fn run(options: &CompareOptions, progress: Progress) -> Results {
+    // Brokers inherit it. If it can't be had, whatever needs it says so.
+    let _ = crate::process::allow_open_files();
     let mut results = Results::new(options);
     let mut subjects = Subjects::new(options, progress);
     for row in &options.rows {

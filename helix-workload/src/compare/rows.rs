@@ -3,7 +3,7 @@
 use super::row::Basis::{self, Kafka, One, Own};
 use super::row::Bound::{self, AtLeast, AtMost};
 use super::row::{Row, Target};
-use super::{rows_latency, rows_load, rows_partitions, rows_read, rows_start};
+use super::{rows_groups, rows_latency, rows_load, rows_partitions, rows_read, rows_retention, rows_start};
 
 /// Payload per second.
 pub(super) const MB_PER_S: &str = "MB/s";
@@ -75,6 +75,27 @@ pub(super) const RESTART_S: &str = "restart s";
 pub(super) const WRITABLE_S: &str = "all writable after s";
 /// From start of the process to the first acknowledgement.
 pub(super) const FIRST_ACK_S: &str = "first acknowledgement after s";
+
+/// From the first member's start until all groups are stable.
+pub(super) const GROUPS_STABLE_S: &str = "all groups stable after s";
+/// CPU of all brokers while members only send heartbeats.
+pub(super) const GROUPS_CPU_PERCENT: &str = "broker CPU, % of a core";
+/// The same per heartbeat.
+pub(super) const CPU_PER_HEARTBEAT: &str = "broker CPU us/heartbeat";
+/// Latency of heartbeats.
+pub(super) const HEARTBEAT_P99_MS: &str = "heartbeat p99 ms";
+/// From the kill of a coordinator until every member is answered by its successor and all groups are stable.
+pub(super) const GROUPS_AGAIN_S: &str = "all groups stable again after s";
+/// Members that had to join again because of that.
+pub(super) const JOINED_AGAIN: &str = "members that joined again";
+/// Most disk space that one node took.
+pub(super) const PEAK_DISK_MB: &str = "peak disk of a node MB";
+/// What it is to take at most.
+pub(super) const DISK_BOUND_MB: &str = "bound of a node's disk MB";
+/// Latency of small messages beside others that nobody removes.
+pub(super) const KEPT_P99_MS: &str = "p99 ms, nothing removed";
+/// As above.
+pub(super) const KEPT_P999_MS: &str = "p99.9 ms, nothing removed";
 
 const LOADS_METHOD: &str = "`flood`: 6 connections, requests of 10 messages of 1 KiB, up to 16 in flight on each; the maximum of each broker \
                            is measured first; latency from when a request was due";
@@ -245,6 +266,37 @@ pub static ROWS: &[Row] = &[
         plotted: FIRST_ACK_S,
         targets: &[target(FIRST_ACK_S, One, AtMost(1.0))],
         measure: rows_start::cold_start,
+    },
+    Row {
+        name: "retention",
+        title: "writing many times what a topic keeps",
+        method: "`flood`: 80 MB/s of 1 KiB messages to a topic of two partitions with `retention.bytes`, and 5,000 requests/s of one message of \
+                 1 KiB to another topic, whose latency it is, from when a request was due; the same with a quarter as much that is kept; \
+                 retention and reclaiming look every second; disk space of all data directories is looked at ten times a second; the bound is \
+                 that of operations.md",
+        against_kafka: false,
+        plotted: PEAK_DISK_MB,
+        targets: &[
+            target(PEAK_DISK_MB, Own(DISK_BOUND_MB), AtMost(1.0)),
+            target(P99_MS, Own(KEPT_P99_MS), AtMost(2.0)),
+        ],
+        measure: rows_retention::retention,
+    },
+    // It kills a node, which is another process afterwards: nothing else is measured on the same cluster after it.
+    Row {
+        name: "groups",
+        title: "5,000 members in 500 consumer groups",
+        method: "a connection each, all of one process, with the defaults of Kafka's clients: heartbeats every 3 s, a session of 45 s; once \
+                 unmeasured. Then from the first member's start until all groups are stable; a minute of heartbeats; and kill -9 of the node that \
+                 coordinates most groups, until every member of these was answered by another one and all groups are stable",
+        against_kafka: true,
+        plotted: GROUPS_AGAIN_S,
+        targets: &[
+            target(GROUPS_STABLE_S, Kafka, AtMost(1.0)),
+            target(GROUPS_CPU_PERCENT, Kafka, AtMost(1.0)),
+            target(GROUPS_AGAIN_S, Kafka, AtMost(1.0)),
+        ],
+        measure: rows_groups::groups,
     },
 ];
 

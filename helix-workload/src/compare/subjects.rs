@@ -166,7 +166,7 @@ impl<'a> Subjects<'a> {
             Contender::Helix => {
                 let cluster = match self.helix.take() {
                     Some(running) => running,
-                    None => self.start_helix("helix", NODES, "replication-only")?,
+                    None => self.start_helix("helix", NODES, "replication-only", &[])?,
                 };
                 Ok(Subject::of(self.helix.insert(cluster)))
             }
@@ -180,7 +180,7 @@ impl<'a> Subjects<'a> {
             Contender::Helix => {
                 let cluster = match self.helix_fsync.take() {
                     Some(running) => running,
-                    None => self.start_helix("helix-fsync", NODES, "fsync")?,
+                    None => self.start_helix("helix-fsync", NODES, "fsync", &[])?,
                 };
                 Ok(Subject::of(self.helix_fsync.insert(cluster)))
             }
@@ -190,7 +190,38 @@ impl<'a> Subjects<'a> {
 
     /// A cluster for one measurement alone.
     pub(super) fn own_helix(&self, name: &str, nodes: u32) -> Result<Cluster, CompareError> {
-        self.start_helix(name, nodes, "replication-only")
+        self.own_helix_with(name, nodes, &[])
+    }
+
+    /// The same with further configurations.
+    pub(super) fn own_helix_with(
+        &self,
+        name: &str,
+        nodes: u32,
+        settings: &[(&str, String)],
+    ) -> Result<Cluster, CompareError> {
+        self.start_helix(name, nodes, "replication-only", settings)
+    }
+
+    /// kill -9 of one of the nodes that [`Subjects::three_nodes`] names.
+    pub(super) fn kill(&mut self, contender: Contender, id: u32) -> Result<(), CompareError> {
+        match (contender, &mut self.helix, &mut self.kafka) {
+            (Contender::Helix, Some(cluster), _) => Ok(cluster.kill(id)?),
+            (Contender::Kafka, _, Some(cluster)) => Ok(cluster.kill(id)?),
+            _ => Err(CompareError::Wrong(format!("{contender} does not run"))),
+        }
+    }
+
+    /// Starts it again, and waits until every node knows all.
+    pub(super) fn revive(&mut self, contender: Contender, id: u32) -> Result<(), CompareError> {
+        match (contender, &mut self.helix, &mut self.kafka) {
+            (Contender::Helix, Some(cluster), _) => {
+                cluster.run(id)?;
+                Ok(cluster.await_ready()?)
+            }
+            (Contender::Kafka, _, Some(cluster)) => Ok(cluster.revive(id)?),
+            _ => Err(CompareError::Wrong(format!("{contender} does not run"))),
+        }
     }
 
     /// A topic that no other measurement uses, replicated to all nodes.
@@ -207,13 +238,21 @@ impl<'a> Subjects<'a> {
         }
     }
 
-    fn start_helix(&self, name: &str, nodes: u32, write_durability: &str) -> Result<Cluster, CompareError> {
+    fn start_helix(
+        &self,
+        name: &str,
+        nodes: u32,
+        write_durability: &str,
+        settings: &[(&str, String)],
+    ) -> Result<Cluster, CompareError> {
+        let page_cache = ("helix.wal.page.cache.bytes", page_cache_of_each().to_string());
+        let settings = std::iter::once(&page_cache).chain(settings);
         Ok(Cluster::start(ClusterOptions {
             binary: self.options.binary.clone(),
             directory: self.options.directory.join(name),
             nodes,
             write_durability: Some(write_durability.into()),
-            settings: vec![("helix.wal.page.cache.bytes".into(), page_cache_of_each().to_string())],
+            settings: settings.map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         })?)
     }
 
