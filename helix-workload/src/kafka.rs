@@ -1,4 +1,4 @@
-//! Apache Kafka on loopback: three nodes that are broker and controller each, from the published jar files.
+//! Apache Kafka on loopback: nodes that are broker and controller each, from the published jar files.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,15 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::subjects::Subject;
 use crate::client::ClusterClient;
 use crate::cluster::{ClusterError, free_ports};
 use crate::wait::{self, TimedOut};
 
-const NODES: usize = 3;
 /// The same on all nodes; any 16 bytes in base 64 do.
 const CLUSTER_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-const HEAP: [&str; 2] = ["-Xmx1g", "-Xms1g"];
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Apache Kafka could not be run.
@@ -49,9 +46,24 @@ pub enum KafkaError {
     },
 }
 
+/// How to run Apache Kafka.
+#[derive(Debug, Clone)]
+pub(crate) struct KafkaOptions {
+    /// Its jar files.
+    pub(crate) libs: PathBuf,
+    /// Where logs and data go; emptied first.
+    pub(crate) directory: PathBuf,
+    /// How many nodes, numbered from 1; topics have that many replicas.
+    pub(crate) nodes: usize,
+    /// How much memory the JVM of each node takes, in its own notation.
+    pub(crate) heap: &'static str,
+    /// Further lines of `server.properties`.
+    pub(crate) settings: Vec<(&'static str, String)>,
+}
+
 /// A running cluster. Dropping it ends it and removes its data.
 #[derive(Debug)]
-pub(super) struct KafkaCluster {
+pub(crate) struct KafkaCluster {
     directory: PathBuf,
     bootstrap: String,
     nodes: Vec<Child>,
@@ -59,32 +71,35 @@ pub(super) struct KafkaCluster {
 
 impl KafkaCluster {
     /// Starts all nodes and waits until each says that it knows all.
-    pub(super) fn start(libs: &Path, directory: &Path) -> Result<Self, KafkaError> {
+    pub(crate) fn start(options: &KafkaOptions) -> Result<Self, KafkaError> {
+        let KafkaOptions { directory, nodes, .. } = options;
         if directory.exists() {
             fs::remove_dir_all(directory).map_err(io_error("emptying", directory))?;
         }
         fs::create_dir_all(directory).map_err(io_error("creating", directory))?;
-        let ports = free_ports(2 * NODES).map_err(Box::new)?;
-        let (brokers, controllers) = ports.split_at(NODES);
+        let ports = free_ports(2 * nodes).map_err(Box::new)?;
+        let (brokers, controllers) = ports.split_at(*nodes);
         let addresses: Vec<String> = brokers.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let voters: Vec<String> =
             (1..).zip(controllers).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let bootstrap = addresses.join(",");
-        let mut cluster = Self { directory: directory.to_owned(), bootstrap, nodes: Vec::new() };
+        let mut cluster = Self { directory: directory.clone(), bootstrap, nodes: Vec::new() };
         for (id, (broker, controller)) in (1..).zip(brokers.iter().zip(controllers)) {
-            let text = properties(id, *broker, *controller, &voters.join(","), directory);
-            cluster.nodes.push(start_node(libs, directory, id, &text)?);
+            let text = properties(id, *broker, *controller, &voters.join(","), options);
+            cluster.nodes.push(start_node(options, id, &text)?);
         }
         cluster.await_ready()?;
         Ok(cluster)
     }
 
-    pub(super) fn subject(&self) -> Subject {
-        Subject {
-            bootstrap: self.bootstrap.clone(),
-            pids: self.nodes.iter().map(Child::id).collect(),
-            metrics: Vec::new(),
-        }
+    /// Kafka addresses of all nodes.
+    pub(crate) fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Process ids of all nodes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().map(Child::id).collect()
     }
 
     fn await_ready(&self) -> Result<(), KafkaError> {
@@ -92,7 +107,7 @@ impl KafkaCluster {
             wait::until(format!("Apache Kafka at {address} to know all nodes"), DEADLINE, || {
                 let client = ClusterClient::new(address).map_err(|error| error.to_string())?;
                 let brokers = client.brokers().map_err(|error| error.to_string())?;
-                if brokers.len() == NODES { Ok(()) } else { Err(format!("it knows {brokers:?}")) }
+                if brokers.len() == self.nodes.len() { Ok(()) } else { Err(format!("it knows {brokers:?}")) }
             })
             .map_err(|source| KafkaError::TimedOut { source, directory: self.directory.clone() })?;
         }
@@ -111,7 +126,9 @@ impl Drop for KafkaCluster {
     }
 }
 
-fn properties(id: usize, broker: u16, controller: u16, voters: &str, directory: &Path) -> String {
+fn properties(id: usize, broker: u16, controller: u16, voters: &str, options: &KafkaOptions) -> String {
+    let KafkaOptions { directory, nodes, settings, .. } = options;
+    let further: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     format!(
         "process.roles=broker,controller\n\
          node.id={id}\n\
@@ -121,14 +138,16 @@ fn properties(id: usize, broker: u16, controller: u16, voters: &str, directory: 
          controller.listener.names=CONTROLLER\n\
          inter.broker.listener.name=PLAINTEXT\n\
          log.dirs={}\n\
-         default.replication.factor={NODES}\n\
-         offsets.topic.replication.factor={NODES}\n\
-         min.insync.replicas=2\n",
-        directory.join(format!("data-{id}")).display()
+         default.replication.factor={nodes}\n\
+         offsets.topic.replication.factor={nodes}\n\
+         min.insync.replicas={}\n{further}",
+        directory.join(format!("data-{id}")).display(),
+        nodes / 2 + 1,
     )
 }
 
-fn start_node(libs: &Path, directory: &Path, id: usize, properties: &str) -> Result<Child, KafkaError> {
+fn start_node(options: &KafkaOptions, id: usize, properties: &str) -> Result<Child, KafkaError> {
+    let KafkaOptions { libs, directory, heap, .. } = options;
     let path = directory.join(format!("{id}.properties"));
     fs::write(&path, properties).map_err(io_error("writing", &path))?;
     let class_path = libs.join("*");
@@ -142,13 +161,13 @@ fn start_node(libs: &Path, directory: &Path, id: usize, properties: &str) -> Res
     if !formatted.status.success() {
         let output = [formatted.stdout, formatted.stderr].concat();
         let output = String::from_utf8_lossy(&output).into_owned();
-        return Err(KafkaError::Format { directory: directory.to_owned(), output });
+        return Err(KafkaError::Format { directory: directory.clone(), output });
     }
     let log_path = directory.join(format!("{id}.log"));
     let log = File::create(&log_path).map_err(io_error("creating", &log_path))?;
     let log_too = log.try_clone().map_err(io_error("opening", &log_path))?;
     Command::new("java")
-        .args(HEAP)
+        .args([format!("-Xmx{heap}"), format!("-Xms{heap}")])
         .arg("-cp")
         .arg(&class_path)
         .arg("kafka.Kafka")
