@@ -90,6 +90,7 @@ pub fn run(options: &DifferentialOptions, progress: Progress) -> Result<Report, 
         kafka: Subject::new(kafka.bootstrap(), times.range()),
         differences: Vec::new(),
         answers: 0,
+        progress,
     };
     let served = pair.served()?;
     pair.go(&script::before_all(&times));
@@ -156,6 +157,7 @@ struct Pair {
     kafka: Subject,
     differences: Vec<Difference>,
     answers: usize,
+    progress: Progress,
 }
 
 impl Pair {
@@ -164,6 +166,11 @@ impl Pair {
             let helix = self.helix.go(case);
             let kafka = self.kafka.go(case);
             self.answers += 1;
+            for (who, outcome) in [("Helix", &helix), ("Apache Kafka", &kafka)] {
+                if let Outcome::Wrong(reason) = outcome {
+                    self.progress.note(&format!("    {case:?}: {who}: {reason}"));
+                }
+            }
             let found = compared(&helix, &kafka).into_iter().map(|field| Difference {
                 api: script::name(case.api),
                 version: case.version,

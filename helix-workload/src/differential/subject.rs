@@ -16,9 +16,9 @@ use super::value::Value;
 use crate::wire;
 
 /// Longer than any request of the script may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a condition is waited for.
-const CONDITION_TIMEOUT: Duration = Duration::from_secs(30);
+const CONDITION_TIMEOUT: Duration = Duration::from_secs(10);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// What became of a step.

@@ -127,7 +127,7 @@ pub(super) fn join_group(version: i16, _: &Times) -> Vec<Case> {
         ask("no common protocol", version, request().with_protocols(protocols(&["other"]))),
         again("itself with another protocol type", |request| request.with_protocol_type(text("connect"))),
         again("itself with another protocol", |request| request.with_protocols(protocols(&["other"]))),
-        ask("oversized group id", version, join(version, &"g".repeat(300), StrBytes::default())),
+        ask("oversized group id", version, join(version, &format!("{}{version}", "g".repeat(300)), StrBytes::default())),
         until_state(&of, "CompletingRebalance"),
     ]);
     if version >= 1 {
@@ -149,6 +149,13 @@ fn join_static(version: i16) -> Vec<Case> {
             join(version, &of, member).with_group_instance_id(Some(text(instance)))
         }
     };
+    // In a group of its own, so that it need not wait for others.
+    let alone = |what: &str, instance: &str| {
+        let of = format!("{of}-{}", what.replace(' ', "-"));
+        let request = join(version, &of, StrBytes::default());
+        ask(what, version, request.with_group_instance_id(Some(text(instance))))
+    };
+    let of = of.clone();
     let first = request.clone();
     let mine = request.clone();
     let other = request.clone();
@@ -171,9 +178,9 @@ fn join_static(version: i16) -> Vec<Case> {
         ask_with("id of another instance", version, move |known| {
             Ok(other(known.text("replacing member")?, "two"))
         }),
-        ask("empty instance", version, request(StrBytes::default(), "")),
-        ask("illegal instance", version, request(StrBytes::default(), "a b")),
-        ask("oversized instance", version, request(StrBytes::default(), &"i".repeat(250))),
+        alone("empty instance", ""),
+        alone("illegal instance", "a b"),
+        alone("oversized instance", &"i".repeat(250)),
         ask("unknown member with an instance", version, request(text("nobody"), "one")),
     ]
 }

@@ -124,12 +124,12 @@ pub(super) fn before_all(times: &Times) -> Vec<Case> {
     cases.extend(made_topic("orders", 3, &[]));
     cases.extend(made_topic("empty", 1, &[]));
     cases.extend(made_topic("log-append", 1, &[("message.timestamp.type", "LogAppendTime")]));
-    cases.extend(made_topic("compacted", 1, &[("cleanup.policy", "compact")]));
     cases.extend(produce::before_all(times));
     cases.push(
         ask("until there is a coordinator", 2, FindCoordinatorRequest::default().with_key(text("any")))
             .until("error_code", "0"),
     );
+    cases.push(until_led("__consumer_offsets", 1));
     cases
 }
 
@@ -138,16 +138,17 @@ pub(super) fn before_all(times: &Times) -> Vec<Case> {
 fn made_topic(name: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<Case> {
     let new = new_topic(name, partitions).with_configs(configs.iter().map(|(k, v)| config(k, Some(v))).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(30_000);
-    let (id, epoch) = (format!("id of {name}"), format!("epoch of {name}"));
-    vec![
-        ask(&format!("create {name}"), 4, request),
-        ask(&format!("until {name} is led"), 12, metadata_of(name))
-            .until(&format!("topics[{name}].error_code"), "0")
-            .until(&format!("topics[{name}].partitions[{}].error_code", partitions - 1), "0")
-            .until(&format!("topics[{name}].partitions[0].error_code"), "0")
-            .keep(&id, &format!("topics[{name}].topic_id"))
-            .keep(&epoch, &format!("topics[{name}].partitions[0].leader_epoch")),
-    ]
+    vec![ask(&format!("create {name}"), 4, request), until_led(name, partitions)]
+}
+
+/// Waits until a topic's partitions are led.
+fn until_led(name: &str, partitions: i32) -> Case {
+    ask(&format!("until {name} is led"), 12, metadata_of(name))
+        .until(&format!("topics[{name}].error_code"), "0")
+        .until(&format!("topics[{name}].partitions[{}].error_code", partitions - 1), "0")
+        .until(&format!("topics[{name}].partitions[0].error_code"), "0")
+        .keep(&format!("id of {name}"), &format!("topics[{name}].topic_id"))
+        .keep(&format!("epoch of {name}"), &format!("topics[{name}].partitions[0].leader_epoch"))
 }
 
 fn metadata_of(name: &str) -> MetadataRequest {

@@ -33,19 +33,9 @@ impl Batch {
     }
 
     pub(super) fn by(producer: Producer, values: &[&str], first_ms: i64) -> Self {
-        let keyed = |value: &&str| (Some(Bytes::from_static(b"key")), Some(Bytes::from((*value).to_owned())));
-        Self::with(producer, values.iter().map(keyed).collect(), first_ms)
-    }
-
-    /// A record without a key.
-    pub(super) fn without_key(first_ms: i64) -> Self {
-        Self::with(NOBODY, vec![(None, Some(Bytes::from_static(b"value")))], first_ms)
-    }
-
-    fn with(producer: Producer, records: Vec<(Option<Bytes>, Option<Bytes>)>, first_ms: i64) -> Self {
         let records: Vec<Record> = (0..)
-            .zip(records)
-            .map(|(number, (key, value))| Record {
+            .zip(values)
+            .map(|(number, value)| Record {
                 transactional: false,
                 control: false,
                 delete_horizon: false,
@@ -56,8 +46,8 @@ impl Batch {
                 offset: i64::from(number),
                 sequence: producer.sequence.wrapping_add(number),
                 timestamp: first_ms + i64::from(number),
-                key,
-                value,
+                key: Some(Bytes::from_static(b"key")),
+                value: Some(Bytes::from((*value).to_owned())),
                 headers: kafka_protocol::indexmap::IndexMap::new(),
             })
             .collect();
