@@ -34,6 +34,12 @@ pub(super) struct Explanation {
     /// Pattern of the field's path.
     #[serde(default = "anything")]
     pub(super) field: String,
+    /// Pattern of what Helix says.
+    #[serde(default = "anything")]
+    helix: String,
+    /// Pattern of what Apache Kafka says.
+    #[serde(default = "anything")]
+    kafka: String,
     pub(super) kind: Kind,
     pub(super) why: String,
 }
@@ -63,6 +69,8 @@ impl Explanation {
             && self.versions().is_none_or(|versions| versions.contains(&difference.version))
             && matches(&self.case, &difference.case)
             && matches(&self.field, &difference.field.field)
+            && matches(&self.helix, &difference.field.helix)
+            && matches(&self.kafka, &difference.field.kafka)
     }
 
     fn versions(&self) -> Option<RangeInclusive<i16>> {
@@ -110,7 +118,7 @@ mod tests {
     #[test]
     fn an_explanation_is_for_what_it_names_alone() {
         let explanation: Explanation = toml::from_str(
-            "api = 'Fetch'\nversions = '4-6'\ncase = 'a*'\nfield = 'x'\nkind = 'gap'\nwhy = 'because'",
+            "api = 'Fetch'\nversions = '4-6'\ncase = 'a*'\nfield = 'x'\nkafka = '2'\nkind = 'gap'\nwhy = 'because'",
         )
         .unwrap();
         let difference = |api: &str, version, case: &str, field: &str| Difference {

@@ -61,7 +61,7 @@ impl Mask<'_> {
         if let Some(kept) = self.known.name_of(&value) {
             return masked(&format!("<{kept}>"));
         }
-        let Some(number) = value.number() else { return value };
+        let Some(number) = value.number() else { return if is_drawn(&value) { masked("<id>") } else { value } };
         match name {
             "throttle_time_ms" => masked("<ms>"),
             "port" if number > 0 => masked("<port>"),
@@ -100,6 +100,11 @@ impl Mask<'_> {
             },
         }
     }
+}
+
+/// Whether it is an id that somebody has drawn: the script's own are of another kind.
+fn is_drawn(value: &Value) -> bool {
+    matches!(value, Value::Plain(text) if text.parse::<Uuid>().is_ok_and(|id| id.get_version_num() == 4))
 }
 
 /// Member ids end with an id that the broker draws.
@@ -184,6 +189,7 @@ mod tests {
             masked("{topic_id: 00000000-0000-0000-0000-000000000009, other: 00000000-0000-0000-0000-000000000008}"),
             "{topic_id: <id of orders>, other: 00000000-0000-0000-0000-000000000008}"
         );
+        assert_eq!(masked("{id: 70979e03-0000-4ba4-9121-0000bd22a9c0}"), "{id: <id>}");
         assert_eq!(masked("{member_id: \"c-00000000-0000-0000-0000-000000000009\"}"), "{member_id: \"c-<uuid>\"}");
     }
 

@@ -16,10 +16,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, CreateTopicsRequest, FindCoordinatorRequest, GroupId, MetadataRequest,
-    TopicName,
+    ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, FindCoordinatorRequest, GroupId,
+    ListOffsetsRequest, MetadataRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -138,7 +139,16 @@ pub(super) fn before_all(times: &Times) -> Vec<Case> {
 fn made_topic(name: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<Case> {
     let new = new_topic(name, partitions).with_configs(configs.iter().map(|(k, v)| config(k, Some(v))).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(30_000);
-    vec![ask(&format!("create {name}"), 4, request), until_led(name, partitions)]
+    let last = ListOffsetsPartition::default().with_partition_index(partitions - 1).with_timestamp(-1);
+    let all = ListOffsetsTopic::default().with_name(topic(name)).with_partitions(vec![last]);
+    let latest = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![all]);
+    vec![
+        ask(&format!("create {name}"), 4, request),
+        until_led(name, partitions),
+        // A broker may know of partitions that it does not lead yet.
+        ask(&format!("until {name} can be asked"), 1, latest)
+            .until(&format!("topics[{name}].partitions[{}].error_code", partitions - 1), "0"),
+    ]
 }
 
 /// Waits until a topic's partitions are led.
@@ -177,9 +187,9 @@ fn group(name: &str) -> GroupId {
     GroupId(text(name))
 }
 
-/// An id that no topic has.
+/// An id that no topic has: none that is drawn.
 fn nobodys_id() -> Uuid {
-    Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef)
+    Uuid::from_u128(0x1234_5678_9abc_1def_8123_4567_89ab_cdef)
 }
 
 #[cfg(test)]

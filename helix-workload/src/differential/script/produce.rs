@@ -85,11 +85,10 @@ pub(super) fn produce(version: i16, times: &Times) -> Vec<Case> {
     let name = format!("produced-{version}");
     let batch = || Batch::of(&["a", "b"], times.at(0));
     let good = || Some(batch().bytes());
-    let one = |what: &str, batch: Batch| producing.ask(what, &name, vec![(0, Some(batch.bytes()))]);
     let nowhere = producing.of("nowhere", nobodys_id(), &[(0, good())]);
-    let mut cases = made_topic(&name, 2, &[]);
+    let mut cases = made_topic(&name, 5, &[]);
     cases.extend([
-        one("two records", batch()),
+        producing.ask("two records", &name, vec![(0, good())]),
         producing.ask_as("acknowledged by the leader", &name, vec![(0, good())], |r| r.with_acks(1)),
         producing.ask_as("acknowledged by two", &name, vec![(0, good())], |r| r.with_acks(2)),
         producing.ask_as("very negative acks", &name, vec![(0, good())], |r| r.with_acks(-2)),
@@ -101,11 +100,11 @@ pub(super) fn produce(version: i16, times: &Times) -> Vec<Case> {
         ask("unknown topic", version, Producing::request(vec![nowhere])),
         producing.ask("known and unknown partition", &name, vec![(0, good()), (99, good())]),
         producing.ask("negative partition", &name, vec![(-1, good())]),
-        producing.ask("the same partition twice", &name, vec![(0, good()), (0, good())]),
+        producing.ask("the same partition twice", &name, vec![(2, good()), (2, good())]),
         producing.ask("no records", &name, vec![(0, Some(Bytes::new()))]),
         producing.ask("no partitions", &name, Vec::new()),
         ask("no topics", version, Producing::request(Vec::new())),
-        producing.ask_as("negative timeout", &name, vec![(0, good())], |r| r.with_timeout_ms(-1)),
+        producing.ask_as("negative timeout", &name, vec![(3, good())], |r| r.with_timeout_ms(-1)),
         producing.ask("a topic of the broker's own", "__consumer_offsets", vec![(0, good())]),
         producing.ask("both kinds of time", "log-append", vec![(0, good())]),
     ]);
@@ -113,43 +112,51 @@ pub(super) fn produce(version: i16, times: &Times) -> Vec<Case> {
     if version == NAMES_UNTIL {
         cases.push(producing.ask("null records", &name, vec![(0, None)]).on("to be forgotten"));
     }
-    cases.extend(damaged(&one, &batch, times));
+    cases.extend(damaged(producing, &batch, times));
     cases.extend(transactional(producing, &name, good()));
     cases.extend(idempotent(producing, &name, times));
     cases
 }
 
-fn damaged(one: &dyn Fn(&str, Batch) -> Case, batch: &dyn Fn() -> Batch, times: &Times) -> Vec<Case> {
+/// Each in a partition of its own: what one broker takes and the other refuses must not move the offsets of the rest.
+fn damaged(producing: Producing, batch: &dyn Fn() -> Batch, times: &Times) -> Vec<Case> {
     let large = "x".repeat(TOO_LARGE);
-    vec![
-        one("a damaged byte", batch().damaged()),
-        one("cut short", batch().cut()),
-        one("two batches", batch().and(batch())),
-        one("magic 0", batch().magic(0)),
-        one("magic 1", batch().magic(1)),
-        one("magic 3", batch().magic(3)),
-        one("claims more records", batch().claims(3)),
-        one("claims fewer records", batch().claims(1)),
-        one("claims no records", batch().claims(0)),
-        one("claims negative records", batch().claims(-1)),
-        one("a wrong last offset", batch().ends_at(5)),
-        one("a negative last offset", batch().ends_at(-1)),
-        one("control records", batch().attributes(0x20)),
-        one("transactional records", batch().attributes(0x10)),
-        one("says that its times are appended", batch().attributes(0x08)),
-        one("unknown compression", batch().attributes(0x07)),
-        one("claims to be compressed with gzip", batch().attributes(0x01)),
-        one("claims to be compressed with zstd", batch().attributes(0x04)),
-        one("no time", Batch::of(&["a"], -1)),
-        one("a negative time", Batch::of(&["a"], -5)),
-        one("a time long ago", Batch::of(&["a"], 1)),
-        one("a time too far ahead", Batch::of(&["a"], times.at(TOO_FAR_MS))),
-        one("too large", Batch::of(&[&large], times.at(0))),
-    ]
+    let all = [
+        ("a damaged byte", batch().damaged()),
+        ("cut short", batch().cut()),
+        ("two batches", batch().and(batch())),
+        ("magic 0", batch().magic(0)),
+        ("magic 1", batch().magic(1)),
+        ("magic 3", batch().magic(3)),
+        ("claims more records", batch().claims(3)),
+        ("claims fewer records", batch().claims(1)),
+        ("claims no records", batch().claims(0)),
+        ("claims negative records", batch().claims(-1)),
+        ("a wrong last offset", batch().ends_at(5)),
+        ("a negative last offset", batch().ends_at(-1)),
+        ("control records", batch().attributes(0x20)),
+        ("transactional records", batch().attributes(0x10)),
+        ("says that its times are appended", batch().attributes(0x08)),
+        ("unknown compression", batch().attributes(0x07)),
+        ("claims to be compressed with gzip", batch().attributes(0x01)),
+        ("claims to be compressed with zstd", batch().attributes(0x04)),
+        ("no time", Batch::of(&["a"], -1)),
+        ("a negative time", Batch::of(&["a"], -5)),
+        ("a time long ago", Batch::of(&["a"], 1)),
+        ("a time too far ahead", Batch::of(&["a"], times.at(TOO_FAR_MS))),
+        ("too large", Batch::of(&[&large], times.at(0))),
+    ];
+    let name = format!("damaged-{}", producing.version);
+    let mut cases = made_topic(&name, i32::try_from(all.len()).unwrap_or(i32::MAX), &[]);
+    let one = |(partition, (what, batch)): (i32, (&str, Batch))| {
+        producing.ask(what, &name, vec![(partition, Some(batch.bytes()))])
+    };
+    cases.extend((0..).zip(all).map(one));
+    cases
 }
 
 fn transactional(producing: Producing, name: &str, good: Option<Bytes>) -> Vec<Case> {
-    vec![producing.ask_as("in an unknown transaction", name, vec![(0, good)], |request| {
+    vec![producing.ask_as("in an unknown transaction", name, vec![(4, good)], |request| {
         request.with_transactional_id(Some(TransactionalId(text("transaction"))))
     })]
 }
@@ -159,7 +166,7 @@ fn idempotent(producing: Producing, name: &str, times: &Times) -> Vec<Case> {
         producing.ask_by(what, name, "producer", epoch, sequence, times.at(2_000))
     };
     vec![
-        ask("a producer", 0, InitProducerIdRequest::default()).keep("producer", "producer_id"),
+        ask("a producer", 0, nameless()).keep("producer", "producer_id"),
         by("first sequence", 0, 0),
         by("first sequence again", 0, 0),
         by("a gap", 0, 5),
@@ -173,17 +180,22 @@ fn idempotent(producing: Producing, name: &str, times: &Times) -> Vec<Case> {
         by("negative epoch", -1, 0),
         producing.ask_by("unknown producer", name, "", 0, 0, times.at(2_000)),
         producing.ask_by("unknown producer, then a gap", name, "", 0, 9, times.at(2_000)),
-        ask("another producer", 0, InitProducerIdRequest::default()).keep("another producer", "producer_id"),
+        ask("another producer", 0, nameless()).keep("another producer", "producer_id"),
         producing.ask_by("begins in the middle", name, "another producer", 0, 4, times.at(2_000)),
         producing.ask_by("the last sequence there is", name, "another producer", 0, i32::MAX, times.at(2_000)),
     ]
+}
+
+/// Without a transactional id; the library's default is an empty one.
+fn nameless() -> InitProducerIdRequest {
+    InitProducerIdRequest::default().with_transactional_id(None)
 }
 
 /// First version of InitProducerId that says which producer one was.
 const PRODUCER_FROM: i16 = 3;
 
 pub(super) fn init_producer_id(version: i16, _: &Times) -> Vec<Case> {
-    let plain = InitProducerIdRequest::default();
+    let plain = nameless();
     let transactional = |id: &str| plain.clone().with_transactional_id(Some(TransactionalId(text(id))));
     let mut cases = vec![
         ask("plain", version, plain.clone()),
