@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Measure a table of workloads on Helix and on Apache Kafka in turn, and make a page of it
     Compare(Compare),
+    /// Send the same requests to Helix and to Apache Kafka, valid ones and others, and compare the answers field by field
+    Differential(Differential),
     /// Run a cluster of real processes, let faults strike it under load, and check what is left
     Chaos(Chaos),
 }
@@ -310,6 +312,22 @@ pub(crate) struct Compare {
     pub(crate) page: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Differential {
+    /// Apache Kafka's jar files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kafka_libs: PathBuf,
+    /// Which APIs, by the names that the Kafka protocol has for them [default: all]
+    #[arg(long, value_name = "API,...", value_delimiter = ',')]
+    pub(crate) apis: Vec<String>,
+    /// Data of both brokers; removed at the end
+    #[arg(long, default_value = "differential-data")]
+    pub(crate) dir: PathBuf,
+    /// Write the table of differences into this file, between its markers
+    #[arg(long, value_name = "FILE.md")]
+    pub(crate) page: Option<PathBuf>,
 }
 
 fn row(name: &str) -> Result<&'static Row, String> {

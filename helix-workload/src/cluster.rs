@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -477,25 +478,42 @@ static GIVEN_PORTS: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// that keeps trying to reach a killed node must not be given that node's own port. No port is given away twice by one
 /// process: whoever it was given to may not listen yet.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, ClusterError> {
-    let highest = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
-        .ok()
-        .and_then(|range| range.split_ascii_whitespace().next()?.parse::<u16>().ok())
-        .filter(|lowest_outgoing| *lowest_outgoing > 11_000)
-        .unwrap_or(32_768);
+    let range = port_range()?;
     let mut random = SmallRng::from_os_rng();
     let mut given = GIVEN_PORTS.lock();
     let mut take = || {
         for _ in 0..1_000 {
-            let port = random.random_range(10_000..highest);
+            let port = random.random_range(range.clone());
             if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 given.insert(port);
                 return Ok(port);
             }
         }
         let source = io::ErrorKind::AddrInUse.into();
-        Err(ClusterError::Io { doing: format!("looking for free ports below {highest}"), source })
+        Err(ClusterError::Io { doing: format!("looking for free ports in {range:?}"), source })
     };
     (0..count).map(|_| take()).collect()
+}
+
+/// Names the ports to choose from, `FIRST-LAST`, on a machine where others have theirs.
+const PORTS_VARIABLE: &str = "HELIX_WORKLOAD_PORTS";
+
+fn port_range() -> Result<Range<u16>, ClusterError> {
+    let highest = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|range| range.split_ascii_whitespace().next()?.parse::<u16>().ok())
+        .filter(|lowest_outgoing| *lowest_outgoing > 11_000)
+        .unwrap_or(32_768);
+    let Ok(wanted) = std::env::var(PORTS_VARIABLE) else { return Ok(10_000..highest) };
+    let read = || {
+        let (first, last) = wanted.split_once('-')?;
+        let range = first.trim().parse().ok()?..last.trim().parse::<u16>().ok()?.checked_add(1)?;
+        (!range.is_empty()).then_some(range)
+    };
+    read().ok_or_else(|| ClusterError::Io {
+        doing: format!("reading {PORTS_VARIABLE}={wanted}, which is to be like 25000-25999"),
+        source: io::ErrorKind::InvalidInput.into(),
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use helix_workload::chaos::fault::Fault;
 use helix_workload::chaos::{self, ChaosOptions, page};
 use helix_workload::client::ClusterClient;
 use helix_workload::compare::{self, CompareOptions, ROWS, Scale};
+use helix_workload::differential::{self, DifferentialOptions};
 use helix_workload::engine::{Load, LoadOptions};
 use helix_workload::flood::{self, FloodOptions};
 use helix_workload::history::History;
@@ -24,7 +25,8 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
 use crate::arguments::{
-    Bench, Chaos, Command, Compare, Consume, Flood, LoadShape, Produce, Target, TopicShape, Verify,
+    Bench, Chaos, Command, Compare, Consume, Differential, Flood, LoadShape, Produce, Target, TopicShape,
+    Verify,
 };
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -41,6 +43,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Flood(flood) => run_flood(&flood),
         Command::Verify(verify) => run_verify(&verify),
         Command::Compare(compare) => run_compare(&compare),
+        Command::Differential(differential) => run_differential(differential),
         Command::Chaos(chaos) => run_chaos(chaos),
     }
 }
@@ -277,6 +280,24 @@ fn run_chaos(command: Chaos) -> Outcome {
     match report.violations.len() {
         0 => Ok(()),
         count => Err(format!("{count} violations; they stand above").into()),
+    }
+}
+
+fn run_differential(command: Differential) -> Outcome {
+    let options = DifferentialOptions {
+        binary: server_binary()?,
+        kafka_libs: command.kafka_libs,
+        directory: command.dir,
+        apis: command.apis,
+    };
+    let report = differential::run(&options, Progress::detect())?;
+    print!("{report}");
+    if let Some(path) = &command.page {
+        report.write_into(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    match report.unexplained() {
+        0 => Ok(()),
+        count => Err(format!("{count} differences have no explanation; they stand above").into()),
     }
 }
 

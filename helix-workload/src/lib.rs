@@ -9,7 +9,8 @@
 //! * [`mod@bench`] puts these together and [`report`] prints the outcome;
 //! * [`flood`] measures the brokers alone, with prebuilt requests over plain connections;
 //! * `groups` has members of consumer groups that speak for themselves, a few of them or thousands;
-//! * [`compare`] measures a table of workloads on Helix and on Apache Kafka in turn, and makes a page of it.
+//! * [`compare`] measures a table of workloads on Helix and on Apache Kafka in turn, and makes a page of it;
+//! * [`differential`] sends both the same requests and compares the answers field by field.
 //!
 //! [`cluster`] starts, kills and restarts real `helix-server` processes for the tests under `tests/` and for [`chaos`], which
 //! makes them suffer while [`two_loads`] run.
@@ -21,11 +22,13 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod compare;
+pub mod differential;
 pub mod engine;
 pub mod flood;
 pub mod floor;
 mod groups;
 pub mod history;
+pub mod kafka;
 pub mod message;
 pub mod metrics;
 pub mod preload;

@@ -23,7 +23,7 @@ const FETCH_VERSION: i16 = 11;
 const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 const CLIENT_ID: &str = "helix-workload";
 /// Where the number of a request stands: behind length, API and version.
-const CORRELATION_ID_AT: usize = 8;
+pub(crate) const CORRELATION_ID_AT: usize = 8;
 /// Longer answers are none to our requests.
 const LARGEST_ANSWER_BYTES: usize = 16 << 20;
 
@@ -36,7 +36,7 @@ pub(crate) struct Led {
     pub(crate) leader: Option<String>,
 }
 
-fn broken(reason: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+pub(crate) fn broken(reason: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
@@ -46,14 +46,24 @@ pub(crate) fn topic_name(topic: &str) -> TopicName {
 
 /// A request with its length in front.
 fn framed(api: ApiKey, version: i16, body: &impl Encodable) -> io::Result<BytesMut> {
+    framed_as(CLIENT_ID, api, version, |buffer| body.encode(buffer, version).map_err(broken))
+}
+
+/// A request with its length in front, in the name of `client`; its number is 0.
+pub(crate) fn framed_as(
+    client: &'static str,
+    api: ApiKey,
+    version: i16,
+    body: impl FnOnce(&mut BytesMut) -> io::Result<()>,
+) -> io::Result<BytesMut> {
     let header = RequestHeader::default()
         .with_request_api_key(api as i16)
         .with_request_api_version(version)
-        .with_client_id(Some(StrBytes::from_static_str(CLIENT_ID)));
+        .with_client_id(Some(StrBytes::from_static_str(client)));
     let mut buffer = BytesMut::new();
     buffer.put_u32(0);
     encode_request_header_into_buffer(&mut buffer, &header).map_err(broken)?;
-    body.encode(&mut buffer, version).map_err(broken)?;
+    body(&mut buffer)?;
     let length = u32::try_from(buffer.len() - 4).map_err(broken)?;
     buffer[..4].copy_from_slice(&length.to_be_bytes());
     Ok(buffer)

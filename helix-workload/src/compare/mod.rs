@@ -1,7 +1,7 @@
 //! The table of measurements: each row measured on Helix and on Apache Kafka in turn, in one run, and held against its target.
 //!
 //! * `row` says what a row is, `rows` lists them all, and `rows_*` measure them;
-//! * `subjects` runs the clusters that are measured, `kafka` those of Apache Kafka;
+//! * `subjects` runs the clusters that are measured;
 //! * `full_memory` sees to it that nobody is measured on memory that was never used before;
 //! * `results` keeps every figure, and takes ratios of figures of the same round;
 //! * `page` and `plot` make the page of it.
@@ -10,7 +10,6 @@
 //! missed target is a finding, not a failure: the machine may be busy.
 
 mod full_memory;
-mod kafka;
 mod page;
 mod plot;
 mod probe;

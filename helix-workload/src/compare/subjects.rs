@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::full_memory::FullMemory;
-use super::kafka::{KafkaCluster, KafkaError};
 use super::row::Row;
 use super::{CompareOptions, Scale};
 use crate::bench::BenchError;
@@ -15,6 +14,7 @@ use crate::client::{ClientError, TopicSpec};
 use crate::cluster::{Cluster, ClusterError, ClusterOptions};
 use crate::flood::FloodError;
 use crate::floor::FloorError;
+use crate::kafka::{KafkaCluster, KafkaError, KafkaOptions};
 use crate::metrics::HttpError;
 use crate::process::ProcessError;
 use crate::progress::Progress;
@@ -106,6 +106,10 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn of(cluster: &Cluster) -> Self {
         Self { bootstrap: cluster.bootstrap(), pids: cluster.pids(), metrics: cluster.http_addresses() }
+    }
+
+    fn of_kafka(cluster: &KafkaCluster) -> Self {
+        Self { bootstrap: cluster.bootstrap().to_owned(), pids: cluster.pids(), metrics: Vec::new() }
     }
 }
 
@@ -262,15 +266,21 @@ impl<'a> Subjects<'a> {
                 CompareError::Wrong("Apache Kafka is to be measured, but not where its jars are".into())
             })?;
             self.progress.note("starting Apache Kafka");
-            let cluster = KafkaCluster::start(libs, &self.options.directory.join("kafka"))?;
-            let subject = cluster.subject();
+            let cluster = KafkaCluster::start(&KafkaOptions {
+                libs: libs.to_owned(),
+                directory: self.options.directory.join("kafka"),
+                nodes: NODES as usize,
+                heap: "1g",
+                settings: Vec::new(),
+            })?;
+            let subject = Subject::of_kafka(&cluster);
             self.kafka = Some(cluster);
             super::rows_load::warm_up(self, &subject, self.options.kafka_warmup)?;
             self.settle()?;
         }
         self.kafka
             .as_ref()
-            .map(KafkaCluster::subject)
+            .map(Subject::of_kafka)
             .ok_or_else(|| CompareError::Wrong("Apache Kafka does not run".into()))
     }
 }

@@ -1,4 +1,4 @@
-//! Apache Kafka on loopback: three nodes that are broker and controller each, from the published jar files.
+//! Apache Kafka on loopback: nodes that are broker and controller each, from the published jar files.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,15 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::subjects::Subject;
 use crate::client::ClusterClient;
 use crate::cluster::{ClusterError, free_ports};
 use crate::wait::{self, TimedOut};
 
-const NODES: usize = 3;
 /// The same on all nodes; any 16 bytes in base 64 do.
 const CLUSTER_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-const HEAP: [&str; 2] = ["-Xmx1g", "-Xms1g"];
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Apache Kafka could not be run.
@@ -49,10 +46,25 @@ pub enum KafkaError {
     },
 }
 
+/// How to run Apache Kafka.
+#[derive(Debug, Clone)]
+pub(crate) struct KafkaOptions {
+    /// Its jar files.
+    pub(crate) libs: PathBuf,
+    /// Where logs and data go; emptied first.
+    pub(crate) directory: PathBuf,
+    /// How many nodes, numbered from 1; topics have that many replicas.
+    pub(crate) nodes: usize,
+    /// How much memory the JVM of each node takes, in its own notation.
+    pub(crate) heap: &'static str,
+    /// Further lines of `server.properties`.
+    pub(crate) settings: Vec<(&'static str, String)>,
+}
+
 /// A running cluster. Dropping it ends it and removes its data.
 #[derive(Debug)]
-pub(super) struct KafkaCluster {
-    libs: PathBuf,
+pub(crate) struct KafkaCluster {
+    options: KafkaOptions,
     directory: PathBuf,
     bootstrap: String,
     /// In the order of their ids, from 1 on.
@@ -61,38 +73,41 @@ pub(super) struct KafkaCluster {
 
 impl KafkaCluster {
     /// Starts all nodes and waits until each says that it knows all.
-    pub(super) fn start(libs: &Path, directory: &Path) -> Result<Self, KafkaError> {
+    pub(crate) fn start(options: &KafkaOptions) -> Result<Self, KafkaError> {
+        let KafkaOptions { directory, nodes, .. } = options;
         if directory.exists() {
             fs::remove_dir_all(directory).map_err(io_error("emptying", directory))?;
         }
         fs::create_dir_all(directory).map_err(io_error("creating", directory))?;
-        let ports = free_ports(2 * NODES).map_err(Box::new)?;
-        let (brokers, controllers) = ports.split_at(NODES);
+        let ports = free_ports(2 * nodes).map_err(Box::new)?;
+        let (brokers, controllers) = ports.split_at(*nodes);
         let addresses: Vec<String> = brokers.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let voters: Vec<String> =
             (1..).zip(controllers).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let bootstrap = addresses.join(",");
         let mut cluster =
-            Self { libs: libs.to_owned(), directory: directory.to_owned(), bootstrap, nodes: Vec::new() };
+            Self { options: options.clone(), directory: directory.clone(), bootstrap, nodes: Vec::new() };
         for (id, (broker, controller)) in (1..).zip(brokers.iter().zip(controllers)) {
-            let text = properties(id, *broker, *controller, &voters.join(","), directory);
-            format_node(libs, directory, id, &text)?;
-            cluster.nodes.push(start_node(libs, directory, id)?);
+            let text = properties(id, *broker, *controller, &voters.join(","), options);
+            format_node(options, id, &text)?;
+            cluster.nodes.push(start_node(options, id)?);
         }
         cluster.await_ready()?;
         Ok(cluster)
     }
 
-    pub(super) fn subject(&self) -> Subject {
-        Subject {
-            bootstrap: self.bootstrap.clone(),
-            pids: self.nodes.iter().map(Child::id).collect(),
-            metrics: Vec::new(),
-        }
+    /// Kafka addresses of all nodes.
+    pub(crate) fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Process ids of all nodes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().map(Child::id).collect()
     }
 
     /// kill -9 of one node, and waits until the process is gone.
-    pub(super) fn kill(&mut self, id: u32) -> Result<(), KafkaError> {
+    pub(crate) fn kill(&mut self, id: u32) -> Result<(), KafkaError> {
         let directory = self.directory.clone();
         let node = self.node(id)?;
         node.kill().and_then(|()| node.wait()).map_err(io_error("killing a node in", &directory))?;
@@ -100,8 +115,8 @@ impl KafkaCluster {
     }
 
     /// Starts a node again that was killed, and waits until every node knows all.
-    pub(super) fn revive(&mut self, id: u32) -> Result<(), KafkaError> {
-        let started = start_node(&self.libs, &self.directory, id as usize)?;
+    pub(crate) fn revive(&mut self, id: u32) -> Result<(), KafkaError> {
+        let started = start_node(&self.options, id as usize)?;
         *self.node(id)? = started;
         self.await_ready()
     }
@@ -119,7 +134,7 @@ impl KafkaCluster {
             wait::until(format!("Apache Kafka at {address} to know all nodes"), DEADLINE, || {
                 let client = ClusterClient::new(address).map_err(|error| error.to_string())?;
                 let brokers = client.brokers().map_err(|error| error.to_string())?;
-                if brokers.len() == NODES { Ok(()) } else { Err(format!("it knows {brokers:?}")) }
+                if brokers.len() == self.nodes.len() { Ok(()) } else { Err(format!("it knows {brokers:?}")) }
             })
             .map_err(|source| KafkaError::TimedOut { source, directory: self.directory.clone() })?;
         }
@@ -138,7 +153,9 @@ impl Drop for KafkaCluster {
     }
 }
 
-fn properties(id: usize, broker: u16, controller: u16, voters: &str, directory: &Path) -> String {
+fn properties(id: usize, broker: u16, controller: u16, voters: &str, options: &KafkaOptions) -> String {
+    let KafkaOptions { directory, nodes, settings, .. } = options;
+    let further: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     format!(
         "process.roles=broker,controller\n\
          node.id={id}\n\
@@ -148,10 +165,11 @@ fn properties(id: usize, broker: u16, controller: u16, voters: &str, directory: 
          controller.listener.names=CONTROLLER\n\
          inter.broker.listener.name=PLAINTEXT\n\
          log.dirs={}\n\
-         default.replication.factor={NODES}\n\
-         offsets.topic.replication.factor={NODES}\n\
-         min.insync.replicas=2\n",
-        directory.join(format!("data-{id}")).display()
+         default.replication.factor={nodes}\n\
+         offsets.topic.replication.factor={nodes}\n\
+         min.insync.replicas={}\n{further}",
+        directory.join(format!("data-{id}")).display(),
+        nodes / 2 + 1,
     )
 }
 
@@ -160,7 +178,8 @@ fn properties_file(directory: &Path, id: usize) -> PathBuf {
 }
 
 /// Prepares the storage of a node.
-fn format_node(libs: &Path, directory: &Path, id: usize, properties: &str) -> Result<(), KafkaError> {
+fn format_node(options: &KafkaOptions, id: usize, properties: &str) -> Result<(), KafkaError> {
+    let KafkaOptions { libs, directory, .. } = options;
     let path = properties_file(directory, id);
     fs::write(&path, properties).map_err(io_error("writing", &path))?;
     let formatted = Command::new("java")
@@ -175,17 +194,18 @@ fn format_node(libs: &Path, directory: &Path, id: usize, properties: &str) -> Re
     }
     let output = [formatted.stdout, formatted.stderr].concat();
     let output = String::from_utf8_lossy(&output).into_owned();
-    Err(KafkaError::Format { directory: directory.to_owned(), output })
+    Err(KafkaError::Format { directory: directory.clone(), output })
 }
 
-fn start_node(libs: &Path, directory: &Path, id: usize) -> Result<Child, KafkaError> {
+fn start_node(options: &KafkaOptions, id: usize) -> Result<Child, KafkaError> {
+    let KafkaOptions { libs, directory, heap, .. } = options;
     let path = properties_file(directory, id);
     let log_path = directory.join(format!("{id}.log"));
     let log =
         File::options().create(true).append(true).open(&log_path).map_err(io_error("opening", &log_path))?;
     let log_too = log.try_clone().map_err(io_error("opening", &log_path))?;
     Command::new("java")
-        .args(HEAP)
+        .args([format!("-Xmx{heap}"), format!("-Xms{heap}")])
         .arg("-cp")
         .arg(libs.join("*"))
         .arg("kafka.Kafka")
