@@ -1,5 +1,7 @@
 //! DescribeTopicPartitions (key 75): topics and their partitions, a page at a time (KIP-966).
 
+use std::sync::Arc;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -17,11 +19,14 @@ const MAX_PARTITIONS: i32 = 2000;
 /// Everything that may be done with a topic, as bits (KIP-430): nobody is refused anything.
 const ALL_OPERATIONS: i32 = 0b1101_1111_1000;
 
-pub(super) fn handle(
+pub(super) async fn handle(
     broker: &Broker,
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let image = broker.image();
+    let named = request.topics.iter().filter_map(|topic| image.topic_named(&topic.name));
+    let named: Vec<Arc<TopicImage>> = named.cloned().collect();
+    broker.wait_for_first_leaders(&named).await;
     let all = request.topics.is_empty();
     let mut asked: Vec<&str> = if all {
         image.topics().map(|topic| topic.name.as_str()).collect()

@@ -20,7 +20,11 @@ use crate::coordinator;
 
 pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
     let auto_create = request.allow_auto_topic_creation && broker.config().auto_create_topics_enable;
-    broker.wait_for_failover(&asked_topics(broker, request.topics.as_deref(), version)).await;
+    let asked = asked_topics(broker, request.topics.as_deref(), version);
+    if request.topics.as_ref().is_some_and(|topics| !topics.is_empty()) {
+        broker.wait_for_first_leaders(&asked).await;
+    }
+    broker.wait_for_failover(&asked).await;
     let topics = match request.topics {
         // Version 0 has no null: there an empty list asks for everything.
         None => all_topics(broker, version),

@@ -288,7 +288,7 @@ fn start_of_admin(broker: &Arc<Broker>, request: Request) -> Result<PendingOutco
         }
         ApiKey::DescribeProducers => later!(broker, request, |b, r| describe_producers::handle(b, r).await),
         ApiKey::DescribeTopicPartitions => {
-            later!(broker, request, |b, r| describe_topic_partitions::handle(b, &r))
+            later!(broker, request, |b, r| describe_topic_partitions::handle(b, &r).await)
         }
         _ => unserved(),
     })

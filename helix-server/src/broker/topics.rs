@@ -84,6 +84,19 @@ impl Broker {
         }
     }
 
+    /// Waits a moment for the first leaders of partitions of which this node has never heard one. Their topic has just been made: a client that
+    /// is told of no leader may take that for an error, as in Kafka a topic has its leaders from the beginning.
+    pub(crate) async fn wait_for_first_leaders(&self, topics: &[Arc<TopicImage>]) {
+        let deadline = Instant::now() + LEADERS_TIMEOUT;
+        let mut news = self.leaders().watch();
+        let unheard = |partition: &PartitionImage| self.leaders().get(partition.group).is_none();
+        while topics.iter().flat_map(|topic| &topic.partitions).any(unheard) {
+            if !matches!(tokio::time::timeout_at(deadline, news.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
     /// Waits a moment for a sign of every other node that leads any of these partitions. A client whose connection to a leader has just broken may
     /// ask before the same has reached this node: the sign has to be newer than the question.
     async fn hear_of_leaders(&self, topics: &[Arc<TopicImage>]) {

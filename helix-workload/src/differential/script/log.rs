@@ -19,6 +19,7 @@ const LIST_ISOLATION_FROM: i16 = 2;
 /// First version of ListOffsets with the leader's epoch.
 const LIST_EPOCH_FROM: i16 = 4;
 
+#[allow(clippy::too_many_lines)] // One case after the other.
 pub(super) fn list_offsets(version: i16, times: &Times) -> Vec<Case> {
     let partition = |number: i32, timestamp: i64| {
         ListOffsetsPartition::default().with_partition_index(number).with_timestamp(timestamp)
