@@ -256,9 +256,11 @@ async fn records_are_compressed_as_their_topic_wants_it() {
 async fn what_helix_does_not_do_is_refused_with_advice() {
     let directory = tempfile::tempdir().unwrap();
     let (node, mut client) = node_with_topic(directory.path(), &[]).await;
-    let refused = client.alter((TOPIC, "t"), &[("cleanup.policy", APPEND, Some("compact"))]).await;
+    let refused = client.alter((TOPIC, "t"), &[("min.cleanable.dirty.ratio", SET, Some("0.1"))]).await;
     assert_eq!(refused.0, INVALID_CONFIG);
-    assert!(refused.1.contains("use delete"), "{}", refused.1);
+    assert!(refused.1.contains("does not compact"), "{}", refused.1);
+    let appended = client.alter((TOPIC, "t"), &[("cleanup.policy", APPEND, Some("compact"))]).await;
+    assert_eq!(appended.0, 0, "{}", appended.1);
     let (code, message) = client.alter((TOPIC, "t"), &[("flush.messages", SET, Some("1"))]).await;
     assert_eq!(code, INVALID_CONFIG);
     assert!(message.contains("helix.write.durability=fsync"), "{message}");

@@ -57,11 +57,10 @@ impl Broker {
             partitions: self.config().offsets_topic_num_partitions,
             replication_factor,
             assignments: None,
-            // Its coordinators keep it small; retention must not.
+            // Its coordinators keep it small themselves.
             configs: BTreeMap::from([
+                config("cleanup.policy", "compact"),
                 config("compression.type", "producer"),
-                config("retention.ms", "-1"),
-                config("retention.bytes", "-1"),
             ]),
         }
     }

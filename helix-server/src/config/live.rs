@@ -357,7 +357,7 @@ mod tests {
                 .starts_with("Invalid value x for configuration message.max.bytes")
         );
         assert!(refusal("message.max.bytes", "200000000").contains("socket.request.max.bytes"));
-        assert!(refusal("log.cleanup.policy", "compact").contains("does not compact"));
+        assert!(refusal("log.cleanup.policy", "compact").contains("set it on topics"));
         assert!(refusal("log.segment.bytes", "2000000").contains("set it on topics"));
         assert!(refusal("log.preallocate", "perhaps").contains("either true or false"));
         let same = overrides(&[("log.cleanup.policy", "delete")]);

@@ -106,6 +106,8 @@ pub enum Effect {
     Number(fn(&mut Draft, i64)),
     /// It acts on the word.
     Text(fn(&mut Draft, &str)),
+    /// It acts on the words.
+    List(fn(&mut Draft, &[String])),
     /// It does what the default says, and nothing else. This is what to do instead.
     OnlyDefault(&'static str),
 }
@@ -114,6 +116,8 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct Draft {
     pub(super) config: TopicConfig,
+    /// `cleanup.policy` says that old records go.
+    pub(super) deletes: bool,
     pub(super) timestamp_type: TimestampType,
     pub(super) before_max_ms: i64,
     pub(super) after_max_ms: i64,
@@ -167,6 +171,7 @@ impl TopicProperty {
         match (self.effect, &parsed) {
             (Effect::Number(set), Parsed::Number(number)) => set(draft, *number),
             (Effect::Text(set), Parsed::Text(text)) => set(draft, text),
+            (Effect::List(set), Parsed::List(words)) => set(draft, words),
             (Effect::OnlyDefault(advice), _) if !self.is_default(&parsed) => {
                 return Err(TopicConfigError::Unsupported { name, value: shown, advice });
             }
@@ -208,6 +213,7 @@ impl Draft {
                 compression: StoredCompression::AsProduced,
                 write_durability: None,
             },
+            deletes: true,
             compression_type: broker.compression_type,
             gzip_level: broker.compression_gzip_level,
             zstd_level: broker.compression_zstd_level,
@@ -233,7 +239,11 @@ impl Draft {
             CompressionType::Lz4 => StoredCompression::Lz4,
             CompressionType::Zstd => StoredCompression::Zstd(self.zstd_level),
         };
-        TopicConfig { timestamps, compression, ..self.config }
+        let (retention_ms, retention_bytes) = match self.deletes {
+            true => (self.config.retention_ms, self.config.retention_bytes),
+            false => (-1, -1),
+        };
+        TopicConfig { timestamps, compression, retention_ms, retention_bytes, ..self.config }
     }
 }
 
@@ -297,6 +307,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_compacted_is_not_deleted() {
+        let resolved = |policy: &str| {
+            let own = [("cleanup.policy", policy), ("retention.ms", "5"), ("retention.bytes", "6")];
+            let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let config = TopicConfig::resolve(&own, &BrokerConfig::default());
+            (config.retention_ms, config.retention_bytes)
+        };
+        assert_eq!(resolved("compact"), (-1, -1));
+        assert_eq!(resolved("delete"), (5, 6));
+        assert_eq!(resolved("compact,delete"), (5, 6));
+    }
+
+    #[test]
     fn nothing_is_accepted_and_ignored() {
         let refusal = |name, value| check(name, value).expect_err("refused").to_string();
         assert_eq!(
@@ -304,12 +327,12 @@ mod tests {
             "Unknown topic config name: retention.mss; the nearest one is retention.ms"
         );
         assert_eq!(
-            refusal("cleanup.policy", "compact"),
-            "cleanup.policy=compact is not supported: Helix does not compact topics: use delete, with \
-             retention.ms=-1 to keep records for ever"
+            refusal("preallocate", "true"),
+            format!(
+                "preallocate=true is not supported: {}",
+                find("preallocate").expect("a name of Kafka's").advice()
+            )
         );
-        assert!(refusal("cleanup.policy", "compact,delete").contains("compact topics"));
-        assert!(refusal("cleanup.policy", "").contains("use delete"));
         assert_eq!(
             refusal("retention.ms", "-2"),
             "Invalid value -2 for configuration retention.ms: Value must be at least -1"

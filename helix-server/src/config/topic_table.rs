@@ -4,7 +4,7 @@ use super::kind::ConfigKind;
 use super::kind::Valid::{Any, AtLeast, Between, BetweenOr, Words};
 use super::settings::WriteDurability;
 use super::topic::DefaultValue::{Broker, Fixed};
-use super::topic::Effect::{Number, OnlyDefault, Text};
+use super::topic::Effect::{List, Number, OnlyDefault, Text};
 use super::topic::TopicProperty;
 use super::value::{CompressionType, GzipLevel, TimestampType};
 
@@ -15,10 +15,8 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         kind: ConfigKind::List,
         valid: Words(&["compact", "delete"]),
         default: Fixed { value: "delete", broker: Some("log.cleanup.policy") },
-        doc: "What becomes of old records. They are deleted; compaction cannot be chosen.",
-        effect: OnlyDefault(
-            "Helix does not compact topics: use delete, with retention.ms=-1 to keep records for ever",
-        ),
+        doc: "What becomes of old records. With `delete` they go after `retention.ms` and above `retention.bytes`. With `compact` alone all stay: readers find the newest value of every key, and older ones too, since Helix does not remove these yet; the disk has to have room for them.",
+        effect: List(|draft, words| draft.deletes = words.iter().any(|word| word == "delete")),
     },
     TopicProperty {
         name: "compression.gzip.level",
