@@ -84,14 +84,20 @@ impl Broker {
         }
     }
 
-    /// Waits a moment for the first leaders of partitions of which this node has never heard one. Their topic has just been made: a client that
-    /// is told of no leader may take that for an error, as in Kafka a topic has its leaders from the beginning.
+    /// Waits a moment for the first leaders of partitions of which this node has never heard one, and a shorter one where the last one has given
+    /// up. Their topic has just been made: a client that is told of no leader may take that for an error, as in Kafka a topic has its leaders from
+    /// the beginning.
     pub(crate) async fn wait_for_first_leaders(&self, topics: &[Arc<TopicImage>]) {
-        let deadline = Instant::now() + LEADERS_TIMEOUT;
+        let begun = Instant::now();
         let mut news = self.leaders().watch();
-        let unheard = |partition: &PartitionImage| self.leaders().get(partition.group).is_none();
-        while topics.iter().flat_map(|topic| &topic.partitions).any(unheard) {
-            if !matches!(tokio::time::timeout_at(deadline, news.changed()).await, Ok(Ok(()))) {
+        loop {
+            let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+            let wait = partitions.filter_map(|partition| match self.leaders().get(partition.group) {
+                None => Some(LEADERS_TIMEOUT),
+                Some(info) => info.leader.is_none().then_some(FAILOVER_WAIT),
+            });
+            let Some(wait) = wait.max() else { return };
+            if !matches!(tokio::time::timeout_at(begun + wait, news.changed()).await, Ok(Ok(()))) {
                 return;
             }
         }
