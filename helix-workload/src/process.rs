@@ -136,9 +136,11 @@ mod tests {
 
     #[test]
     fn as_many_files_may_be_opened_as_the_system_allows() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let fewer = Rlimit { current: maximum.map(|most| most - 1), maximum };
+        setrlimit(Resource::Nofile, fewer).unwrap();
         allow_open_files().unwrap();
-        let limit = getrlimit(Resource::Nofile);
-        assert_eq!(limit.current, limit.maximum);
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }
 
     #[test]

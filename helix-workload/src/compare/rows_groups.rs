@@ -30,7 +30,7 @@ pub(super) fn groups(subjects: &mut Subjects<'_>, contender: Contender) -> Resul
     crowd.await_stable(DEADLINE)?;
     let figures = Figures::default().with(GROUPS_STABLE_S, begun.elapsed().as_secs_f64());
     let figures = steady(&crowd, &subject, subjects.scale().stress, figures)?;
-    let victim = crowd.busiest().map_or(0, |(node, _)| node);
+    let victim = crowd.busiest().map_or(-1, |(node, _)| node);
     let victim =
         u32::try_from(victim).map_err(|_| CompareError::Wrong(format!("node {victim} coordinates")))?;
     let assignments = crowd.assignments();

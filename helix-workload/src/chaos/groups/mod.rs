@@ -1,8 +1,8 @@
 //! Consumer groups while the cluster suffers: members that come and go, and what they and others are told.
 //!
-//! Three groups have members of librdkafka ([`librdkafka`]): one eager, that commits automatically; one cooperative, that commits by
-//! hand; one of static members. The members of a fourth speak for themselves ([`own`]): they know of generations, and some vanish
-//! without a word. Everybody's coordinators are asked from outside all the time ([`lookout`]). [`ledger`] judges, and is pure.
+//! Three groups have members of librdkafka (`librdkafka`): one eager, that commits automatically; one cooperative, that commits by
+//! hand; one of static members. The members of a fourth speak for themselves (`own`): they know of generations, and some vanish
+//! without a word. Everybody's coordinators are asked from outside all the time (`lookout`). [`ledger`] judges, and is pure.
 
 pub mod delivered;
 pub mod ledger;
