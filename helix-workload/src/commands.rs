@@ -25,7 +25,8 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
 use crate::arguments::{
-    Bench, Chaos, Command, Compare, Consume, Differential, Flood, LoadShape, Produce, Target, TopicShape, Verify,
+    Bench, Chaos, Command, Compare, Consume, Differential, Flood, LoadShape, Produce, Target, TopicShape,
+    Verify,
 };
 
 type Outcome = Result<(), Box<dyn Error>>;

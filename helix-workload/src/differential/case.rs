@@ -215,9 +215,12 @@ mod tests {
 
     #[test]
     fn what_nobody_told_is_not_sent() {
-        let case = ask_with("case", 4, |known| {
-            Ok(HeartbeatRequest::default().with_member_id(known.text("member")?))
-        });
+        let case =
+            ask_with(
+                "case",
+                4,
+                |known| Ok(HeartbeatRequest::default().with_member_id(known.text("member")?)),
+            );
         assert!(matches!(case.request(&Known::default(), 1), Err(Unsent::Missing(_))));
         let mut known = Known::default();
         known.keep("member", Value::Text("somebody".into()));

@@ -95,7 +95,10 @@ mod tests {
 
     #[test]
     fn order_does_not_count_but_number_does() {
-        assert!(differences("[{name: 1, x: 2}, {name: 2, x: 3}]", "[{name: 2, x: 3}, {name: 1, x: 2}]").is_empty());
+        assert!(
+            differences("[{name: 1, x: 2}, {name: 2, x: 3}]", "[{name: 2, x: 3}, {name: 1, x: 2}]")
+                .is_empty()
+        );
         assert_eq!(differences("[{name: 1}]", "[{name: 1}, {name: 1}]"), ["[1 #2]: absent {name: 1}"]);
     }
 

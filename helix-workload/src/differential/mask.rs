@@ -61,7 +61,9 @@ impl Mask<'_> {
         if let Some(kept) = self.known.name_of(&value) {
             return masked(&format!("<{kept}>"));
         }
-        let Some(number) = value.number() else { return if is_drawn(&value) { masked("<id>") } else { value } };
+        let Some(number) = value.number() else {
+            return if is_drawn(&value) { masked("<id>") } else { value };
+        };
         match name {
             "throttle_time_ms" => masked("<ms>"),
             "port" if number > 0 => masked("<port>"),
@@ -186,11 +188,16 @@ mod tests {
     #[test]
     fn kept_ids_go_by_their_names() {
         assert_eq!(
-            masked("{topic_id: 00000000-0000-0000-0000-000000000009, other: 00000000-0000-0000-0000-000000000008}"),
+            masked(
+                "{topic_id: 00000000-0000-0000-0000-000000000009, other: 00000000-0000-0000-0000-000000000008}"
+            ),
             "{topic_id: <id of orders>, other: 00000000-0000-0000-0000-000000000008}"
         );
         assert_eq!(masked("{id: 70979e03-0000-4ba4-9121-0000bd22a9c0}"), "{id: <id>}");
-        assert_eq!(masked("{member_id: \"c-00000000-0000-0000-0000-000000000009\"}"), "{member_id: \"c-<uuid>\"}");
+        assert_eq!(
+            masked("{member_id: \"c-00000000-0000-0000-0000-000000000009\"}"),
+            "{member_id: \"c-<uuid>\"}"
+        );
     }
 
     #[test]

@@ -85,16 +85,23 @@ impl Report {
             self.answers
         );
         for (kind, title) in [(Kind::Gap, "To be closed"), (Kind::Deliberate, "Deliberate")] {
-            let rows: Vec<String> =
-                self.explained.iter().filter(|(e, found)| e.kind == kind && !found.is_empty()).map(row).collect();
+            let rows: Vec<String> = self
+                .explained
+                .iter()
+                .filter(|(e, found)| e.kind == kind && !found.is_empty())
+                .map(row)
+                .collect();
             if !rows.is_empty() {
-                out += &format!("\n### {title}\n\n| API | Versions | Request | Field | Helix | Kafka | Why |\n");
+                out +=
+                    &format!("\n### {title}\n\n| API | Versions | Request | Field | Helix | Kafka | Why |\n");
                 out += &format!("|--|--|--|--|--|--|--|\n{}\n", rows.join("\n"));
             }
         }
         if !self.unexplained.is_empty() {
             out += "\n### Without an explanation\n\n";
-            self.unexplained.iter().for_each(|one| out += &format!("* {}\n", one.to_string().replace('|', "\\|")));
+            self.unexplained
+                .iter()
+                .for_each(|one| out += &format!("* {}\n", one.to_string().replace('|', "\\|")));
         }
         out
     }
@@ -107,7 +114,11 @@ impl fmt::Display for Report {
         }
         for (explanation, found) in &self.explained {
             if found.is_empty() && self.whole {
-                writeln!(f, "  NO LONGER  {} {} {}: {}", explanation.api, explanation.case, explanation.field, explanation.why)?;
+                writeln!(
+                    f,
+                    "  NO LONGER  {} {} {}: {}",
+                    explanation.api, explanation.case, explanation.field, explanation.why
+                )?;
             }
         }
         for api in &self.without_cases {

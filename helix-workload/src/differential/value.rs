@@ -134,7 +134,11 @@ impl Reader<'_> {
     }
 
     fn expect(&mut self, wanted: char) -> Result<(), String> {
-        if self.take(wanted) { Ok(()) } else { Err(format!("{:?} where {wanted:?} was due", self.rest.peek())) }
+        if self.take(wanted) {
+            Ok(())
+        } else {
+            Err(format!("{:?} where {wanted:?} was due", self.rest.peek()))
+        }
     }
 
     fn value(&mut self) -> Result<Value, String> {
@@ -226,7 +230,8 @@ impl Reader<'_> {
             }
             Some('u') => {
                 let digits: String = self.rest.by_ref().skip(1).take_while(|c| *c != '}').collect();
-                let code = u32::from_str_radix(&digits, 16).map_err(|error| format!("\\u{digits}: {error}"))?;
+                let code =
+                    u32::from_str_radix(&digits, 16).map_err(|error| format!("\\u{digits}: {error}"))?;
                 let c = char::from_u32(code).ok_or_else(|| format!("\\u{digits} is no character"))?;
                 out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
             }

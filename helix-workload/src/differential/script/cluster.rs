@@ -1,7 +1,9 @@
 //! ApiVersions, Metadata, DescribeCluster.
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{ApiVersionsRequest, DescribeClusterRequest, HeartbeatRequest, MetadataRequest};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, DescribeClusterRequest, HeartbeatRequest, MetadataRequest,
+};
 use uuid::Uuid;
 
 use super::super::case::{Case, ask, ask_bytes, ask_with};

@@ -45,8 +45,9 @@ pub(super) fn find_coordinator(version: i16, _: &Times) -> Vec<Case> {
 
 pub(super) fn describe_groups(version: i16, _: &Times) -> Vec<Case> {
     let (full, empty) = (format!("described-{version}"), format!("described-empty-{version}"));
-    let request =
-        |names: &[&str]| DescribeGroupsRequest::default().with_groups(names.iter().map(|n| group(n)).collect());
+    let request = |names: &[&str]| {
+        DescribeGroupsRequest::default().with_groups(names.iter().map(|n| group(n)).collect())
+    };
     let mut cases = settled(&full, &format!("member of {full}"));
     cases.push(committed(&empty, 7));
     cases.extend([

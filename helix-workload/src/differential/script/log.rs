@@ -5,9 +5,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
-use kafka_protocol::messages::{
-    BrokerId, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
-};
+use kafka_protocol::messages::{BrokerId, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use uuid::Uuid;
 
 use super::super::case::{Case, ask, ask_with};
@@ -52,10 +50,17 @@ pub(super) fn list_offsets(version: i16, times: &Times) -> Vec<Case> {
         ask(
             "kinds in an empty partition",
             version,
-            request(vec![of("empty", vec![partition(0, -1)]), of("orders", vec![partition(1, -2), partition(2, 0)])]),
+            request(vec![
+                of("empty", vec![partition(0, -1)]),
+                of("orders", vec![partition(1, -2), partition(2, 0)]),
+            ]),
         ),
         ask("unknown topic", version, request(vec![of("nowhere", vec![partition(0, -1)])])),
-        ask("unknown partition", version, request(vec![of("orders", vec![partition(99, -1), partition(0, -1)])])),
+        ask(
+            "unknown partition",
+            version,
+            request(vec![of("orders", vec![partition(99, -1), partition(0, -1)])]),
+        ),
         ask("negative partition", version, request(vec![of("orders", vec![partition(-1, -1)])])),
         ask("empty name", version, request(vec![of("", vec![partition(0, -1)])])),
         ask(
@@ -91,7 +96,9 @@ pub(super) fn list_offsets(version: i16, times: &Times) -> Vec<Case> {
         };
         cases.push(ask("epoch to come", version, at_epoch(FAR_EPOCH)));
         cases.push(ask("very negative epoch", version, at_epoch(-5)));
-        cases.push(ask_with("current epoch", version, move |known| Ok(at_epoch(known.number("epoch of orders")?))));
+        cases.push(ask_with("current epoch", version, move |known| {
+            Ok(at_epoch(known.number("epoch of orders")?))
+        }));
     }
     cases
 }
@@ -216,11 +223,21 @@ pub(super) fn fetch(version: i16, _: &Times) -> Vec<Case> {
         fetching.ask("appended times", "log-append", all()),
         ask("unknown topic", version, fetching.request(vec![nowhere])),
         ask("no topics", version, fetching.request(Vec::new())),
-        fetching.ask("one byte of the partition", "orders", vec![partition(0, 0).with_partition_max_bytes(1)]),
-        fetching.ask("no bytes of the partition", "orders", vec![partition(0, 0).with_partition_max_bytes(0)]),
-        fetching.ask("negative bytes of the partition", "orders", vec![
-            partition(0, 0).with_partition_max_bytes(-1),
-        ]),
+        fetching.ask(
+            "one byte of the partition",
+            "orders",
+            vec![partition(0, 0).with_partition_max_bytes(1)],
+        ),
+        fetching.ask(
+            "no bytes of the partition",
+            "orders",
+            vec![partition(0, 0).with_partition_max_bytes(0)],
+        ),
+        fetching.ask(
+            "negative bytes of the partition",
+            "orders",
+            vec![partition(0, 0).with_partition_max_bytes(-1)],
+        ),
         fetching.ask_as("one byte", "orders", all(), |request| request.with_max_bytes(1)),
         fetching.ask_as("no bytes", "orders", all(), |request| request.with_max_bytes(0)),
         fetching.ask_as("negative bytes", "orders", all(), |request| request.with_max_bytes(-1)),

@@ -127,7 +127,11 @@ pub(super) fn join_group(version: i16, _: &Times) -> Vec<Case> {
         ask("no common protocol", version, request().with_protocols(protocols(&["other"]))),
         again("itself with another protocol type", |request| request.with_protocol_type(text("connect"))),
         again("itself with another protocol", |request| request.with_protocols(protocols(&["other"]))),
-        ask("oversized group id", version, join(version, &format!("{}{version}", "g".repeat(300)), StrBytes::default())),
+        ask(
+            "oversized group id",
+            version,
+            join(version, &format!("{}{version}", "g".repeat(300)), StrBytes::default()),
+        ),
         until_state(&of, "CompletingRebalance"),
     ]);
     if version >= 1 {
@@ -241,9 +245,7 @@ fn two_members(version: i16) -> Vec<Case> {
     };
     let beats = |what: &str| {
         let (of, member, generation) = (of.clone(), first.clone(), generation.clone());
-        ask_with(what, 4, move |known| {
-            Ok(heart(&of, known.number(&generation)?, known.text(&member)?))
-        })
+        ask_with(what, 4, move |known| Ok(heart(&of, known.number(&generation)?, known.text(&member)?)))
     };
     let syncs = |what: &str, member: &str, leads: bool| {
         let (of, member, generation) = (of.clone(), member.to_owned(), generation.clone());
@@ -267,6 +269,7 @@ fn two_members(version: i16) -> Vec<Case> {
         syncs("in the midst of a rebalance", &first, true),
         joins("first joins again", &first).keep(&generation, "generation_id"),
         finish::<JoinGroupRequest>("second has joined", JOIN, "second"),
+        until_state(&of, "CompletingRebalance"),
         beats("heartbeat before the assignment"),
         syncs("second waits for its assignment", &second, false).on("second").begin(),
         syncs("leader assigns", &first, true),
@@ -335,9 +338,8 @@ pub(super) fn leave_group(version: i16, _: &Times) -> Vec<Case> {
     ]);
     if version >= LEAVE_BATCHED_FROM {
         let instance = |member: StrBytes, instance: &str| {
-            let one = MemberIdentity::default()
-                .with_member_id(member)
-                .with_group_instance_id(Some(text(instance)));
+            let one =
+                MemberIdentity::default().with_member_id(member).with_group_instance_id(Some(text(instance)));
             request(&of, &[]).with_members(vec![one])
         };
         cases.extend([

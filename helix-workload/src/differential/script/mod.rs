@@ -137,18 +137,20 @@ pub(super) fn before_all(times: &Times) -> Vec<Case> {
 /// Makes a topic and waits until it is led; its id is known as `<id of NAME>` from then on, the epoch of its first partition as
 /// `epoch of NAME`.
 fn made_topic(name: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<Case> {
-    let new = new_topic(name, partitions).with_configs(configs.iter().map(|(k, v)| config(k, Some(v))).collect());
+    let new =
+        new_topic(name, partitions).with_configs(configs.iter().map(|(k, v)| config(k, Some(v))).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(30_000);
-    let last = ListOffsetsPartition::default().with_partition_index(partitions - 1).with_timestamp(-1);
-    let all = ListOffsetsTopic::default().with_name(topic(name)).with_partitions(vec![last]);
+    let last = |number| ListOffsetsPartition::default().with_partition_index(number).with_timestamp(-1);
+    let all = ListOffsetsTopic::default()
+        .with_name(topic(name))
+        .with_partitions((0..partitions).map(last).collect());
     let latest = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![all]);
-    vec![
-        ask(&format!("create {name}"), 4, request),
-        until_led(name, partitions),
-        // A broker may know of partitions that it does not lead yet.
-        ask(&format!("until {name} can be asked"), 1, latest)
-            .until(&format!("topics[{name}].partitions[{}].error_code", partitions - 1), "0"),
-    ]
+    // A broker may know of partitions that it does not lead yet.
+    let asked = ask(&format!("until {name} can be asked"), 1, latest);
+    let asked = (0..partitions).fold(asked, |asked, number| {
+        asked.until(&format!("topics[{name}].partitions[{number}].error_code"), "0")
+    });
+    vec![ask(&format!("create {name}"), 4, request), until_led(name, partitions), asked]
 }
 
 /// Waits until a topic's partitions are led.
@@ -168,7 +170,10 @@ fn metadata_of(name: &str) -> MetadataRequest {
 }
 
 fn new_topic(name: &str, partitions: i32) -> CreatableTopic {
-    CreatableTopic::default().with_name(topic(name)).with_num_partitions(partitions).with_replication_factor(1)
+    CreatableTopic::default()
+        .with_name(topic(name))
+        .with_num_partitions(partitions)
+        .with_replication_factor(1)
 }
 
 fn config(name: &str, value: Option<&str>) -> CreatableTopicConfig {
@@ -218,7 +223,8 @@ mod tests {
 
     #[test]
     fn what_is_served_is_read_from_the_answer() {
-        let answer = Value::from_debug("{api_keys: [{api_key: 3, min_version: 0, max_version: 13}]}").unwrap();
+        let answer =
+            Value::from_debug("{api_keys: [{api_key: 3, min_version: 0, max_version: 13}]}").unwrap();
         assert_eq!(served_in(&answer), BTreeMap::from([("Metadata".to_owned(), (0, 13))]));
     }
 }

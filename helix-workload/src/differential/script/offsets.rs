@@ -1,7 +1,11 @@
 //! OffsetCommit, OffsetFetch, OffsetDelete.
 
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
@@ -18,7 +22,10 @@ const COMMIT: i16 = 9;
 const TOO_MUCH_METADATA: usize = 4_097;
 
 fn commit(of: &str, topics: Vec<OffsetCommitRequestTopic>) -> OffsetCommitRequest {
-    OffsetCommitRequest::default().with_group_id(group(of)).with_generation_id_or_member_epoch(-1).with_topics(topics)
+    OffsetCommitRequest::default()
+        .with_group_id(group(of))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(topics)
 }
 
 fn offsets(name: &str, partitions: Vec<OffsetCommitRequestPartition>) -> OffsetCommitRequestTopic {
@@ -34,7 +41,8 @@ fn offset(partition: i32, offset: i64) -> OffsetCommitRequestPartition {
 
 /// A group without members that has committed something.
 pub(super) fn committed(of: &str, at: i64) -> Case {
-    let topics = vec![offsets("orders", vec![offset(0, at), offset(1, at + 1)])];
+    let topics =
+        vec![offsets("orders", vec![offset(0, at), offset(1, at + 1)]), offsets("empty", vec![offset(0, 0)])];
     ask(&format!("{of} commits"), COMMIT, commit(of, topics))
 }
 
@@ -62,13 +70,19 @@ pub(super) fn offset_commit(version: i16, _: &Times) -> Vec<Case> {
         one("negative offset", "orders", vec![offset(2, -1)]),
         one("very negative offset", "orders", vec![offset(2, -5)]),
         one("null metadata", "orders", vec![offset(0, 3).with_committed_metadata(None)]),
-        one("too much metadata", "orders", vec![
-            offset(0, 3).with_committed_metadata(Some(text(&"m".repeat(TOO_MUCH_METADATA)))),
-            offset(1, 4),
-        ]),
-        one("as much metadata as there may be", "orders", vec![
-            offset(0, 3).with_committed_metadata(Some(text(&"m".repeat(TOO_MUCH_METADATA - 1)))),
-        ]),
+        one(
+            "too much metadata",
+            "orders",
+            vec![
+                offset(0, 3).with_committed_metadata(Some(text(&"m".repeat(TOO_MUCH_METADATA)))),
+                offset(1, 4),
+            ],
+        ),
+        one(
+            "as much metadata as there may be",
+            "orders",
+            vec![offset(0, 3).with_committed_metadata(Some(text(&"m".repeat(TOO_MUCH_METADATA - 1))))],
+        ),
         one("the same partition twice", "orders", vec![offset(0, 3), offset(0, 4)]),
         one("no partitions", "orders", Vec::new()),
         ask("no topics", version, commit(&of, Vec::new())),
@@ -86,7 +100,9 @@ pub(super) fn offset_commit(version: i16, _: &Times) -> Vec<Case> {
         ask(
             "a generation of an unknown group",
             version,
-            commit("nobody-knows", good()).with_generation_id_or_member_epoch(3).with_member_id(text("nobody")),
+            commit("nobody-knows", good())
+                .with_generation_id_or_member_epoch(3)
+                .with_member_id(text("nobody")),
         ),
         ask(
             "a member of a group without members",
@@ -178,7 +194,11 @@ pub(super) fn offset_fetch(version: i16, _: &Times) -> Vec<Case> {
     }
     if version >= ALL_FROM {
         cases.push(ask("all topics", version, offset_fetch_of(version, &[(&of, None)])));
-        cases.push(ask("all topics of an unknown group", version, offset_fetch_of(version, &[("nobody-knows", None)])));
+        cases.push(ask(
+            "all topics of an unknown group",
+            version,
+            offset_fetch_of(version, &[("nobody-knows", None)]),
+        ));
         cases.push(ask("all topics of an empty group id", version, offset_fetch_of(version, &[("", None)])));
     }
     if version >= 7 {
@@ -188,7 +208,11 @@ pub(super) fn offset_fetch(version: i16, _: &Times) -> Vec<Case> {
     if version >= FETCH_BATCHED_FROM {
         let known: Asked<'_> = Some(&[("orders", &[0])]);
         cases.extend([
-            ask("several groups", version, offset_fetch_of(version, &[(&of, known), ("nobody-knows", known)])),
+            ask(
+                "several groups",
+                version,
+                offset_fetch_of(version, &[(&of, known), ("nobody-knows", known)]),
+            ),
             ask("the same group twice", version, offset_fetch_of(version, &[(&of, known), (&of, None)])),
             ask("no groups", version, offset_fetch_of(version, &[])),
         ]);
@@ -203,7 +227,9 @@ fn offset_fetch_of(version: i16, groups: &[(&str, Asked<'_>)]) -> OffsetFetchReq
     if version < FETCH_BATCHED_FROM {
         let Some((of, topics)) = groups.first() else { return OffsetFetchRequest::default() };
         let one = |(name, partitions): &(&str, &[i32])| {
-            OffsetFetchRequestTopic::default().with_name(topic(name)).with_partition_indexes(partitions.to_vec())
+            OffsetFetchRequestTopic::default()
+                .with_name(topic(name))
+                .with_partition_indexes(partitions.to_vec())
         };
         return OffsetFetchRequest::default()
             .with_group_id(group(of))

@@ -53,7 +53,8 @@ impl Batch {
             .collect();
         let mut buffer = BytesMut::new();
         let options = RecordEncodeOptions { version: 2, compression: Compression::None };
-        RecordBatchEncoder::encode(&mut buffer, &records, &options).expect("records of the script fit a batch");
+        RecordBatchEncoder::encode(&mut buffer, &records, &options)
+            .expect("records of the script fit a batch");
         Self { bytes: buffer.to_vec() }
     }
 

@@ -1,6 +1,8 @@
 //! CreateTopics, DeleteTopics, CreatePartitions.
 
-use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use kafka_protocol::messages::create_partitions_request::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::{BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest};
@@ -56,7 +58,8 @@ pub(super) fn create_topics(version: i16, _: &Times) -> Vec<Case> {
         one("a name that collides", new_topic(&name("a_b"), 1)),
         one("an internal name", new_topic("__consumer_offsets", 1)),
     ];
-    for (what, bad) in [("empty name", ""), ("a dot", "."), ("two dots", ".."), ("illegal characters", "ä/b")] {
+    for (what, bad) in [("empty name", ""), ("a dot", "."), ("two dots", ".."), ("illegal characters", "ä/b")]
+    {
         cases.push(one(what, new_topic(bad, 1)));
     }
     cases.push(one("oversized name", new_topic(&"x".repeat(250), 1)));
@@ -76,7 +79,8 @@ fn assigned(version: i16, name: &dyn Fn(&str) -> String) -> Vec<Case> {
     };
     let case = |what: &str, partitions: i32, replicas: i16, all: &[(i32, &[i32])]| {
         let name = name(&what.replace(' ', "-"));
-        let new = new_topic(&name, partitions).with_replication_factor(replicas).with_assignments(assignments(all));
+        let new =
+            new_topic(&name, partitions).with_replication_factor(replicas).with_assignments(assignments(all));
         let request = CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(TIMEOUT_MS);
         ask(what, version, request).keep(&format!("id of {name}"), &format!("topics[{name}].topic_id"))
     };
@@ -204,16 +208,15 @@ fn delete_by_id(version: i16) -> Vec<Case> {
             let id = known.id("id of deleted-by-id")?;
             Ok(request(&[(Some("deleted-by-id"), Uuid::nil()), (None, id)]))
         }),
-        ask_with("known id", version, move |known| {
-            Ok(request(&[(None, known.id("id of deleted-by-id")?)]))
-        }),
+        ask_with("known id", version, move |known| Ok(request(&[(None, known.id("id of deleted-by-id")?)]))),
     ]);
     cases
 }
 
 pub(super) fn create_partitions(version: i16, _: &Times) -> Vec<Case> {
     let grown = format!("grown-{version}");
-    let to = |name: &str, count: i32| CreatePartitionsTopic::default().with_name(topic(name)).with_count(count);
+    let to =
+        |name: &str, count: i32| CreatePartitionsTopic::default().with_name(topic(name)).with_count(count);
     let request = |topics: Vec<CreatePartitionsTopic>| {
         CreatePartitionsRequest::default().with_topics(topics).with_timeout_ms(TIMEOUT_MS)
     };
