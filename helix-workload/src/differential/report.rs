@@ -150,7 +150,7 @@ fn row((explanation, found): &(Explanation, Vec<Difference>)) -> String {
         if all.len() > NAMES_SHOWN {
             shown.push(format!("and {} more", all.len() - NAMES_SHOWN));
         }
-        shown.join("; ").replace('|', "\\|")
+        shown.join("; ").replace('|', "\\|").replace('<', "&lt;")
     };
     let apis = names(&|one| one.api.clone());
     let cells = [
