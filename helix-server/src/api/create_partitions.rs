@@ -17,9 +17,12 @@ pub(super) async fn handle(broker: &Broker, request: CreatePartitionsRequest) ->
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let mut results = Vec::with_capacity(request.topics.len());
     for (position, topic) in request.topics.iter().enumerate() {
-        let repeated =
-            request.topics.iter().enumerate().any(|(other, t)| other != position && t.name == topic.name);
-        let outcome = if repeated {
+        let same = |other: &CreatePartitionsTopic| other.name == topic.name;
+        // A name that is there more than once is refused once.
+        if request.topics[..position].iter().any(same) {
+            continue;
+        }
+        let outcome = if request.topics[position + 1..].iter().any(same) {
             Err(ApiError::new(ResponseError::InvalidRequest, "the request names this topic more than once"))
         } else {
             grow(broker, topic, request.validate_only, timeout).await

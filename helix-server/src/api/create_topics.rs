@@ -28,7 +28,11 @@ pub(super) async fn handle(
     }
     let mut results = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let outcome = if seen.get(topic.name.as_str()).is_some_and(|count| *count > 1) {
+        // A name that is there more than once is refused once.
+        let outcome = if seen.remove(topic.name.as_str()).is_none_or(|count| count > 1) {
+            if results.iter().any(|result: &CreatableTopicResult| result.name == topic.name) {
+                continue;
+            }
             Err(ApiError::new(ResponseError::InvalidRequest, "the request names this topic more than once"))
         } else {
             create(broker, &topic, request.validate_only, timeout).await
@@ -68,10 +72,13 @@ fn resolve(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, ApiError
             "replication factor must be at least 1, or -1 for the broker's default",
         ));
     }
+    check_collision(broker, &topic.name)?;
     let mut configs = BTreeMap::new();
     for config in &topic.configs {
-        // A null value means the default, as in Kafka.
-        let Some(value) = &config.value else { continue };
+        let Some(value) = &config.value else {
+            let reason = format!("{} has no value; leave it out to take the default", config.name.as_str());
+            return Err(ApiError::new(ResponseError::InvalidConfig, reason));
+        };
         topic::check(&config.name, value)
             .map_err(|error| ApiError::new(ResponseError::InvalidConfig, error.to_string()))?;
         configs.insert(config.name.to_string(), value.trim().to_owned());
@@ -83,6 +90,20 @@ fn resolve(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, ApiError
         replication_factor: broker.replication_or_default(topic.replication_factor),
         assignments: assignments(topic)?,
         configs,
+    })
+}
+
+/// Names that are the same but for '.' and '_' are the same in names of metrics: as in Kafka, there is no second such topic.
+fn check_collision(broker: &Broker, name: &str) -> Result<(), ApiError> {
+    if !name.contains(['.', '_']) {
+        return Ok(());
+    }
+    let image = broker.image();
+    let other = image.topics().find(|other| other.name != name && names::collide(&other.name, name));
+    other.map_or(Ok(()), |other| {
+        let reason =
+            format!("topic name {name:?} collides with {:?}: '.' and '_' count as the same", other.name);
+        Err(ApiError::new(ResponseError::InvalidTopicException, reason))
     })
 }
 
@@ -132,7 +153,7 @@ fn shape(
     version: i16,
 ) -> CreatableTopicResult {
     let shown = if version >= 5 && outcome.is_ok() { configs(broker, &topic) } else { Vec::new() };
-    let result = CreatableTopicResult::default().with_name(topic.name);
+    let result = CreatableTopicResult::default().with_name(topic.name).with_error_message(None);
     match outcome {
         Ok(CommandOutcome::TopicCreated { topic_id, partitions, replication_factor }) => {
             let result = if version >= 7 { result.with_topic_id(topic_id) } else { result };

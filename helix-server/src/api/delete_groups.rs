@@ -15,6 +15,10 @@ pub(super) async fn handle(broker: &Broker, request: DeleteGroupsRequest) -> Del
     let limit = Duration::from_millis(broker.config().offsets_commit_timeout_ms);
     let mut results = Vec::with_capacity(request.groups_names.len());
     for id in request.groups_names {
+        // A group that is named again has its answer.
+        if results.iter().any(|result: &DeletableGroupResult| result.group_id == id) {
+            continue;
+        }
         let asked = broker.coordinators().ask(broker, &id, |reply| GroupCall::Delete(id.to_string(), reply));
         let answer = tokio::time::timeout(limit, asked).await.unwrap_or(Err(CoordinatorError::NotAvailable));
         let code = match answer {

@@ -1,5 +1,6 @@
 //! DeleteTopics (key 20).
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
@@ -11,6 +12,15 @@ use uuid::Uuid;
 use super::errors::ApiError;
 use crate::broker::Broker;
 use crate::controller::commands::MetadataCommand;
+use crate::controller::image::ClusterImage;
+
+/// First version with ids.
+const ID_FROM: i16 = 6;
+/// First version with messages.
+const MESSAGE_FROM: i16 = 5;
+
+/// What a client wants to be deleted: a name, or an id.
+type Asked = (Option<TopicName>, Uuid);
 
 pub(super) async fn handle(
     broker: &Broker,
@@ -20,74 +30,87 @@ pub(super) async fn handle(
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let mut wanted = request.topics;
     wanted.extend(request.topic_names.into_iter().map(|n| DeleteTopicState::default().with_name(Some(n))));
-    let refusals: Vec<Option<ApiError>> = wanted.iter().map(|topic| refusal(topic, &wanted)).collect();
-    let mut responses = Vec::with_capacity(wanted.len());
-    for (topic, refusal) in wanted.into_iter().zip(refusals) {
-        responses.push(match refusal {
-            Some(error) => shape_refusal(topic, &error, version),
-            None => delete(broker, topic, timeout, version).await,
+    let wanted: Vec<Asked> = wanted.into_iter().map(|topic| (topic.name, topic.topic_id)).collect();
+    let checked = check(wanted, &broker.image());
+    let mut responses = Vec::with_capacity(checked.len());
+    for (asked, refused) in checked {
+        responses.push(match refused {
+            Some(reason) => shape(asked, Err(ApiError::new(ResponseError::InvalidRequest, reason)), version),
+            None => delete(broker, asked, timeout, version).await,
         });
     }
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-/// What is wrong with the way in which a topic is named.
-fn refusal(topic: &DeleteTopicState, all: &[DeleteTopicState]) -> Option<ApiError> {
-    let repeated = || all.iter().filter(|other| *other == topic).count() > 1;
-    let message = match (&topic.name, topic.topic_id.is_nil()) {
-        (None, true) => "Neither topic name nor id were specified.",
-        (Some(_), false) => "You may not specify both topic name and topic id.",
-        (Some(_), true) if repeated() => "Duplicate topic name.",
-        (None, false) if repeated() => "Duplicate topic id.",
-        _ => return None,
-    };
-    Some(ApiError::new(ResponseError::InvalidRequest, message))
-}
-
-fn shape_refusal(topic: DeleteTopicState, error: &ApiError, version: i16) -> DeletableTopicResult {
-    let mut result = DeletableTopicResult::default().with_name(topic.name).with_error_code(error.code);
-    if version >= 5 {
-        result.error_message = error.text();
+/// Each topic once, with what is wrong with the way in which it is asked for.
+fn check(wanted: Vec<Asked>, image: &ClusterImage) -> Vec<(Asked, Option<&'static str>)> {
+    let mut times: HashMap<Asked, usize> = HashMap::new();
+    for asked in &wanted {
+        *times.entry(asked.clone()).or_default() += 1;
     }
-    if version >= 6 {
-        result.topic_id = topic.topic_id;
-    }
-    result
-}
-
-async fn delete(
-    broker: &Broker,
-    asked: DeleteTopicState,
-    timeout: Duration,
-    version: i16,
-) -> DeletableTopicResult {
-    let image = broker.image();
-    let found = match &asked.name {
-        Some(name) => image.topic_named(name),
-        None => image.topic(asked.topic_id),
+    let by_id = |name: &str| {
+        let id = image.topic_named(name).map(|topic| topic.topic_id)?;
+        times.contains_key(&(None, id)).then_some(id)
     };
-    let mut result = DeletableTopicResult::default().with_name(asked.name.clone());
-    let outcome = match found {
-        None if asked.name.is_some() => {
-            Err(ApiError::new(ResponseError::UnknownTopicOrPartition, "this server does not host this topic"))
+    let twice: Vec<Uuid> = times.keys().filter_map(|(name, _)| by_id(name.as_ref()?)).collect();
+    let mut answered = HashMap::new();
+    let mut out = Vec::new();
+    for asked in wanted {
+        let mut asked = asked;
+        let (name, id) = &asked;
+        // The answer for its name is the answer for its id.
+        if name.is_none() && twice.contains(id) || answered.insert(asked.clone(), ()).is_some() {
+            continue;
         }
-        None => Err(ApiError::new(ResponseError::UnknownTopicId, "this server does not host this topic id")),
-        Some(topic) => {
-            result.name = Some(TopicName(topic.name.clone().into()));
-            if version >= 6 {
-                result.topic_id = topic.topic_id;
+        let refused = match name {
+            None if id.is_nil() => Some("neither a topic name nor a topic id is given"),
+            Some(_) if !id.is_nil() => Some("give either a topic name or a topic id, not both"),
+            _ if times.get(&asked).is_some_and(|times| *times > 1) => {
+                Some("the request names this topic more than once")
             }
-            let command = MetadataCommand::DeleteTopic { topic_id: topic.topic_id };
-            broker.controller().submit(command, timeout).await.map_err(|error| ApiError::from(&error))
+            Some(name) if by_id(name).is_some() => Some("the request names this topic by its id too"),
+            _ => None,
+        };
+        if let Some(id) = name.as_ref().and_then(|name| by_id(name)) {
+            asked.1 = id;
         }
+        out.push((asked, refused));
+    }
+    out
+}
+
+async fn delete(broker: &Broker, asked: Asked, timeout: Duration, version: i16) -> DeletableTopicResult {
+    let image = broker.image();
+    let found = match &asked.0 {
+        Some(name) => image.topic_named(name),
+        None => image.topic(asked.1),
     };
+    match found {
+        None => {
+            let error = match asked.0 {
+                Some(_) => ResponseError::UnknownTopicOrPartition,
+                None => ResponseError::UnknownTopicId,
+            };
+            shape(asked, Err(ApiError::new(error, "this server does not host this topic")), version)
+        }
+        Some(topic) => {
+            let command = MetadataCommand::DeleteTopic { topic_id: topic.topic_id };
+            let outcome = broker.controller().submit(command, timeout).await;
+            let deleted = (Some(TopicName(topic.name.clone().into())), topic.topic_id);
+            shape(deleted, outcome.map(|_| ()).map_err(|error| ApiError::from(&error)), version)
+        }
+    }
+}
+
+fn shape((name, topic_id): Asked, outcome: Result<(), ApiError>, version: i16) -> DeletableTopicResult {
+    let mut result = DeletableTopicResult::default().with_name(name);
+    if version >= ID_FROM {
+        result.topic_id = topic_id;
+    }
     if let Err(error) = outcome {
         result.error_code = error.code;
-        if version >= 5 {
+        if version >= MESSAGE_FROM {
             result.error_message = error.text();
-        }
-        if version >= 6 && result.topic_id == Uuid::nil() {
-            result.topic_id = asked.topic_id;
         }
     }
     result
@@ -97,35 +120,25 @@ async fn delete(
 mod tests {
     use super::*;
 
+    fn named(name: &str, id: u128) -> Asked {
+        (Some(TopicName(name.to_owned().into())), Uuid::from_u128(id))
+    }
+
+    fn refusals(wanted: Vec<Asked>) -> Vec<bool> {
+        check(wanted, &ClusterImage::default()).into_iter().map(|(_, refused)| refused.is_some()).collect()
+    }
+
     #[test]
-    fn a_topic_is_named_once_and_in_one_way() {
-        let topic = |name: Option<&'static str>, id: u128| {
-            DeleteTopicState::default()
-                .with_name(name.map(|name| TopicName(name.into())))
-                .with_topic_id(Uuid::from_u128(id))
-        };
-        let all = [
-            topic(None, 0),
-            topic(Some("a"), 1),
-            topic(Some("b"), 0),
-            topic(Some("b"), 0),
-            topic(None, 2),
-            topic(None, 2),
-            topic(Some("c"), 0),
-            topic(None, 3),
-        ];
-        let message = |topic| refusal(topic, &all).map(|error| error.message.unwrap());
-        let messages: Vec<_> = all.iter().map(message).collect();
-        let expected = [
-            Some("Neither topic name nor id were specified."),
-            Some("You may not specify both topic name and topic id."),
-            Some("Duplicate topic name."),
-            Some("Duplicate topic name."),
-            Some("Duplicate topic id."),
-            Some("Duplicate topic id."),
-            None,
-            None,
-        ];
-        assert_eq!(messages, expected.map(|message| message.map(str::to_owned)));
+    fn what_is_asked_for_twice_is_refused_once() {
+        assert_eq!(refusals(vec![named("a", 0), named("b", 0), named("a", 0)]), [true, false]);
+        let id: Asked = (None, Uuid::from_u128(7));
+        assert_eq!(refusals(vec![id.clone(), id]), [true]);
+    }
+
+    #[test]
+    fn a_topic_goes_by_its_name_or_by_its_id() {
+        assert_eq!(refusals(vec![(None, Uuid::nil())]), [true]);
+        assert_eq!(refusals(vec![named("a", 7)]), [true]);
+        assert_eq!(refusals(vec![named("a", 0), (None, Uuid::from_u128(7))]), [false, false]);
     }
 }

@@ -5,6 +5,7 @@ use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::operations;
 use crate::broker::Broker;
 
 /// The endpoint type that asks for brokers; the other one asks for KRaft controllers.
@@ -43,5 +44,8 @@ pub(super) fn handle(
     DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(broker.cluster_id().to_string()))
         .with_controller_id(BrokerId(broker.controller_node().0))
+        .with_cluster_authorized_operations(operations::on_cluster(
+            request.include_cluster_authorized_operations,
+        ))
         .with_brokers(brokers)
 }

@@ -5,7 +5,7 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use kafka_protocol::protocol::StrBytes;
 
-use super::errors;
+use super::{errors, operations};
 use crate::broker::Broker;
 use crate::coordinator::groups::{GroupCall, call};
 
@@ -13,8 +13,6 @@ use crate::coordinator::groups::{GroupCall, call};
 const NOT_FOUND_FROM: i16 = 6;
 /// First version that names static members.
 const INSTANCE_FROM: i16 = 4;
-/// What "not asked for" looks like.
-const NO_OPERATIONS: i32 = i32::MIN;
 
 pub(super) async fn handle(
     broker: &Broker,
@@ -25,9 +23,14 @@ pub(super) async fn handle(
     for id in request.groups {
         let call = |reply| GroupCall::Describe(id.to_string(), reply);
         let described = broker.coordinators().ask(broker, &id, call).await;
+        let allowed = operations::on_group(request.include_authorized_operations);
         groups.push(match described {
-            Ok(Some(group)) => shape(id, group, version),
-            Ok(None) => missing(id, version),
+            Ok(Some(group)) => shape(id, group, version).with_authorized_operations(allowed),
+            // Before it was an error, such a group was described as one without members.
+            Ok(None) if version < NOT_FOUND_FROM => {
+                dead(id, errors::NONE).with_authorized_operations(allowed)
+            }
+            Ok(None) => missing(id),
             Err(error) => dead(id, ResponseError::from(error).code()),
         });
     }
@@ -55,13 +58,9 @@ fn shape(id: GroupId, group: call::DescribedGroup, version: i16) -> DescribedGro
         .with_protocol_type(StrBytes::from_string(group.protocol_type))
         .with_protocol_data(StrBytes::from_string(group.protocol))
         .with_members(members.collect())
-        .with_authorized_operations(NO_OPERATIONS)
 }
 
-fn missing(id: GroupId, version: i16) -> DescribedGroup {
-    if version < NOT_FOUND_FROM {
-        return dead(id, errors::NONE);
-    }
+fn missing(id: GroupId) -> DescribedGroup {
     let message = format!("Group {} not found.", id.as_str());
     dead(id, ResponseError::GroupIdNotFound.code()).with_error_message(Some(StrBytes::from_string(message)))
 }
@@ -73,5 +72,5 @@ fn dead(id: GroupId, code: i16) -> DescribedGroup {
         .with_error_code(code)
         .with_group_id(id)
         .with_group_state(StrBytes::from_static_str(state))
-        .with_authorized_operations(NO_OPERATIONS)
+        .with_authorized_operations(operations::NOT_ASKED)
 }

@@ -36,7 +36,8 @@ pub(super) async fn handle(
         .with_port(only.port);
     // Kafka says "NONE" where nothing is wrong.
     if version >= 1 {
-        out.with_error_message(only.error_message.or_else(|| Some(StrBytes::from_static_str("NONE"))))
+        let message = only.error_message.filter(|message| !message.is_empty());
+        out.with_error_message(message.or_else(|| Some(StrBytes::from_static_str("NONE"))))
     } else {
         out
     }

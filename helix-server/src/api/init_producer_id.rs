@@ -5,6 +5,9 @@ use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, Pr
 
 use crate::broker::Broker;
 
+const NO_PRODUCER: i64 = -1;
+const NO_EPOCH: i16 = -1;
+
 pub(super) async fn handle(broker: &Broker, request: &InitProducerIdRequest) -> InitProducerIdResponse {
     let failed = |error: ResponseError| {
         InitProducerIdResponse::default()
@@ -12,6 +15,13 @@ pub(super) async fn handle(broker: &Broker, request: &InitProducerIdRequest) -> 
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1)
     };
+    if request.transactional_id.as_ref().is_some_and(|id| id.is_empty()) {
+        return failed(ResponseError::InvalidRequest);
+    }
+    // Who was a producer says both, who was none says neither.
+    if (request.producer_id.0 == NO_PRODUCER) != (request.producer_epoch == NO_EPOCH) {
+        return failed(ResponseError::InvalidRequest);
+    }
     if request.transactional_id.is_some() {
         return failed(ResponseError::UnsupportedVersion);
     }

@@ -8,7 +8,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::{errors, owned};
 use crate::broker::Broker;
 use crate::coordinator::groups::GroupCall;
-use crate::coordinator::groups::call::{LeaveGroup, LeavingMember, LeftMember};
+use crate::coordinator::groups::call::{GroupError, LeaveGroup, LeavingMember, LeftMember};
 
 /// First version with several members at once.
 const BATCHED_FROM: i16 = 3;
@@ -24,9 +24,14 @@ pub(super) async fn handle(broker: &Broker, request: LeaveGroupRequest, version:
         named.collect()
     };
     let call = LeaveGroup { group: request.group_id.to_string(), members };
-    let group = call.group.clone();
+    let (group, members) = (call.group.clone(), call.members.clone());
     match broker.coordinators().ask(broker, &group, |reply| GroupCall::Leave(call, reply)).await {
         Ok(Ok(left)) => shape(left, version),
+        // Where every member has an answer of its own, nobody is a member of a group that is not there.
+        Ok(Err(GroupError::UnknownMemberId)) if version >= BATCHED_FROM => {
+            let unknown = |who| LeftMember { who, error: Some(GroupError::UnknownMemberId) };
+            shape(members.into_iter().map(unknown).collect(), version)
+        }
         Ok(Err(error)) => refused(ResponseError::from(&error)),
         Err(error) => refused(error.into()),
     }

@@ -1,5 +1,6 @@
 //! Metadata (key 3): brokers, topics, partitions and their leaders.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
@@ -11,14 +12,24 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::{names, partition_standing};
+use super::{names, operations, partition_standing};
 use crate::broker::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{BrokerRegistration, CommandError};
 use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::coordinator;
 
+/// First version that can ask for topics by id (KIP-516).
+const BY_ID_FROM: i16 = 12;
+/// First version that can ask what is allowed (KIP-430).
+const OPERATIONS_FROM: i16 = 8;
+/// Last version that can ask that about the cluster; there is DescribeCluster for it.
+const CLUSTER_OPERATIONS_UNTIL: i16 = 10;
+
 pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
+    if version < BY_ID_FROM && names_ids(request.topics.as_deref()) {
+        return refused(request, version);
+    }
     let auto_create = request.allow_auto_topic_creation && broker.config().auto_create_topics_enable;
     let asked = asked_topics(broker, request.topics.as_deref(), version);
     if request.topics.as_ref().is_some_and(|topics| !topics.is_empty()) {
@@ -31,7 +42,7 @@ pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i
         Some(asked) if version == 0 && asked.is_empty() => all_topics(broker, version),
         Some(asked) => {
             // Topics that have to be created are created side by side.
-            let topics = asked.into_iter().map(|topic| one_topic(broker, topic, auto_create, version));
+            let topics = distinct(asked).map(|topic| one_topic(broker, topic, auto_create, version));
             futures_util::future::join_all(topics).await
         }
     };
@@ -46,11 +57,48 @@ pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i
                 .with_rack(registered.rack.clone().map(StrBytes::from_string))
         })
         .collect();
-    MetadataResponse::default()
-        .with_brokers(brokers)
+    let mut topics: Vec<MetadataResponseTopic> = topics;
+    if (OPERATIONS_FROM..).contains(&version) && request.include_topic_authorized_operations {
+        topics.iter_mut().for_each(|topic| topic.topic_authorized_operations = operations::on_topic(true));
+    }
+    let out = MetadataResponse::default();
+    let out = if (OPERATIONS_FROM..=CLUSTER_OPERATIONS_UNTIL).contains(&version) {
+        let allowed = operations::on_cluster(request.include_cluster_authorized_operations);
+        out.with_cluster_authorized_operations(allowed)
+    } else {
+        out
+    };
+    out.with_brokers(brokers)
         .with_cluster_id(Some(StrBytes::from_string(broker.cluster_id().to_string())))
         .with_controller_id(BrokerId(broker.controller_node().0))
         .with_topics(topics)
+}
+
+/// Topics by id before there was asking by id: the whole request is refused, each topic with that.
+fn refused(request: MetadataRequest, version: i16) -> MetadataResponse {
+    let topics = request.topics.unwrap_or_default().into_iter();
+    let refused = |topic: MetadataRequestTopic| {
+        failed(topic.name, topic.topic_id, ResponseError::InvalidRequest, version)
+    };
+    MetadataResponse::default()
+        .with_controller_id(BrokerId(-1))
+        .with_cluster_id(None)
+        .with_topics(topics.map(refused).collect())
+}
+
+fn names_ids(asked: Option<&[MetadataRequestTopic]>) -> bool {
+    asked.into_iter().flatten().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil())
+}
+
+/// Each topic once; an id counts for more than a name beside it.
+fn distinct(asked: Vec<MetadataRequestTopic>) -> impl Iterator<Item = MetadataRequestTopic> {
+    let mut seen = HashSet::new();
+    asked.into_iter().filter_map(move |mut topic| {
+        if !topic.topic_id.is_nil() {
+            topic.name = None;
+        }
+        seen.insert((topic.name.clone(), topic.topic_id)).then_some(topic)
+    })
 }
 
 /// The brokers that clients are told of: those that can be reached from here. A node that misses half of them or more is rather cut off itself; its
@@ -69,8 +117,8 @@ fn asked_topics(
 ) -> Vec<Arc<TopicImage>> {
     let image = broker.image();
     let found = |topic: &MetadataRequestTopic| match &topic.name {
-        Some(name) => image.topic_named(name).cloned(),
-        None => image.topic(topic.topic_id).cloned(),
+        Some(name) if topic.topic_id.is_nil() => image.topic_named(name).cloned(),
+        _ => image.topic(topic.topic_id).cloned(),
     };
     match asked {
         Some(asked) if !(asked.is_empty() && version == 0) => asked.iter().filter_map(found).collect(),
@@ -171,4 +219,31 @@ fn describe_partition(
         .with_isr_nodes(standing.in_sync);
     let out = if version >= 5 { out.with_offline_replicas(standing.offline) } else { out };
     if version >= 7 { out.with_leader_epoch(standing.leader_epoch) } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(name: Option<&str>, id: u128) -> MetadataRequestTopic {
+        let name = name.map(|name| TopicName(StrBytes::from_string(name.to_owned())));
+        MetadataRequestTopic::default().with_name(name).with_topic_id(Uuid::from_u128(id))
+    }
+
+    #[test]
+    fn each_topic_is_told_once_and_an_id_counts_for_more_than_a_name() {
+        let all = vec![asked(Some("a"), 0), asked(Some("b"), 7), asked(Some("a"), 0), asked(None, 7)];
+        let distinct: Vec<_> = distinct(all).collect();
+        assert_eq!(distinct, [asked(Some("a"), 0), asked(None, 7)]);
+    }
+
+    #[test]
+    fn ids_are_refused_before_they_could_be_asked_for() {
+        assert!(names_ids(Some(&[asked(Some("a"), 0), asked(None, 7)])));
+        assert!(names_ids(Some(&[asked(Some("a"), 7)])));
+        assert!(!names_ids(Some(&[asked(Some("a"), 0)])) && !names_ids(None));
+        let response = refused(MetadataRequest::default().with_topics(Some(vec![asked(None, 7)])), 11);
+        assert_eq!(response.topics[0].error_code, ResponseError::InvalidRequest.code());
+        assert!(response.brokers.is_empty());
+    }
 }

@@ -38,6 +38,7 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+mod operations;
 mod partition_standing;
 mod produce;
 mod sync_group;

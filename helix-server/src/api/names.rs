@@ -22,9 +22,21 @@ pub(crate) fn check(name: &str) -> Result<(), String> {
     }
 }
 
+/// Whether two names differ in nothing but '.' and '_'.
+pub(crate) fn collide(a: &str, b: &str) -> bool {
+    let plain = |c: char| if c == '.' { '_' } else { c };
+    a.chars().map(plain).eq(b.chars().map(plain))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::{check, collide};
+
+    #[test]
+    fn dots_and_underscores_collide() {
+        assert!(collide("a.b_c", "a_b.c") && collide("a", "a"));
+        assert!(!collide("a.b", "a-b") && !collide("a.b", "a.b.c"));
+    }
 
     #[test]
     fn names_follow_kafkas_rules() {

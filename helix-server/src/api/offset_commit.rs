@@ -16,10 +16,12 @@ use super::{errors, owned};
 use crate::broker::Broker;
 use crate::coordinator::CoordinatorError;
 use crate::coordinator::groups::GroupCall;
-use crate::coordinator::groups::call::{CommitOffsets, NewOffset, OffsetKey};
+use crate::coordinator::groups::call::{CommitOffsets, GroupError, NewOffset, OffsetKey};
 
 /// Last version in which clients say how long offsets are kept.
 const RETENTION_UNTIL: i16 = 4;
+/// First version that tells a group that is not there from a wrong generation (KIP-848).
+const NOT_FOUND_FROM: i16 = 9;
 /// First version with the leader epoch (KIP-320).
 const LEADER_EPOCH_FROM: i16 = 6;
 
@@ -32,27 +34,29 @@ pub(super) async fn handle(
         request;
     let retention_ms = Some(request.retention_time_ms).filter(|ms| version <= RETENTION_UNTIL && *ms >= 0);
     let image = broker.image();
-    let (known, asked): (Vec<_>, Vec<_>) = {
-        let known = |topic: &OffsetCommitRequestTopic| image.topic_named(&topic.name).is_some();
-        let offsets = request.topics.iter().filter(|topic| known(topic)).flat_map(|topic| {
-            topic.partitions.iter().map(|partition| new_offset(&topic.name, partition, version))
-        });
-        (offsets.collect(), request.topics.iter().map(|topic| (topic, known(topic))).collect())
+    let exists = |topic: &OffsetCommitRequestTopic, partition: &OffsetCommitRequestPartition| {
+        let count = image.topic_named(&topic.name).map_or(0, |topic| topic.partitions.len());
+        usize::try_from(partition.partition_index).is_ok_and(|number| number < count)
     };
+    let offsets = request.topics.iter().flat_map(|topic| {
+        let known = topic.partitions.iter().filter(|partition| exists(topic, partition));
+        known.map(|partition| new_offset(&topic.name, partition, version))
+    });
     let call = CommitOffsets {
         group: group_id.to_string(),
         generation: generation_id_or_member_epoch,
         member: member_id.to_string(),
         instance: owned(group_instance_id.as_ref()),
         retention_ms,
-        offsets: known,
+        offsets: offsets.collect(),
     };
-    let codes = if call.offsets.is_empty() { Ok(BTreeMap::new()) } else { commit(broker, call).await };
-    let topics = asked.into_iter().map(|(topic, known)| {
+    let codes =
+        if call.offsets.is_empty() { Ok(BTreeMap::new()) } else { commit(broker, call, version).await };
+    let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let key = key(&topic.name, partition.partition_index);
             let code = match &codes {
-                _ if !known => ResponseError::UnknownTopicOrPartition.code(),
+                _ if !exists(topic, partition) => ResponseError::UnknownTopicOrPartition.code(),
                 Ok(codes) => codes.get(&key).copied().unwrap_or(errors::NONE),
                 Err(error) => error.code(),
             };
@@ -68,13 +72,20 @@ pub(super) async fn handle(
 }
 
 /// The code for each offset.
-async fn commit(broker: &Broker, call: CommitOffsets) -> Result<BTreeMap<OffsetKey, i16>, ResponseError> {
+async fn commit(
+    broker: &Broker,
+    call: CommitOffsets,
+    version: i16,
+) -> Result<BTreeMap<OffsetKey, i16>, ResponseError> {
     let group = call.group.clone();
     let asked = broker.coordinators().ask(broker, &group, |reply| GroupCall::CommitOffsets(call, reply));
     let limit = Duration::from_millis(broker.config().offsets_commit_timeout_ms);
     // What is not decided in time may be committed yet. The same code as Kafka's: found again, the coordinator is asked again.
     let answer = tokio::time::timeout(limit, asked).await.unwrap_or(Err(CoordinatorError::NotAvailable))?;
-    let code = |error: &crate::coordinator::groups::call::GroupError| ResponseError::from(error).code();
+    let code = |error: &GroupError| match error {
+        GroupError::GroupIdNotFound if version < NOT_FOUND_FROM => ResponseError::IllegalGeneration.code(),
+        error => ResponseError::from(error).code(),
+    };
     Ok(answer.into_iter().map(|(key, error)| (key, error.as_ref().map_or(errors::NONE, code))).collect())
 }
 

@@ -16,6 +16,10 @@ use crate::coordinator::groups::GroupCall;
 use crate::coordinator::groups::call::{DeleteOffsets, GroupError, OffsetKey};
 
 pub(super) async fn handle(broker: &Broker, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    // Offsets can be committed for a group without a name, but not deleted.
+    if request.group_id.is_empty() {
+        return OffsetDeleteResponse::default().with_error_code(ResponseError::InvalidGroupId.code());
+    }
     let image = broker.image();
     let key = |topic: &str, partition: i32| OffsetKey { topic: topic.to_owned(), partition };
     let exists = |topic: &str, partition: i32| {

@@ -61,10 +61,11 @@ async fn fetch(
         };
         topics.iter().flat_map(of_topic).collect()
     });
+    let named = asked.into_iter().flatten().map(|(topic, _)| (topic.clone(), Vec::new()));
+    let mut found: Found = named.collect();
     let call = FetchOffsets { group: group.to_owned(), keys };
     let answer =
         broker.coordinators().ask(broker, group, |reply| GroupCall::FetchOffsets(call, reply)).await?;
-    let mut found = Found::new();
     for one in answer.map_err(|error| ResponseError::from(&error))? {
         found.entry(one.key.topic.clone()).or_default().push(one);
     }

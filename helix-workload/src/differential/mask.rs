@@ -19,8 +19,8 @@ const NODES: &[&str] = &[
     "offline_replicas",
     "preferred_read_replica",
 ];
-/// Epochs of leaders: both count up, but not from the same number.
-const EPOCHS: &[&str] = &["leader_epoch", "partition_leader_epoch", "epoch"];
+/// Epochs: both count up, but not from the same number.
+const EPOCHS: &[&str] = &["leader_epoch", "partition_leader_epoch", "epoch", "finalized_features_epoch"];
 const PRODUCERS: &[&str] = &["producer_id"];
 const TIMES: &[&str] = &["timestamp", "log_append_time_ms", "base_timestamp_ms", "max_timestamp_ms"];
 const MESSAGES: &[&str] = &["error_message", "batch_index_error_message"];

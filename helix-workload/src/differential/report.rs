@@ -15,6 +15,8 @@ const END: &str = "<!-- differential: end -->";
 const NEW_PAGE: &str = "# Compatibility\n\n";
 /// So many names are spelled out in a cell of the table.
 const NAMES_SHOWN: usize = 3;
+/// So many characters of each.
+const NAME_CHARACTERS: usize = 40;
 
 /// A field that the two brokers answered differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,23 +146,31 @@ fn row((explanation, found): &(Explanation, Vec<Difference>)) -> String {
     };
     let names = |of: &dyn Fn(&Difference) -> String| {
         let all: BTreeSet<String> = found.iter().map(of).collect();
-        let mut shown: Vec<String> = all.iter().take(NAMES_SHOWN).cloned().collect();
+        let mut shown: Vec<String> = all.iter().take(NAMES_SHOWN).map(|name| cut(name)).collect();
         if all.len() > NAMES_SHOWN {
             shown.push(format!("and {} more", all.len() - NAMES_SHOWN));
         }
-        shown.join("; ").replace('|', "\\|")
+        shown.join("; ").replace('|', "\\|").replace('<', "&lt;")
     };
     let apis = names(&|one| one.api.clone());
     let cells = [
         apis,
         versions,
         names(&|one| one.case.clone()),
-        names(&|one| format!("`{}`", generalised(&one.field.field))),
+        names(&|one| generalised(&one.field.field)),
         names(&|one| one.field.helix.clone()),
         names(&|one| one.field.kafka.clone()),
         explanation.why.clone(),
     ];
     format!("| {} |", cells.join(" | "))
+}
+
+/// The beginning of what is too long for a cell.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(NAME_CHARACTERS) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
 }
 
 /// A path without the names in brackets.
@@ -219,7 +229,7 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("DIFFERENT  Fetch v4 \"case\" b: Helix 1, Kafka 2"), "{text}");
         let table = report.table();
-        assert!(table.contains("| Fetch | 4 | case | `a[]` | 1 | 2 | because |"), "{table}");
+        assert!(table.contains("| Fetch | 4 | case | a[] | 1 | 2 | because |"), "{table}");
         assert!(table.contains("Without an explanation"), "{table}");
     }
 

@@ -158,8 +158,8 @@ impl BatchError {
             | Self::Producer { .. }
             | Self::TransactionalWithoutProducer
             | Self::Record { .. } => ResponseError::InvalidRecord,
-            // Formats 0 and 1 are what old clients send; anything else is no format at all.
-            Self::Magic { magic: 0 | 1 } => ResponseError::UnsupportedForMessageFormat,
+            // Formats 0 and 1 are older ones, which a served version of Produce must not carry; anything else is no format at all.
+            Self::Magic { magic: 0 | 1 } => ResponseError::InvalidRecord,
             Self::Magic { .. } | Self::Length { .. } | Self::Checksum { .. } | Self::Decompress { .. } => {
                 ResponseError::CorruptMessage
             }

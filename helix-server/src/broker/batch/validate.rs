@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(refusal(&Bytes::new()), ResponseError::InvalidRecord);
         assert_eq!(refusal(&sent.slice(..sent.len() - 1)), ResponseError::InvalidRecord);
         assert_eq!(refusal(&Bytes::from([&sent[..], &sent[..]].concat())), ResponseError::InvalidRecord);
-        assert_eq!(refusal(&patched(16, &[1])), ResponseError::UnsupportedForMessageFormat);
+        assert_eq!(refusal(&patched(16, &[1])), ResponseError::InvalidRecord);
         assert_eq!(refusal(&patched(16, &[9])), ResponseError::CorruptMessage);
         assert_eq!(refusal(&patched(8, &3_i32.to_be_bytes())), ResponseError::CorruptMessage);
         assert_eq!(refusal(&patched(0, &7_i64.to_be_bytes())), ResponseError::InvalidRecord);

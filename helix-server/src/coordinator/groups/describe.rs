@@ -9,7 +9,7 @@ impl Groups {
     /// `None`: there is no such group.
     pub(super) fn describe(&self, id: &str) -> Option<DescribedGroup> {
         let group = self.groups.get(id)?;
-        // Between two generations nothing that members say is valid.
+        // Between two generations no protocol is chosen; members still hold what they were assigned last.
         let stable = group.state == State::Stable;
         let protocol = group.protocol.as_deref().filter(|_| stable);
         let member = |member: &Member| DescribedMember {
@@ -18,7 +18,7 @@ impl Groups {
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
             metadata: member.metadata_for(protocol),
-            assignment: if stable { member.assignment.clone() } else { bytes::Bytes::new() },
+            assignment: member.assignment.clone(),
         };
         Some(DescribedGroup {
             state: group.state.name(),

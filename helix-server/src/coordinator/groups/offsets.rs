@@ -125,7 +125,7 @@ impl Groups {
         let id = request.group.clone();
         let checked = self.with(&id, |_, group| check_commit(group, &request, now)).unwrap_or(
             // Whoever keeps offsets without being a member needs no group.
-            if request.generation < 0 { Ok(()) } else { Err(GroupError::IllegalGeneration) },
+            if request.generation < 0 { Ok(()) } else { Err(GroupError::GroupIdNotFound) },
         );
         if let Err(error) = checked {
             let refused = |new: NewOffset| (new.key, Some(error.clone()));

@@ -269,6 +269,7 @@ fn two_members(version: i16) -> Vec<Case> {
         syncs("in the midst of a rebalance", &first, true),
         joins("first joins again", &first).keep(&generation, "generation_id"),
         finish::<JoinGroupRequest>("second has joined", JOIN, "second"),
+        until_state(&of, "CompletingRebalance"),
         beats("heartbeat before the assignment"),
         syncs("second waits for its assignment", &second, false).on("second").begin(),
         syncs("leader assigns", &first, true),

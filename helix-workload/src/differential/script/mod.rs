@@ -140,16 +140,17 @@ fn made_topic(name: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<Case
     let new =
         new_topic(name, partitions).with_configs(configs.iter().map(|(k, v)| config(k, Some(v))).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(30_000);
-    let last = ListOffsetsPartition::default().with_partition_index(partitions - 1).with_timestamp(-1);
-    let all = ListOffsetsTopic::default().with_name(topic(name)).with_partitions(vec![last]);
+    let last = |number| ListOffsetsPartition::default().with_partition_index(number).with_timestamp(-1);
+    let all = ListOffsetsTopic::default()
+        .with_name(topic(name))
+        .with_partitions((0..partitions).map(last).collect());
     let latest = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![all]);
-    vec![
-        ask(&format!("create {name}"), 4, request),
-        until_led(name, partitions),
-        // A broker may know of partitions that it does not lead yet.
-        ask(&format!("until {name} can be asked"), 1, latest)
-            .until(&format!("topics[{name}].partitions[{}].error_code", partitions - 1), "0"),
-    ]
+    // A broker may know of partitions that it does not lead yet.
+    let asked = ask(&format!("until {name} can be asked"), 1, latest);
+    let asked = (0..partitions).fold(asked, |asked, number| {
+        asked.until(&format!("topics[{name}].partitions[{number}].error_code"), "0")
+    });
+    vec![ask(&format!("create {name}"), 4, request), until_led(name, partitions), asked]
 }
 
 /// Waits until a topic's partitions are led.

@@ -41,7 +41,8 @@ fn offset(partition: i32, offset: i64) -> OffsetCommitRequestPartition {
 
 /// A group without members that has committed something.
 pub(super) fn committed(of: &str, at: i64) -> Case {
-    let topics = vec![offsets("orders", vec![offset(0, at), offset(1, at + 1)])];
+    let topics =
+        vec![offsets("orders", vec![offset(0, at), offset(1, at + 1)]), offsets("empty", vec![offset(0, 0)])];
     ask(&format!("{of} commits"), COMMIT, commit(of, topics))
 }
 
