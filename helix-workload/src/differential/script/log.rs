@@ -89,19 +89,22 @@ pub(super) fn list_offsets(version: i16, times: &Times) -> Vec<Case> {
         }
     }
     if version >= LIST_EPOCH_FROM {
-        let at_epoch = move |epoch: i32| {
-            let partition = partition(0, -1).with_current_leader_epoch(epoch);
-            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![
-                ListOffsetsTopic::default().with_name(topic("orders")).with_partitions(vec![partition]),
-            ])
-        };
-        cases.push(ask("epoch to come", version, at_epoch(FAR_EPOCH)));
-        cases.push(ask("very negative epoch", version, at_epoch(-5)));
-        cases.push(ask_with("current epoch", version, move |known| {
-            Ok(at_epoch(known.number("epoch of orders")?))
-        }));
+        cases.extend(list_at_epochs(version));
     }
     cases
+}
+
+fn list_at_epochs(version: i16) -> Vec<Case> {
+    let at_epoch = |epoch: i32| {
+        let partition = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(epoch);
+        let of = ListOffsetsTopic::default().with_name(topic("orders")).with_partitions(vec![partition]);
+        ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![of])
+    };
+    vec![
+        ask("epoch to come", version, at_epoch(FAR_EPOCH)),
+        ask("very negative epoch", version, at_epoch(-5)),
+        ask_with("current epoch", version, move |known| Ok(at_epoch(known.number("epoch of orders")?))),
+    ]
 }
 
 /// First version of OffsetForLeaderEpoch that says who asks.
