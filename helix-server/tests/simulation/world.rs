@@ -105,6 +105,18 @@ impl World {
     }
 }
 
+impl World {
+    fn note_deleted_groups(&self) {
+        let Some(broker) = self.nodes.brokers().into_iter().next() else { return };
+        let image = broker.image();
+        let exists = |group| {
+            image.topics().any(|topic| topic.partitions.iter().any(|partition| partition.group == group))
+        };
+        self.witness
+            .note_deleted(|group| group != METADATA_GROUP && image.was_allocated(group) && !exists(group));
+    }
+}
+
 /// A node's configuration: as in production, with files and memory small enough that everything that depends on them happens.
 fn config(place: Place, plan: &Plan) -> ServerConfig {
     let peers: Vec<String> =
@@ -277,6 +289,7 @@ async fn settle(
         if world.witness.verdict().is_some() {
             return Ok(());
         }
+        world.note_deleted_groups();
         let waits_for = clients
             .unfinished(ledger)
             .and_then(|()| world.witness.agreement())

@@ -210,6 +210,13 @@ impl Witness {
         self.inner.lock().committed.is_member(group, replica, founders)
     }
 
+    /// The metadata says which groups were deleted: nodes that were down then never had them open again.
+    pub(crate) fn note_deleted(&self, is_deleted: impl Fn(GroupId) -> bool) {
+        let inner = &mut *self.inner.lock();
+        let groups = inner.replicas.keys().map(|(_, group)| *group);
+        inner.deleted.extend(groups.filter(|group| is_deleted(*group)));
+    }
+
     /// Whether every replica of every group has applied all that is committed. Says which has not.
     pub(crate) fn agreement(&self) -> Result<(), String> {
         let inner = self.inner.lock();
