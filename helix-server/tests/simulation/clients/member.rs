@@ -107,6 +107,7 @@ impl Member {
         }
     }
 
+    /// Simulated time: what a client does between two calls, and how long it waits before it tries again.
     async fn pause(&self, most_ms: u64) {
         let pause_ms = self.nodes.random(|random| random.random_range(0..=most_ms));
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
