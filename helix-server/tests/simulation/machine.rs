@@ -29,8 +29,9 @@ use super::clients::call::Door;
 use super::network::{Network, Place};
 use super::witness::{Witness, WitnessOf};
 
-/// At the end of what is written, so much may not be known to be synced.
-const UNCERTAIN_BYTES: usize = 128 << 10;
+/// At the end of what is written, so much may not be known to be synced: what was written while one sync went on, which is slow at times.
+/// No frame among it says that the sync was done.
+const UNCERTAIN_BYTES: usize = 512 << 10;
 /// 2027, or near it.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 
