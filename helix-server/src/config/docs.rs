@@ -40,6 +40,12 @@ force on a live topic at once. `kafka-configs --describe` says what is in force 
 
 ";
 
+const HELD_HEAD: &str = "
+What these ask for holds with every value, so that any valid one is taken, kept and shown: topics that were made for Kafka
+are made here with the same configurations.
+
+";
+
 const FIXED_HEAD: &str = "
 Helix shows the following ones, which Kafka has, with the value that describes what Helix does, and takes that value
 alone. Another one is refused with `INVALID_CONFIG`, because nothing would act on it.
@@ -112,12 +118,25 @@ fn page() -> String {
     out.push_str("\n## Helix's own properties\n\n");
     table(&mut out, &columns, own.into_iter().map(property_row));
     out.push_str(TOPICS_HEAD);
-    let (fixed, acted_on): (Vec<_>, Vec<_>) =
+    let (fixed, taken): (Vec<_>, Vec<_>) =
         TOPIC_PROPERTIES.iter().partition(|property| !property.advice().is_empty());
+    let (held, acted_on): (Vec<_>, Vec<_>) =
+        taken.into_iter().partition(|property| !property.holds_because().is_empty());
     table(
         &mut out,
         &["name", "default", "valid values", "what it does"],
         acted_on.into_iter().map(topic_row),
+    );
+    out.push_str(HELD_HEAD);
+    let columns = ["name", "default", "valid values", "what it is for", "why nothing is done for it"];
+    table(
+        &mut out,
+        &columns,
+        held.into_iter().map(|property| {
+            let mut row = topic_row(property);
+            row.push(property.holds_because().to_owned());
+            row
+        }),
     );
     out.push_str(FIXED_HEAD);
     table(&mut out, &["name", "only value", "what to do instead"], fixed.into_iter().map(fixed_row));

@@ -108,6 +108,8 @@ pub enum Effect {
     Text(fn(&mut Draft, &str)),
     /// It acts on the words.
     List(fn(&mut Draft, &[String])),
+    /// Any valid value is kept and shown, because what it asks for holds without it. This is why.
+    NoneNeeded(&'static str),
     /// It does what the default says, and nothing else. This is what to do instead.
     OnlyDefault(&'static str),
 }
@@ -159,6 +161,11 @@ impl TopicProperty {
     /// What to do instead of changing what Helix does not change; empty for what it does.
     pub fn advice(&self) -> &'static str {
         if let Effect::OnlyDefault(advice) = self.effect { advice } else { "" }
+    }
+
+    /// Why what it asks for holds with every value; empty for what a value changes, and for what cannot be changed.
+    pub fn holds_because(&self) -> &'static str {
+        if let Effect::NoneNeeded(why) = self.effect { why } else { "" }
     }
 
     fn apply(&self, draft: &mut Draft, value: &str) -> Result<(), TopicConfigError> {
@@ -320,17 +327,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_accepted_and_ignored() {
+    fn what_would_have_to_be_acted_on_and_is_not_is_refused() {
         let refusal = |name, value| check(name, value).expect_err("refused").to_string();
         assert_eq!(
             refusal("retention.mss", "5"),
             "Unknown topic config name: retention.mss; the nearest one is retention.ms"
         );
         assert_eq!(
-            refusal("preallocate", "true"),
+            refusal("remote.storage.enable", "true"),
             format!(
-                "preallocate=true is not supported: {}",
-                find("preallocate").expect("a name of Kafka's").advice()
+                "remote.storage.enable=true is not supported: {}",
+                find("remote.storage.enable").expect("a name of Kafka's").advice()
             )
         );
         assert_eq!(
@@ -341,7 +348,15 @@ mod tests {
         check("cleanup.policy", " delete ").expect("what Helix does");
         assert!(refusal("compression.lz4.level", "12").contains("one level"));
         assert!(refusal("compression.gzip.level", "0").contains("between 1 and 9 or equal to -1"));
-        check("min.cleanable.dirty.ratio", "0.50").expect("what Helix does");
+    }
+
+    #[test]
+    fn what_holds_with_every_value_takes_every_valid_value() {
+        check("min.cleanable.dirty.ratio", "0.1").expect("valid");
+        check("segment.ms", "3600000").expect("valid");
+        let refusal = check("segment.ms", "0").expect_err("refused").to_string();
+        assert_eq!(refusal, "Invalid value 0 for configuration segment.ms: Value must be at least 1");
+        assert!(check("preallocate", "perhaps").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::kind::ConfigKind;
 use super::kind::Valid::{Any, AtLeast, Between, BetweenOr, Words};
 use super::settings::WriteDurability;
 use super::topic::DefaultValue::{Broker, Fixed};
-use super::topic::Effect::{List, Number, OnlyDefault, Text};
+use super::topic::Effect::{List, NoneNeeded, Number, OnlyDefault, Text};
 use super::topic::TopicProperty;
 use super::value::{CompressionType, GzipLevel, TimestampType};
 
@@ -55,8 +55,8 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         kind: ConfigKind::Long,
         valid: AtLeast(0),
         default: Fixed { value: "86400000", broker: Some("log.cleaner.delete.retention.ms") },
-        doc: "How long deletion markers are kept in compacted topics.",
-        effect: OnlyDefault("Helix does not compact topics: leave it out"),
+        doc: "How long tombstones stay in a compacted topic at least.",
+        effect: NoneNeeded("tombstones are not removed at all"),
     },
     TopicProperty {
         name: "file.delete.delay.ms",
@@ -64,7 +64,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: AtLeast(0),
         default: Fixed { value: "60000", broker: Some("log.segment.delete.delay.ms") },
         doc: "How long files stay before they are deleted.",
-        effect: OnlyDefault("the partitions of a node share one log: leave it out"),
+        effect: NoneNeeded("a file goes when nobody reads from it any more"),
     },
     TopicProperty {
         name: "flush.messages",
@@ -96,7 +96,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: AtLeast(0),
         default: Fixed { value: "4096", broker: Some("log.index.interval.bytes") },
         doc: "How often a record is entered into the index of offsets.",
-        effect: OnlyDefault("the partitions of a node share one log: leave it out"),
+        effect: NoneNeeded("every entry of the log is in its index"),
     },
     TopicProperty {
         name: "leader.replication.throttled.replicas",
@@ -170,16 +170,16 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         kind: ConfigKind::Double,
         valid: Any,
         default: Fixed { value: "0.5", broker: Some("log.cleaner.min.cleanable.ratio") },
-        doc: "How much of a log must be superseded before it is compacted.",
-        effect: OnlyDefault("Helix does not compact topics: leave it out"),
+        doc: "How much of a log has to be superseded before it is compacted.",
+        effect: NoneNeeded("nothing is compacted"),
     },
     TopicProperty {
         name: "min.compaction.lag.ms",
         kind: ConfigKind::Long,
         valid: AtLeast(0),
         default: Fixed { value: "0", broker: Some("log.cleaner.min.compaction.lag.ms") },
-        doc: "How long a record stays before it may be compacted.",
-        effect: OnlyDefault("Helix does not compact topics: leave it out"),
+        doc: "How long a record stays uncompacted at least.",
+        effect: NoneNeeded("nothing is compacted"),
     },
     TopicProperty {
         name: "min.insync.replicas",
@@ -195,7 +195,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: Any,
         default: Fixed { value: "false", broker: Some("log.preallocate") },
         doc: "Whether files get their size when they are created.",
-        effect: OnlyDefault("the partitions of a node share one log: leave it out"),
+        effect: NoneNeeded("files always get their size when they are created"),
     },
     TopicProperty {
         name: "remote.log.copy.disable",
@@ -251,7 +251,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: AtLeast(4),
         default: Fixed { value: "10485760", broker: Some("log.index.size.max.bytes") },
         doc: "Size of the index of offsets.",
-        effect: OnlyDefault("the partitions of a node share one log: leave it out"),
+        effect: NoneNeeded("the index has no limit of its own"),
     },
     TopicProperty {
         name: "segment.jitter.ms",
@@ -259,15 +259,15 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         valid: AtLeast(0),
         default: Fixed { value: "0", broker: None },
         doc: "By how much the time of a new file varies.",
-        effect: OnlyDefault("the partitions of a node share one log: leave it out"),
+        effect: NoneNeeded("retention does not wait for a file to end"),
     },
     TopicProperty {
         name: "segment.ms",
         kind: ConfigKind::Long,
         valid: AtLeast(1),
         default: Fixed { value: "604800000", broker: None },
-        doc: "After how long a new file is begun.",
-        effect: OnlyDefault("the partitions of a node share one log: leave it out"),
+        doc: "After how long a new file is begun, so that retention can remove the old one.",
+        effect: NoneNeeded("retention does not wait for a file to end"),
     },
     TopicProperty {
         name: "unclean.leader.election.enable",
