@@ -134,6 +134,11 @@ impl<P: Payload> MultiRaft<P> {
         self.slots.get(&id).map(|slot| slot.group.status(&self.cx))
     }
 
+    /// To whom a leader is handing over, if it is; while it does, nothing can be proposed.
+    pub fn transferring_to(&self, id: GroupId) -> Option<ReplicaId> {
+        self.slots.get(&id).and_then(|slot| slot.group.transferring_to())
+    }
+
     /// Whether a replica follows a leader that is heard, with a log that is not suspect: what it knows to be committed it may show.
     pub fn follows(&self, id: GroupId) -> bool {
         self.slots.get(&id).is_some_and(|slot| slot.group.follows(&self.cx))

@@ -4,10 +4,15 @@
 
 mod support;
 
+use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse, TopicName};
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::{
+    ApiKey, DescribeGroupsRequest, DescribeGroupsResponse, FetchRequest, FetchResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, JoinGroupRequest, TopicName,
+};
 use kafka_protocol::protocol::{Decodable, StrBytes};
-use support::node::{Node, answer, until, within};
+use support::node::{Node, answer, call, until, within};
 use support::requests::{encoded, framed};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -16,6 +21,9 @@ const TOPIC: &str = "topic";
 /// Longer than any deadline.
 const FOR_EVER_MS: i32 = 24 * 60 * 60 * 1000;
 const FETCH_VERSION: i16 = 11;
+/// The last version whose members need no id to begin with.
+const JOIN_VERSION: i16 = 3;
+const GROUP: GroupId = GroupId(StrBytes::from_static_str("group"));
 
 /// A fetch of an empty partition that is never satisfied.
 fn endless_fetch() -> Vec<u8> {
@@ -62,6 +70,76 @@ async fn a_fetch_ends_with_its_connection() {
     let mut connection = node.connect_to(TOPIC).await;
     wait_in_fetch(&node, &mut connection).await;
     assert_eq!(node.metric("helix_connections").await, Some(1.0));
+    drop(connection);
+    until("the connection's end", async || {
+        node.metric("helix_connections").await.filter(|open| *open == 0.0)
+    })
+    .await;
+    node.end().await;
+}
+
+/// A node whose groups wait for more members for ever, once it coordinates the group.
+async fn coordinator_of_patient_groups(settings: &[&str]) -> Node {
+    let patient = ["group.initial.rebalance.delay.ms=86400000", "offsets.topic.num.partitions=1"];
+    let node = Node::alone(&[&patient, settings].concat());
+    let mut connection = node.connect().await;
+    let find = FindCoordinatorRequest::default().with_key(GROUP.0);
+    until("a coordinator", async || {
+        let found: FindCoordinatorResponse = call(&mut connection, ApiKey::FindCoordinator, 0, &find).await;
+        (found.error_code == 0).then_some(())
+    })
+    .await;
+    let describe = DescribeGroupsRequest::default().with_groups(vec![GROUP]);
+    until("the group", async || {
+        let described: DescribeGroupsResponse =
+            call(&mut connection, ApiKey::DescribeGroups, 0, &describe).await;
+        (described.groups[0].error_code == 0).then_some(())
+    })
+    .await;
+    node
+}
+
+/// Sends the request of a new member that says this much of itself, and comes back when it waits in the group.
+async fn wait_in_group(node: &Node, connection: &mut TcpStream, metadata_bytes: usize, members: usize) {
+    let protocol = JoinGroupRequestProtocol::default()
+        .with_name(StrBytes::from_static_str("range"))
+        .with_metadata(Bytes::from(vec![0; metadata_bytes]));
+    let request = JoinGroupRequest::default()
+        .with_group_id(GROUP)
+        .with_session_timeout_ms(600_000)
+        .with_rebalance_timeout_ms(FOR_EVER_MS)
+        .with_protocol_type(StrBytes::from_static_str("consumer"))
+        .with_protocols(vec![protocol]);
+    let request = framed(ApiKey::JoinGroup, JOIN_VERSION, &encoded(&request, JOIN_VERSION));
+    connection.write_all(&request).await.unwrap();
+    let mut other = node.connect().await;
+    let describe = DescribeGroupsRequest::default().with_groups(vec![GROUP]);
+    until("the member", async || {
+        let described: DescribeGroupsResponse = call(&mut other, ApiKey::DescribeGroups, 0, &describe).await;
+        (described.groups[0].members.len() == members).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn members_that_wait_keep_nobodys_requests_from_being_read() {
+    let node = coordinator_of_patient_groups(&["helix.request.max.pending.bytes=1048576"]).await;
+    let mut connections = Vec::new();
+    for members in 1..=3 {
+        let mut connection = node.connect().await;
+        // Two of these do not fit into what may be pending.
+        wait_in_group(&node, &mut connection, 700_000, members).await;
+        connections.push(connection);
+    }
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_wait_for_other_members_ends_with_its_connection() {
+    let node = coordinator_of_patient_groups(&[]).await;
+    until("no connection", async || node.metric("helix_connections").await.filter(|open| *open == 0.0)).await;
+    let mut connection = node.connect().await;
+    wait_in_group(&node, &mut connection, 100, 1).await;
     drop(connection);
     until("the connection's end", async || {
         node.metric("helix_connections").await.filter(|open| *open == 0.0)

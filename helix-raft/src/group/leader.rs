@@ -325,6 +325,10 @@ impl<P: Payload> Group<P> {
     // ------------------------------------------------------------------------------------------------------------
     // Handing over
 
+    pub(crate) fn transferring_to(&self) -> Option<ReplicaId> {
+        self.leading.as_ref().and_then(Leading::transferring_to)
+    }
+
     pub(crate) fn transfer_leadership(&mut self, cx: &Context, to: ReplicaId) -> Result<(), TransferError> {
         let voter = self.membership().voters.contains(&to);
         let leader = self.leader;

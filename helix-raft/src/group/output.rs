@@ -91,7 +91,7 @@ impl<P: Payload> Group<P> {
                 answered: self.votes.len(),
                 sound: self.votes.values().filter(|ballot| !ballot.recovering).count(),
             },
-            transferring_to: leading.and_then(|leading| leading.transferring_to()),
+            transferring_to: self.transferring_to(),
             progress,
             membership: self.membership().clone(),
             committed_membership: self.committed_membership(),

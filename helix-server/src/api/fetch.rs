@@ -133,7 +133,7 @@ async fn wait_and_read(
             None => budget.acquire(limit).await,
         };
         let round = read_all(broker, wanted, limit, terms).await;
-        if round.bytes >= min_bytes || round.failed || round.redirected || waited {
+        if round.at_hand >= min_bytes || round.failed || round.redirected || waited {
             return (round.partitions, permit);
         }
         // While waiting nothing is held: what was read is read again.
@@ -151,22 +151,24 @@ async fn wait_and_read(
 struct Round {
     partitions: Vec<FetchedPartition>,
     bytes: usize,
+    /// What would be enough for `min_bytes`: more than there are bytes where batches did not fill what a partition may give. Waiting
+    /// would not add to it (Kafka counts the same).
+    at_hand: usize,
     failed: bool,
     /// The client is told to ask somebody else.
     redirected: bool,
 }
 
 async fn read_all(broker: &Broker, wanted: &[Wanted], limit: usize, terms: &Terms) -> Round {
-    let mut round =
-        Round { partitions: Vec::with_capacity(wanted.len()), bytes: 0, failed: false, redirected: false };
+    let partitions = Vec::with_capacity(wanted.len());
+    let mut round = Round { partitions, bytes: 0, at_hand: 0, failed: false, redirected: false };
     for one in wanted {
         let mut partition = FetchedPartition::new(one.asked.key.partition, terms.read_committed);
+        let remaining = limit - round.bytes.min(limit);
+        let max_bytes = remaining.min(one.asked.max_bytes.max(0) as usize);
         let outcome = match &one.view {
             Err(error) => Err(*error),
-            Ok(view) => {
-                let remaining = limit - round.bytes.min(limit);
-                read_one(broker, view, &one.asked, terms, remaining, round.bytes == 0).await
-            }
+            Ok(view) => read_one(broker, view, &one.asked, terms, max_bytes, round.bytes == 0).await,
         };
         if let Ok(view) = &one.view {
             partition.high_watermark = view.high_watermark();
@@ -175,6 +177,7 @@ async fn read_all(broker: &Broker, wanted: &[Wanted], limit: usize, terms: &Term
         match outcome {
             Ok(Found::Records(slice)) => {
                 round.bytes += slice.bytes;
+                round.at_hand += if slice.cut { slice.bytes.max(max_bytes) } else { slice.bytes };
                 partition.records = slice;
             }
             Ok(Found::Nearer(node)) => {
@@ -213,7 +216,7 @@ async fn read_one(
     view: &Arc<PartitionView>,
     asked: &Asked,
     terms: &Terms,
-    remaining: usize,
+    max_bytes: usize,
     first: bool,
 ) -> Result<Found, ResponseError> {
     // Leadership may have gone while this request waited.
@@ -233,7 +236,6 @@ async fn read_one(
     {
         return Ok(Found::Nearer(nearer));
     }
-    let max_bytes = remaining.min(asked.max_bytes.max(0) as usize);
     let slice = fetch::read(broker, view, offset, max_bytes, first).await.map_err(|error| {
         warn!(group = view.group.0, offset, %error, "fetch failed");
         ResponseError::KafkaStorageError

@@ -232,8 +232,11 @@ mod tests {
             let mut full = FetchedPartition::new(3, true);
             full.high_watermark = 42;
             full.log_start_offset = 7;
-            full.records =
-                Slice { chunks: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")], bytes: 5 };
+            full.records = Slice {
+                chunks: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")],
+                bytes: 5,
+                cut: false,
+            };
             let mut moved = FetchedPartition::new(4, false);
             moved.error_code = 6;
             moved.preferred_replica = Some(NodeId(5));

@@ -9,6 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::errors;
 use super::{ClientInfo, owned};
 use crate::broker::Broker;
+use crate::broker::budget::Permit;
 use crate::coordinator::groups::GroupCall;
 use crate::coordinator::groups::call::{JoinGroup, JoinRefused, Joined, Protocol};
 
@@ -26,9 +27,12 @@ pub(super) async fn handle(
     request: JoinGroupRequest,
     version: i16,
     client: ClientInfo,
+    held: Vec<Permit>,
 ) -> JoinGroupResponse {
     let member = request.member_id.to_string();
     let call = call(request, version, client);
+    // All of it is copied, and becomes part of the group.
+    drop(held);
     let group = call.group.clone();
     let answer = broker.coordinators().ask(broker, &group, |reply| GroupCall::Join(call, reply)).await;
     match answer {

@@ -218,6 +218,23 @@ macro_rules! later {
     }};
 }
 
+/// As [`later`], for what waits until other members of a group have sent theirs: the handler gives the request's memory back before
+/// it waits, or those others could not be read. It ends with its connection.
+macro_rules! with_others {
+    ($broker:expr, $request:expr, |$b:ident, $decoded:ident, $permits:ident| $answer:expr) => {{
+        let ($decoded, reply) = (decode(&$request)?, Reply::to(&$request));
+        let (broker, $permits, mut reading) = (Arc::clone($broker), $request.permits, $request.reading);
+        Box::pin(async move {
+            let $b = &*broker;
+            tokio::select! {
+                biased;
+                response = $answer => reply.whole(&response),
+                _ = reading.changed() => Outcome::Close, // nothing is ever sent: the sender is gone
+            }
+        })
+    }};
+}
+
 fn start_later(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
     let version = request.version;
     Ok(match request.api_key {
@@ -253,9 +270,11 @@ fn start_of_group(broker: &Arc<Broker>, request: Request) -> Result<PendingOutco
         }
         ApiKey::JoinGroup => {
             let client = request.client.clone().unwrap_or_default();
-            later!(broker, request, |b, r| join_group::handle(b, r, version, client).await)
+            with_others!(broker, request, |b, r, held| join_group::handle(b, r, version, client, held))
         }
-        ApiKey::SyncGroup => later!(broker, request, |b, r| sync_group::handle(b, r, version).await),
+        ApiKey::SyncGroup => {
+            with_others!(broker, request, |b, r, held| sync_group::handle(b, r, version, held))
+        }
         ApiKey::Heartbeat => later!(broker, request, |b, r| heartbeat::handle(b, r).await),
         ApiKey::LeaveGroup => later!(broker, request, |b, r| leave_group::handle(b, r, version).await),
         ApiKey::OffsetCommit => later!(broker, request, |b, r| offset_commit::handle(b, r, version).await),

@@ -7,13 +7,19 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::{errors, owned};
 use crate::broker::Broker;
+use crate::broker::budget::Permit;
 use crate::coordinator::groups::GroupCall;
 use crate::coordinator::groups::call::{SyncGroup, Synced};
 
 /// First version that names the protocol (KIP-559).
 const PROTOCOL_FROM: i16 = 5;
 
-pub(super) async fn handle(broker: &Broker, request: SyncGroupRequest, version: i16) -> SyncGroupResponse {
+pub(super) async fn handle(
+    broker: &Broker,
+    request: SyncGroupRequest,
+    version: i16,
+    held: Vec<Permit>,
+) -> SyncGroupResponse {
     let refused = |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
     if version >= PROTOCOL_FROM && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
         return refused(ResponseError::InconsistentGroupProtocol);
@@ -31,6 +37,8 @@ pub(super) async fn handle(broker: &Broker, request: SyncGroupRequest, version: 
         protocol: owned(request.protocol_name.as_ref()),
         assignments: assignments.collect(),
     };
+    // All of it is copied.
+    drop(held);
     let group = call.group.clone();
     match broker.coordinators().ask(broker, &group, |reply| GroupCall::Sync(call, reply)).await {
         Ok(Ok(synced)) => shape(synced, version),

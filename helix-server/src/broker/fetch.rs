@@ -42,8 +42,9 @@ pub async fn read(
     at_least_one: bool,
 ) -> Result<Slice, FetchError> {
     let high_watermark = view.high_watermark();
-    if offset >= high_watermark || (max_bytes == 0 && !at_least_one) {
-        return Ok(Slice::default());
+    let nothing_fits = max_bytes == 0 && !at_least_one;
+    if offset >= high_watermark || nothing_fits {
+        return Ok(Slice { cut: offset < high_watermark, ..Slice::default() });
     }
     if let Some(slice) = view.read_tail(offset, max_bytes, at_least_one) {
         return Ok(slice);
@@ -76,16 +77,20 @@ fn read_wal(
         return Ok(out);
     };
     let limit = ReadLimit { max_bytes: max_bytes as u64, max_records: MAX_RECORDS_PER_READ };
+    let mut reached = 0;
     for stored in wal.read(wal_group, first, limit).map_err(failed)? {
         let record = stored.record;
-        let end = record.base_offset.0 + u64::from(record.offset_count);
+        let end = record.next_offset().0;
         if end > high_watermark as u64 {
-            break;
+            return Ok(out);
         }
         let data = matches!(record.kind, RecordKind::Entry { tag } if tag == EntryTag::Data as u8);
         if data && !slices::take_batches(&record.payload, offset, max_bytes, at_least_one, &mut out) {
-            break;
+            return Ok(out);
         }
+        reached = end;
     }
+    // The WAL counts whole entries, of which the first may have begun far ahead of the offset.
+    out.cut = reached < high_watermark as u64;
     Ok(out)
 }

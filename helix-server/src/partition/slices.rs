@@ -18,6 +18,8 @@ pub struct Slice {
     pub chunks: Vec<Bytes>,
     /// Their total length.
     pub bytes: usize,
+    /// More is there behind them, which a limit left out.
+    pub cut: bool,
 }
 
 /// Appends to `out` the batches of `payload` that end after `offset`, until `max_bytes` would be exceeded.
@@ -46,6 +48,7 @@ pub fn take_batches(
         }
         let first = out.bytes == 0 && at_least_one;
         if !first && out.bytes + batch.bytes > max_bytes {
+            out.cut = true;
             return false;
         }
         cursor.take(batch.bytes, &mut out.chunks);

@@ -352,10 +352,9 @@ impl Owner {
             return;
         };
         // While leadership is on its way to another replica nothing new is appended. What was appended before is still
-        // answered by its own outcome: refusing that too would make clients send again what is about to commit.
-        if self.handing_over.is_some()
-            && self.raft.status(group).is_some_and(|status| status.transferring_to.is_some())
-        {
+        // answered by its own outcome: refusing that too would make clients send again what is about to commit. And the
+        // transfer may be given up: then this replica goes on serving.
+        if self.raft.transferring_to(group).is_some() {
             partition.refuse_gathered(&AppendError::NotLeader, now);
             return;
         }

@@ -10,6 +10,8 @@ use crate::witness::Promises;
 
 /// Of all numbers one with which the seeds of `FOUND` have no groups: they found what they found without.
 const CONSUMER_GROUPS: u64 = 557;
+/// The same of elections.
+const ELECTIONS: u64 = 36;
 
 /// Everything that is drawn before the simulation begins.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) topics_come_and_go: bool,
     /// So many members of each of so many consumer groups.
     pub(crate) consumer_groups: Vec<usize>,
+    /// So long after an election of preferred leaders the next one is asked for.
+    pub(crate) elections_pause_ms: Option<u64>,
     /// Partitions keep about so many bytes.
     pub(crate) retention_bytes: Option<u64>,
     /// The schedule goes on until so much has happened.
@@ -54,6 +58,7 @@ impl Plan {
             weather: weather(&mut random),
             pause_ms: random.random_range(50..1500),
             consumer_groups: consumer_groups(seed),
+            elections_pause_ms: elections_pause_ms(seed),
             topics_come_and_go: random.random_bool(0.4),
             retention_bytes: random.random_bool(0.4).then(|| random.random_range(50_000..800_000)),
             steps,
@@ -73,6 +78,12 @@ fn consumer_groups(seed: u64) -> Vec<usize> {
         return Vec::new();
     }
     (0..random.random_range(1..=2)).map(|_| random.random_range(1..=4)).collect()
+}
+
+/// Not drawn from the same numbers either.
+fn elections_pause_ms(seed: u64) -> Option<u64> {
+    let mut random = SmallRng::seed_from_u64(seed ^ ELECTIONS);
+    random.random_bool(0.25).then(|| random.random_range(20..2000))
 }
 
 fn habits(random: &mut SmallRng) -> Habits {

@@ -247,6 +247,9 @@ impl Clients {
                 tasks.spawn(member.run(stop.subscribe()));
             }
         }
+        if let Some(pause_ms) = plan.elections_pause_ms {
+            tasks.spawn(admin::elect(world.nodes.clone(), pause_ms, stop.subscribe()));
+        }
         if plan.topics_come_and_go {
             let (nodes, ledger) = (world.nodes.clone(), Arc::clone(ledger));
             tasks.spawn(admin::come_and_go(nodes, ledger, PASSING_LANES, stop.subscribe()));
@@ -260,7 +263,7 @@ impl Clients {
             ended.map_err(|error| format!("a client ended badly: {error}"))?;
         }
         if !self.tasks.is_empty() {
-            return Err(format!("{} producers and members of groups wait for answers", self.tasks.len()));
+            return Err(format!("clients that wait for answers: {}", self.tasks.len()));
         }
         for (partition, position) in &self.readers {
             let (position, end) = (position.get(), ledger.end(partition));

@@ -1,4 +1,4 @@
-//! Whoever creates topics, writes a little to them, and deletes them again.
+//! Whoever creates topics, writes a little to them, and deletes them again; and whoever wants leaders back where they are meant to be.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::{
     ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    ElectLeadersRequest, ElectLeadersResponse,
 };
 use rand::Rng;
 
@@ -18,6 +19,7 @@ use super::producer::{Habits, Lane};
 
 const CREATE_VERSION: i16 = 6;
 const DELETE_VERSION: i16 = 6;
+const ELECT_VERSION: i16 = 2;
 
 /// Creates a topic; returns once it is certain that it exists.
 pub(crate) async fn create(nodes: &Nodes, ledger: &Ledger, topic: &str, partitions: i32) {
@@ -111,6 +113,20 @@ pub(crate) async fn come_and_go(
         delete(&nodes, &topic).await;
         round += 1;
         // So long there is none.
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    }
+}
+
+/// Has leaders hand over to those that are preferred, again and again until told to stop, whether these are up to it or not.
+pub(crate) async fn elect(nodes: Nodes, pause_ms: u64, stop: watch::Receiver<bool>) {
+    let request = ElectLeadersRequest::default().with_topic_partitions(None).with_timeout_ms(2000);
+    while !stop.get() {
+        if let Some(connection) = nodes.connect_to_any() {
+            let answer: Option<ElectLeadersResponse> =
+                connection.ask(ApiKey::ElectLeaders, ELECT_VERSION, &request).await;
+            tracing::debug!(?answer, "elected");
+        }
+        // So long leaders stay where they are.
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
 }
