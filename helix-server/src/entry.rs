@@ -67,7 +67,8 @@ pub struct Command {
     pub base_offset: Offset,
     /// How many offsets it takes.
     pub offset_count: u32,
-    /// The newest timestamp of its records, or -1 when it has none.
+    /// The newest timestamp of its records; of records without, what [`helix_wal::without_timestamps`] makes of the time of their append;
+    /// -1 when it has none.
     pub max_timestamp_ms: i64,
     /// Its bytes.
     pub payload: Payload,
@@ -79,6 +80,15 @@ impl Command {
     pub fn without_offsets(tag: EntryTag, next_offset: Offset, payload: Payload) -> Self {
         debug_assert!(tag.is_command(), "{tag:?} entries are made by the Raft core alone");
         Self { tag, base_offset: next_offset, offset_count: 0, max_timestamp_ms: NO_TIMESTAMP, payload }
+    }
+
+    /// As it is when it is appended at that time: retention goes by it where no record has a timestamp.
+    #[must_use]
+    pub fn appended_at(self, now_ms: i64) -> Self {
+        if self.offset_count == 0 || self.max_timestamp_ms >= 0 {
+            return self;
+        }
+        Self { max_timestamp_ms: helix_wal::without_timestamps(now_ms), ..self }
     }
 
     /// The offset after its last record.

@@ -6,6 +6,7 @@
 mod message;
 mod support;
 
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -20,6 +21,7 @@ use kafka_protocol::messages::{
     ProduceResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
@@ -35,6 +37,7 @@ const PATIENCE_MS: i32 = 30_000;
 const ANY_TIME: &str = "log.message.timestamp.after.max.ms=9223372036854775807";
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
 
 fn topic_name() -> TopicName {
     TopicName(StrBytes::from_static_str(TOPIC))
@@ -47,12 +50,40 @@ async fn produce(connection: &mut TcpStream, records: u32) {
 }
 
 async fn try_produce(connection: &mut TcpStream, records: u32) -> ProduceResponse {
-    let batch = message::batch(MessageId { lane: 0, number: 0 }, records, 10, NOBODY, -1);
+    write(connection, message::batch(MessageId { lane: 0, number: 0 }, records, 10, NOBODY, -1)).await
+}
+
+async fn write(connection: &mut TcpStream, batch: Bytes) -> ProduceResponse {
     let partition = PartitionProduceData::default().with_records(Some(batch));
     let topic = TopicProduceData::default().with_name(topic_name()).with_partition_data(vec![partition]);
     let request =
         ProduceRequest::default().with_acks(-1).with_timeout_ms(PATIENCE_MS).with_topic_data(vec![topic]);
     call(connection, ApiKey::Produce, 11, &request).await
+}
+
+/// Writes one batch with a record for each of these timestamps.
+async fn produce_at(connection: &mut TcpStream, timestamps_ms: &[i64]) {
+    let record = |(offset, timestamp_ms): (i64, &i64)| Record {
+        transactional: false,
+        control: false,
+        delete_horizon: false,
+        partition_leader_epoch: -1,
+        producer_id: -1,
+        producer_epoch: -1,
+        timestamp_type: TimestampType::Creation,
+        offset,
+        sequence: offset as i32 - 1, // the first one has none
+        timestamp: *timestamp_ms,
+        key: None,
+        value: None,
+        headers: Default::default(),
+    };
+    let records: Vec<Record> = (0..).zip(timestamps_ms).map(record).collect();
+    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    let mut batch = BytesMut::new();
+    RecordBatchEncoder::encode(&mut batch, &records, &options).unwrap();
+    let response = write(connection, batch.freeze()).await;
+    assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
 }
 
 /// A fetch of one partition, or of nothing but what the session has.
@@ -63,6 +94,8 @@ struct Fetch {
     topic_id: Uuid,
     offset: Option<i64>,
     max_wait_ms: i32,
+    min_bytes: i32,
+    partition_max_bytes: i32,
     rack: &'static str,
 }
 
@@ -74,6 +107,8 @@ impl Default for Fetch {
             topic_id: Uuid::nil(),
             offset: Some(0),
             max_wait_ms: 0,
+            min_bytes: 1,
+            partition_max_bytes: 1 << 20,
             rack: "",
         }
     }
@@ -86,7 +121,7 @@ impl Fetch {
                 .with_fetch_offset(offset)
                 .with_current_leader_epoch(-1)
                 .with_last_fetched_epoch(-1)
-                .with_partition_max_bytes(1 << 20);
+                .with_partition_max_bytes(self.partition_max_bytes);
             let topic = FetchTopic::default().with_partitions(vec![partition]);
             if self.version >= 13 {
                 topic.with_topic_id(self.topic_id)
@@ -96,7 +131,7 @@ impl Fetch {
         };
         let request = FetchRequest::default()
             .with_max_wait_ms(self.max_wait_ms)
-            .with_min_bytes(1)
+            .with_min_bytes(self.min_bytes)
             .with_max_bytes(1 << 20)
             .with_session_id(self.session.0)
             .with_session_epoch(self.session.1)
@@ -181,6 +216,61 @@ async fn deleted_records_are_gone() {
     let epoch = latest.leader_epoch;
     assert!(epoch >= 0);
     assert_eq!(list_offset(&mut connection, EARLIEST).await.leader_epoch, epoch);
+    drop(connection);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn records_without_timestamps_grow_old_from_their_append_on() {
+    let settings = ["log.retention.ms=3600000", "log.retention.check.interval.ms=100"];
+    let node = Node::alone(&[ANY_TIME, settings[0], settings[1]]);
+    let mut connection = node.connect_to(TOPIC).await;
+    produce_at(&mut connection, &[1]).await;
+    produce_at(&mut connection, &[-1, -1]).await;
+    let start = until("retention", async || {
+        let start = list_offset(&mut connection, EARLIEST).await.offset;
+        (start > 0).then_some(start)
+    })
+    .await;
+    assert_eq!(start, 1, "the old one is gone, and nothing else");
+    drop(connection);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn offsets_are_found_in_later_entries() {
+    let node = Node::alone(&[ANY_TIME]);
+    let mut connection = node.connect_to(TOPIC).await;
+    produce_at(&mut connection, &[5000, 1000]).await;
+    produce_at(&mut connection, &[-1]).await;
+    produce_at(&mut connection, &[3000]).await;
+    let found = async |connection: &mut _, timestamp| {
+        let found = list_offset(connection, timestamp).await;
+        (found.offset, found.timestamp)
+    };
+    assert_eq!(found(&mut connection, MAX_TIMESTAMP).await, (0, 5000));
+    assert_eq!(found(&mut connection, 2000).await, (0, 5000));
+    // The index knows the first entry as one with a later timestamp than any that is left in it.
+    assert_eq!(delete_records(&mut connection, 1).await, (0, 1));
+    assert_eq!(found(&mut connection, 2000).await, (3, 3000));
+    assert_eq!(found(&mut connection, 1000).await, (1, 1000));
+    assert_eq!(found(&mut connection, 6000).await, (-1, -1));
+    drop(connection);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn what_fills_no_answer_is_not_waited_for() {
+    let node = Node::alone(&[ANY_TIME]);
+    let mut connection = node.connect_to(TOPIC).await;
+    produce(&mut connection, 1).await;
+    produce(&mut connection, 1).await;
+    // Room for one and a half of these batches, of which two are there.
+    let one = Fetch { offset: Some(1), ..Fetch::default() }.partition(&mut connection).await;
+    let bytes = one.records.unwrap().len() as i32 * 3 / 2;
+    let full =
+        Fetch { min_bytes: bytes, partition_max_bytes: bytes, max_wait_ms: i32::MAX, ..Fetch::default() };
+    assert!(has_records(&full.partition(&mut connection).await));
     drop(connection);
     node.end().await;
 }

@@ -82,7 +82,7 @@ pub use error::{
 pub use options::{OnFatal, OnSeal, OnWork, SealedSegment, SpaceClass, WalOptions};
 pub use payload::Payload;
 pub use reader::ReadLimit;
-pub use record::{Bounds, Durability, Record, RecordKind, StoredRecord};
+pub use record::{Bounds, Durability, Record, RecordKind, StoredRecord, without_timestamps};
 pub use recovered::{Damage, DamageScope, DamagedRange, Recovered, RecoveredGroup};
 pub use retention::ReclaimReport;
 pub use stats::{LatencyHistogram, WalStats};

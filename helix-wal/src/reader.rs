@@ -13,7 +13,7 @@ use crate::footer::{EntryMeta, RunSummary, StateMeta, load_entries};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::index::{Hole, Located, Range};
 use crate::payload::Payload;
-use crate::record::{Record, RecordKind, StoredRecord};
+use crate::record::{Record, RecordKind, StoredRecord, written_ms};
 use crate::repair;
 use crate::scan::scan;
 use crate::segment::Segment;
@@ -440,6 +440,7 @@ pub(crate) fn read_state(segment: &Segment, meta: &StateMeta) -> Result<Option<S
 fn find(
     shared: &Shared,
     group: GroupId,
+    from: Index,
     possible: impl Fn(&Range) -> bool,
     find_in: impl Fn(&[EntryMeta]) -> Option<usize>,
     in_hole: impl Fn(&EntryMeta) -> bool,
@@ -447,14 +448,16 @@ fn find(
     let (ranges, holes): (Vec<Range>, Vec<Hole>) = {
         let index = shared.index.read();
         let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
-        (log.ranges.iter().filter(|range| possible(range)).copied().collect(), log.holes())
+        let ranges = log.ranges.iter().filter(|range| range.last >= from && possible(range));
+        (ranges.copied().collect(), log.holes())
     };
     for range in ranges {
         // The range may have been cut meanwhile; then it is looked for again.
-        let Some(place) = place_or_gone(shared, group, range.first)? else { continue };
-        let entries = place.entries(shared, range.first, usize::MAX)?;
+        let first = range.first.max(from);
+        let Some(place) = place_or_gone(shared, group, first)? else { continue };
+        let entries = place.entries(shared, first, usize::MAX)?;
         let Some(at) = find_in(&entries) else { continue };
-        let index = Index(range.first.0 + at as u64);
+        let index = Index(first.0 + at as u64);
         return match holes.iter().find(|hole| hole.last.next() == index) {
             Some(hole) if in_hole(&entries[at]) => Err(ReadError::Damaged { group, index: hole.first }),
             _ => Ok(Some(index)),
@@ -478,6 +481,7 @@ pub(crate) fn index_at_offset(
     find(
         shared,
         group,
+        Index(0),
         |range| range.run.next_offset > offset,
         |entries| {
             let at = entries.partition_point(|entry| entry.next_offset() <= offset);
@@ -490,16 +494,38 @@ pub(crate) fn index_at_offset(
 pub(crate) fn index_at_timestamp(
     shared: &Shared,
     group: GroupId,
+    from: Index,
     timestamp_ms: i64,
 ) -> Result<Option<Index>, ReadError> {
     find(
         shared,
         group,
+        from,
         |range| range.run.max_timestamp_ms >= timestamp_ms,
         |entries| {
             entries.iter().position(|entry| entry.offset_count > 0 && entry.max_timestamp_ms >= timestamp_ms)
         },
         // What is missing further ahead counts as older than what follows it.
+        |_| true,
+    )
+}
+
+pub(crate) fn index_written_since(
+    shared: &Shared,
+    group: GroupId,
+    oldest_ms: i64,
+) -> Result<Option<Index>, ReadError> {
+    find(
+        shared,
+        group,
+        Index(0),
+        // The largest timestamp of a range says nothing of entries without. Of those that are too old there are few: they go.
+        |_| true,
+        |entries| {
+            entries
+                .iter()
+                .position(|entry| entry.offset_count > 0 && written_ms(entry.max_timestamp_ms) >= oldest_ms)
+        },
         |_| true,
     )
 }
@@ -518,7 +544,11 @@ pub(crate) fn index_keeping(shared: &Shared, group: GroupId, bytes: u64) -> Resu
     Ok(None)
 }
 
-pub(crate) fn index_of_max_timestamp(shared: &Shared, group: GroupId) -> Result<Option<Index>, ReadError> {
+pub(crate) fn index_of_max_timestamp(
+    shared: &Shared,
+    group: GroupId,
+    end: Offset,
+) -> Result<Option<Index>, ReadError> {
     let mut ranges: Vec<Range> = {
         let index = shared.index.read();
         let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
@@ -536,7 +566,8 @@ pub(crate) fn index_of_max_timestamp(shared: &Shared, group: GroupId) -> Result<
         }
         let Some(place) = place_or_gone(shared, group, range.first)? else { continue };
         let entries = place.entries(shared, range.first, usize::MAX)?;
-        for (at, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.offset_count > 0) {
+        let counts = |entry: &EntryMeta| entry.offset_count > 0 && entry.next_offset() <= end;
+        for (at, entry) in entries.iter().enumerate().filter(|(_, entry)| counts(entry)) {
             let index = Index(range.first.0 + at as u64);
             let better = best.is_none_or(|(timestamp_ms, first)| {
                 (entry.max_timestamp_ms, std::cmp::Reverse(index)) > (timestamp_ms, std::cmp::Reverse(first))

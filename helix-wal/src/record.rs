@@ -42,10 +42,22 @@ pub struct Record {
     pub base_offset: Offset,
     /// How many offsets are covered; zero for entries that consumers do not see.
     pub offset_count: u32,
-    /// The largest timestamp among what is covered.
+    /// The largest timestamp among what is covered; below -1 if nothing there has one, see [`without_timestamps`].
     pub max_timestamp_ms: i64,
     /// The bytes.
     pub payload: Payload,
+}
+
+/// What stands for the largest timestamp of an entry whose records have none: no timestamp that is looked for, and yet when it was
+/// appended, in milliseconds since 1970, so that retention knows how old it is.
+#[must_use]
+pub fn without_timestamps(appended_ms: i64) -> i64 {
+    -2 - appended_ms.max(0)
+}
+
+/// The age of an entry with this largest timestamp: that, or when it was appended if there is none.
+pub(crate) fn written_ms(max_timestamp_ms: i64) -> i64 {
+    if max_timestamp_ms < -1 { -2 - max_timestamp_ms } else { max_timestamp_ms }
 }
 
 impl Record {

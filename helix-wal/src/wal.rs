@@ -178,14 +178,25 @@ impl Wal {
         reader::index_at_offset(self.shared(), group, offset)
     }
 
-    /// The first entry with offsets whose largest timestamp is not below `timestamp_ms`.
-    pub fn index_at_timestamp(&self, group: GroupId, timestamp_ms: i64) -> Result<Option<Index>, ReadError> {
-        reader::index_at_timestamp(self.shared(), group, timestamp_ms)
+    /// The first entry from `from` on that has offsets and whose largest timestamp is not below `timestamp_ms`.
+    pub fn index_at_timestamp(
+        &self,
+        group: GroupId,
+        from: Index,
+        timestamp_ms: i64,
+    ) -> Result<Option<Index>, ReadError> {
+        reader::index_at_timestamp(self.shared(), group, from, timestamp_ms)
     }
 
-    /// The first entry with offsets that has the largest timestamp of all.
-    pub fn index_of_max_timestamp(&self, group: GroupId) -> Result<Option<Index>, ReadError> {
-        reader::index_of_max_timestamp(self.shared(), group)
+    /// The first entry with offsets that is not older than `oldest_ms`, by its largest timestamp or, if it has none, by when it was
+    /// appended (see [`without_timestamps`](crate::without_timestamps)).
+    pub fn index_written_since(&self, group: GroupId, oldest_ms: i64) -> Result<Option<Index>, ReadError> {
+        reader::index_written_since(self.shared(), group, oldest_ms)
+    }
+
+    /// The first entry that has the largest timestamp of all with offsets below `end`.
+    pub fn index_of_max_timestamp(&self, group: GroupId, end: Offset) -> Result<Option<Index>, ReadError> {
+        reader::index_of_max_timestamp(self.shared(), group, end)
     }
 
     /// Where the log of the group could begin so that at least its newest `bytes` are kept; `None` if that is all of it. Counts

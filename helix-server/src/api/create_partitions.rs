@@ -11,6 +11,7 @@ use super::errors::ApiError;
 use crate::broker::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{CommandOutcome, MetadataCommand};
+use crate::coordinator;
 use crate::ids::NodeId;
 
 pub(super) async fn handle(broker: &Broker, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
@@ -50,6 +51,10 @@ async fn grow(
         .assignments
         .as_ref()
         .map(|all| all.iter().map(|one| one.broker_ids.iter().map(|b| NodeId(b.0)).collect()).collect());
+    if coordinator::is_internal(&topic.name) {
+        let message = "how many partitions it has says which of them holds what: it cannot grow";
+        return Err(ApiError::new(ResponseError::InvalidTopicException, message));
+    }
     let command =
         MetadataCommand::CreatePartitions { topic_id: found.topic_id, total: topic.count, assignments };
     let outcome = if validate_only {

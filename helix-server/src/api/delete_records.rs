@@ -89,6 +89,9 @@ fn start(
         ResponseError::UnknownTopicOrPartition => DeleteRecordsError::UnknownPartition,
         _ => DeleteRecordsError::NotLeader,
     })?;
+    if !view.config().deletes_records {
+        return Err(DeleteRecordsError::Policy);
+    }
     Ok(broker.delete_records(&view, offset))
 }
 

@@ -56,6 +56,7 @@ impl From<&DeleteRecordsError> for ResponseError {
     fn from(error: &DeleteRecordsError) -> Self {
         match error {
             DeleteRecordsError::InternalTopic => Self::InvalidTopicException,
+            DeleteRecordsError::Policy => Self::PolicyViolation,
             DeleteRecordsError::UnknownPartition => Self::UnknownTopicOrPartition,
             DeleteRecordsError::NotLeader => Self::NotLeaderOrFollower,
             DeleteRecordsError::OutOfRange => Self::OffsetOutOfRange,

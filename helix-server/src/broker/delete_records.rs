@@ -21,6 +21,9 @@ pub enum DeleteRecordsError {
     /// The topic is one that coordinators keep.
     #[error("records of internal topics cannot be deleted")]
     InternalTopic,
+    /// The topic's records are not to be deleted.
+    #[error("the topic's cleanup.policy is compact alone: add delete to it first")]
+    Policy,
     /// Another replica leads, or leads now: the move may yet come into force.
     #[error("this broker does not lead the partition: refresh the metadata")]
     NotLeader,
@@ -40,7 +43,11 @@ impl DeleteRecordsError {
     pub fn log_start(self) -> Option<i64> {
         match self {
             Self::Timeout { log_start } => Some(log_start),
-            Self::UnknownPartition | Self::InternalTopic | Self::NotLeader | Self::OutOfRange => None,
+            Self::UnknownPartition
+            | Self::InternalTopic
+            | Self::Policy
+            | Self::NotLeader
+            | Self::OutOfRange => None,
         }
     }
 }

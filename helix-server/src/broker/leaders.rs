@@ -1,9 +1,9 @@
 //! Who leads which group: soft state, spread by the leaders themselves, highest term wins.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use helix_raft::{GroupId, ReplicaId, Term};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::env::watch;
 use crate::peers::control::LeaderDelta;
@@ -36,12 +36,14 @@ impl From<LeaderDelta> for LeaderInfo {
 #[derive(Debug)]
 pub struct LeaderTable {
     known: RwLock<HashMap<GroupId, LeaderInfo>>,
+    /// Groups for whose leader somebody waited in vain, and of which none was heard since.
+    missed: Mutex<HashSet<GroupId>>,
     changed: watch::Sender<u64>,
 }
 
 impl Default for LeaderTable {
     fn default() -> Self {
-        Self { known: RwLock::default(), changed: watch::Sender::new(0) }
+        Self { known: RwLock::default(), missed: Mutex::default(), changed: watch::Sender::new(0) }
     }
 }
 
@@ -53,6 +55,9 @@ impl LeaderTable {
             if known.get(&group).is_some_and(|old| old.term > info.term || *old == info) {
                 return false;
             }
+            if info.leader.is_some() {
+                self.missed.lock().remove(&group);
+            }
             known.insert(group, info);
         }
         self.changed.send_modify(|version| *version += 1);
@@ -62,6 +67,19 @@ impl LeaderTable {
     /// Forgets a deleted group.
     pub fn forget(&self, group: GroupId) {
         self.known.write().remove(&group);
+        self.missed.lock().remove(&group);
+    }
+
+    /// Somebody waited for leaders of these groups in vain.
+    pub(crate) fn note_missed(&self, groups: impl Iterator<Item = GroupId>) {
+        let known = self.known.read();
+        let led = |group: &GroupId| known.get(group).is_some_and(|info| info.leader.is_some());
+        self.missed.lock().extend(groups.filter(|group| !led(group)));
+    }
+
+    /// Whether waiting for a leader was in vain before.
+    pub(crate) fn is_missed(&self, group: GroupId) -> bool {
+        self.missed.lock().contains(&group)
     }
 
     /// The leader of a group, as far as known.
@@ -106,5 +124,18 @@ mod tests {
         assert_eq!(table.get(group).unwrap().leader, Some(ReplicaId(2)));
         assert_eq!(table.led_by(ReplicaId(2)).len(), 1);
         assert!(table.led_by(ReplicaId(1)).is_empty());
+    }
+
+    #[test]
+    fn a_leader_is_missed_until_one_is_heard() {
+        let table = LeaderTable::default();
+        let (led, missed) = (GroupId(1), GroupId(2));
+        table.learn(led, info(Some(1), 2));
+        table.note_missed([led, missed].into_iter());
+        assert_eq!([led, missed].map(|group| table.is_missed(group)), [false, true]);
+        table.learn(missed, info(None, 4));
+        assert!(table.is_missed(missed));
+        table.learn(missed, info(Some(1), 5));
+        assert!(!table.is_missed(missed));
     }
 }

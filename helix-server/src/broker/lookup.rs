@@ -1,4 +1,4 @@
-//! Finding offsets by timestamp, for ListOffsets: index first, then the records of the one entry that the index names.
+//! Finding offsets by timestamp, for ListOffsets: index first, then the records of the entries that the index names.
 
 use std::sync::Arc;
 
@@ -23,10 +23,19 @@ pub async fn first_at_or_after(
     view: &Arc<PartitionView>,
     target_ms: i64,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
-    let log_start = view.log_start();
+    let (log_start, high_watermark) = (view.log_start(), view.high_watermark());
     on_blocking_thread(broker, view, move |wal, group| {
-        let Some(index) = wal.index_at_timestamp(group, target_ms)? else { return Ok(None) };
-        search(wal, group, index, |bytes| batch::first_at_or_after(bytes, target_ms, log_start))
+        let mut from = Index(0);
+        // What the index knows of an entry is an upper bound: records that are removed count, and what producers claim.
+        while let Some(index) = wal.index_at_timestamp(group, from, target_ms)? {
+            let look = |bytes: &_| batch::first_at_or_after(bytes, target_ms, log_start);
+            match search(wal, group, index, high_watermark, look)? {
+                Search::Found(found) => return Ok(Some(found)),
+                Search::Nothing => from = index.next(),
+                Search::Uncommitted => break,
+            }
+        }
+        Ok(None)
     })
     .await
 }
@@ -39,10 +48,12 @@ pub async fn of_max_timestamp(
     broker: &Broker,
     view: &Arc<PartitionView>,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
+    let high_watermark = view.high_watermark();
     on_blocking_thread(broker, view, move |wal, group| {
-        let Some(index) = wal.index_of_max_timestamp(group)? else { return Ok(None) };
+        let end = helix_wal::Offset(high_watermark as u64);
+        let Some(index) = wal.index_of_max_timestamp(group, end)? else { return Ok(None) };
         let mut best: Option<TimestampedOffset> = None;
-        search(wal, group, index, |bytes| {
+        search(wal, group, index, high_watermark, |bytes| {
             let found = batch::record_of_max_timestamp(bytes)?;
             if let Some(found) = found
                 && best.is_none_or(|b| b.timestamp_ms < found.timestamp_ms)
@@ -56,23 +67,35 @@ pub async fn of_max_timestamp(
     .await
 }
 
+/// What there is in an entry.
+enum Search {
+    Found(TimestampedOffset),
+    Nothing,
+    /// What readers must not see yet.
+    Uncommitted,
+}
+
 /// Looks through the batches of one entry until `look` finds something. A batch that cannot be read is passed over: its
 /// records have no timestamps that anyone could know.
 fn search(
     wal: &Wal,
     group: GroupId,
     index: Index,
+    high_watermark: i64,
     mut look: impl FnMut(&bytes::Bytes) -> Result<Option<TimestampedOffset>, batch::BatchError>,
-) -> Result<Option<TimestampedOffset>, helix_wal::ReadError> {
+) -> Result<Search, helix_wal::ReadError> {
     let one = ReadLimit { max_bytes: 1, max_records: 1 };
     for stored in wal.read(group, index, one)? {
+        if stored.record.base_offset.0 >= high_watermark as u64 {
+            return Ok(Search::Uncommitted);
+        }
         for bytes in slices::batches(&stored.record.payload) {
             if let Ok(Some(found)) = look(&bytes) {
-                return Ok(Some(found));
+                return Ok(Search::Found(found));
             }
         }
     }
-    Ok(None)
+    Ok(Search::Nothing)
 }
 
 async fn on_blocking_thread(
@@ -80,20 +103,18 @@ async fn on_blocking_thread(
     view: &Arc<PartitionView>,
     work: impl FnOnce(&Wal, GroupId) -> Result<Option<TimestampedOffset>, helix_wal::ReadError> + Send + 'static,
 ) -> Result<Option<TimestampedOffset>, FetchError> {
-    let (wal, group, high_watermark) = (broker.wal().clone(), view.group, view.high_watermark());
+    let (wal, group) = (broker.wal().clone(), view.group);
     let permit = broker.budgets().searches.acquire(1).await;
     let search = move || {
         // The thread goes on when nobody waits for it any more, and so does its share.
         let _permit = permit;
         work(&wal, GroupId(group.0))
     };
-    let found = broker
+    broker
         .env()
         .spawn_blocking(search)
         .await
         .map_err(|_| FetchError::Stopping)?
         .inspect_err(|error| broker.repairs().report_failed_read(error))
-        .map_err(|source| FetchError::Wal { group, source })?;
-    // The index covers what is appended; readers see what is committed.
-    Ok(found.filter(|record| record.offset < high_watermark))
+        .map_err(|source| FetchError::Wal { group, source })
 }

@@ -29,7 +29,7 @@ pub(crate) fn log_start(wal: &Wal, view: &PartitionView, limits: Limits) -> Resu
     let mut start = now_start;
     if limits.retention_ms >= 0 {
         let oldest_kept_ms = limits.now_ms.saturating_sub(limits.retention_ms);
-        start = start.max(match wal.index_at_timestamp(group, oldest_kept_ms)? {
+        start = start.max(match wal.index_written_since(group, oldest_kept_ms)? {
             Some(index) => base_offset(wal, group, index)?.unwrap_or(now_start),
             None => end,
         });

@@ -86,19 +86,22 @@ impl Broker {
 
     /// Waits a moment for the first leaders of partitions of which this node has never heard one, and a shorter one where the last one has given
     /// up. Their topic has just been made: a client that is told of no leader may take that for an error, as in Kafka a topic has its leaders from
-    /// the beginning.
+    /// the beginning. What was waited for in vain is not waited for again before a leader was heard: its replicas are away.
     pub(crate) async fn wait_for_first_leaders(&self, topics: &[Arc<TopicImage>]) {
         let begun = Instant::now();
         let mut news = self.leaders().watch();
         loop {
-            let partitions = topics.iter().flat_map(|topic| &topic.partitions);
-            let wait = partitions.filter_map(|partition| match self.leaders().get(partition.group) {
-                None => Some(LEADERS_TIMEOUT),
-                Some(info) => info.leader.is_none().then_some(FAILOVER_WAIT),
+            let groups =
+                || topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.group);
+            let wait = groups().filter_map(|group| match self.leaders().get(group) {
+                None => Some((LEADERS_TIMEOUT, group)),
+                Some(info) => info.leader.is_none().then_some((FAILOVER_WAIT, group)),
             });
-            let Some(wait) = wait.max() else { return };
+            let wait =
+                wait.filter(|(_, group)| !self.leaders().is_missed(*group)).map(|(wait, _)| wait).max();
+            let Some(wait) = wait else { return };
             if !matches!(tokio::time::timeout_at(begun + wait, news.changed()).await, Ok(Ok(()))) {
-                return;
+                return self.leaders().note_missed(groups());
             }
         }
     }

@@ -123,7 +123,7 @@ properties! {
     "compression.gzip.level" => compression_gzip_level: GzipLevel = GzipLevel::DEFAULT, "", None, dynamic;
     /// Level of Zstandard where the broker compresses with it. Topics can override it.
     "compression.zstd.level" => compression_zstd_level: i32 = 3, "", Some(-131_072..=22), dynamic;
-    /// Fewest replicas in sync for a write to be taken. A majority is always needed to commit; this matters only above
+    /// Fewest replicas in sync for a write with `acks=all` to be taken. A majority is always needed to commit; this matters only above
     /// that. Topics can override it.
     "min.insync.replicas" => min_insync_replicas: u32 = 1, "", Some(1..=1000), dynamic;
     /// Largest request read from a client; the connection of a larger one is closed.

@@ -33,6 +33,8 @@ pub struct TopicConfig {
     pub compression: StoredCompression,
     /// `helix.write.durability`; `None` is what the node was started with.
     pub write_durability: Option<WriteDurability>,
+    /// `cleanup.policy` has `delete`: records may be deleted.
+    pub deletes_records: bool,
 }
 
 /// A topic configuration that is refused.
@@ -219,6 +221,7 @@ impl Draft {
                 timestamps: TimestampRule::LogAppendTime,
                 compression: StoredCompression::AsProduced,
                 write_durability: None,
+                deletes_records: true,
             },
             deletes: true,
             compression_type: broker.compression_type,
@@ -250,7 +253,8 @@ impl Draft {
             true => (self.config.retention_ms, self.config.retention_bytes),
             false => (-1, -1),
         };
-        TopicConfig { timestamps, compression, retention_ms, retention_bytes, ..self.config }
+        let deletes_records = self.deletes;
+        TopicConfig { timestamps, compression, retention_ms, retention_bytes, deletes_records, ..self.config }
     }
 }
 
@@ -309,6 +313,7 @@ mod tests {
                 timestamps: TimestampRule::LogAppendTime,
                 compression: StoredCompression::Zstd(19),
                 write_durability: Some(WriteDurability::Fsync),
+                deletes_records: true,
             }
         );
     }

@@ -186,7 +186,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         kind: ConfigKind::Int,
         valid: AtLeast(1),
         default: Broker("min.insync.replicas"),
-        doc: "Fewest replicas in sync for a write to be taken. A majority is always needed to commit; this matters only above that.",
+        doc: "Fewest replicas in sync for a write with `acks=all` to be taken. A majority is always needed to commit; this matters only above that.",
         effect: Number(|draft, number| draft.config.min_insync_replicas = number as u32),
     },
     TopicProperty {

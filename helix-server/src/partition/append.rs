@@ -72,13 +72,12 @@ impl Partition {
             batches: 0,
             after_refusal: self.view.refused_lately(now),
         };
-        let refusal = self.refusal();
-        if refusal.is_some() {
-            self.view.note_refusal(now);
-        }
         for request in requests {
-            match &refusal {
-                Some(error) => request.reply.send(Err(error.clone())),
+            match self.refusal(request.acks) {
+                Some(error) => {
+                    self.view.note_refusal(now);
+                    request.reply.send(Err(error));
+                }
                 None => self.decide(request, &mut entry, now),
             }
         }
@@ -98,9 +97,13 @@ impl Partition {
         }
     }
 
-    fn refusal(&self) -> Option<AppendError> {
+    /// As in Kafka, who does not wait for the replicas does not care how many there are.
+    fn refusal(&self, acks: Acks) -> Option<AppendError> {
         if self.serving.is_none() {
             return Some(AppendError::NotLeader);
+        }
+        if acks != Acks::All {
+            return None;
         }
         let (in_sync, required) = (self.view.in_sync(), self.view.config().min_insync_replicas);
         (in_sync < required).then_some(AppendError::NotEnoughReplicas { in_sync, required })

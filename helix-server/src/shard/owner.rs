@@ -361,6 +361,7 @@ impl Owner {
         let Some(prepared) = partition.prepare(index, term, next_offset, now) else { return };
         let batches = prepared.batches;
         let (command, waiting) = prepared.into_parts();
+        let command = command.appended_at(self.context.env.unix_ms());
         self.context.metrics.entry_proposed(command.payload.len(), batches);
         match self.raft.propose(group, command) {
             Ok((at, in_term)) => {

@@ -1,6 +1,7 @@
 //! Reading and looking up, over segments and their ends.
 
 use super::*;
+use helix_wal::without_timestamps;
 
 /// Entries of terms 1, 1, 2, 2 in a sealed segment, the last of which is replaced in another one.
 fn replaced_suffix(disk: &FaultyDisk) -> Wal {
@@ -98,17 +99,48 @@ fn offsets_are_looked_up() {
 #[test]
 fn timestamps_are_looked_up() {
     let wal = timed(&FaultyDisk::new(1));
-    let at = |timestamp_ms| wal.index_at_timestamp(GROUP, timestamp_ms).unwrap().map(Index::get);
+    let at = |timestamp_ms| wal.index_at_timestamp(GROUP, Index(0), timestamp_ms).unwrap().map(Index::get);
     assert_eq!(
         [0, 10, 11, 30, 31, 40, 41].map(at),
         [Some(1), Some(1), Some(3), Some(3), Some(5), Some(5), None]
     );
-    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(5)), "the first that has it");
+    assert_eq!(
+        wal.index_of_max_timestamp(GROUP, Offset(u64::MAX)).unwrap(),
+        Some(Index(5)),
+        "the first that has it"
+    );
     let start = Record { kind: RecordKind::Start, base_offset: Offset(120), ..entry(GROUP, 6, 0) };
     append(&wal, vec![start], Durability::PageCache).unwrap();
-    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(7)));
-    assert_eq!(wal.index_at_timestamp(GROUP, 36).unwrap(), Some(Index(7)));
+    assert_eq!(wal.index_of_max_timestamp(GROUP, Offset(u64::MAX)).unwrap(), Some(Index(7)));
+    assert_eq!(wal.index_at_timestamp(GROUP, Index(0), 36).unwrap(), Some(Index(7)));
     assert_eq!(wal.index_at_offset(GROUP, Offset(0)).unwrap(), Some(Index(7)));
+}
+
+#[test]
+fn what_has_no_timestamp_is_as_old_as_its_append() {
+    let disk = FaultyDisk::new(1);
+    let of = |index, base_offset, offset_count, max_timestamp_ms| Record {
+        base_offset: Offset(base_offset),
+        offset_count,
+        max_timestamp_ms,
+        ..entry(GROUP, index, 10)
+    };
+    let (wal, _) = open(&disk, true);
+    // The third has no records at all.
+    let records =
+        vec![of(1, 0, 1, 20), of(2, 1, 1, without_timestamps(40)), of(3, 2, 0, -1), of(4, 2, 1, 30)];
+    append(&wal, records, Durability::PageCache).unwrap();
+    let check = |wal: &Wal| {
+        let since = |ms| wal.index_written_since(GROUP, ms).unwrap().map(Index::get);
+        assert_eq!([0, 20, 21, 40, 41].map(since), [Some(1), Some(1), Some(2), Some(2), None]);
+        let at = |ms| wal.index_at_timestamp(GROUP, Index(0), ms).unwrap().map(Index::get);
+        assert_eq!([0, 21, 31].map(at), [Some(1), Some(4), None], "nobody finds it by a timestamp");
+        assert_eq!(wal.index_of_max_timestamp(GROUP, Offset(u64::MAX)).unwrap(), Some(Index(4)));
+        assert_eq!(wal.index_of_max_timestamp(GROUP, Offset(2)).unwrap(), Some(Index(1)));
+    };
+    check(&wal);
+    wal.close().unwrap();
+    check(&open(&disk, true).0);
 }
 
 #[test]
@@ -146,8 +178,8 @@ fn what_was_replaced_is_not_looked_up() {
     let (wal, _) = open(&disk, true);
     let at = |offset| wal.index_at_offset(GROUP, Offset(offset)).unwrap().map(Index::get);
     assert_eq!([2, 3, 4, 5, 6, 50].map(at), [Some(3), Some(4), Some(5), Some(6), None, None]);
-    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(1)));
-    let at = |timestamp_ms| wal.index_at_timestamp(GROUP, timestamp_ms).unwrap().map(Index::get);
+    assert_eq!(wal.index_of_max_timestamp(GROUP, Offset(u64::MAX)).unwrap(), Some(Index(1)));
+    let at = |timestamp_ms| wal.index_at_timestamp(GROUP, Index(0), timestamp_ms).unwrap().map(Index::get);
     assert_eq!([10, 21, 41, 51].map(at), [Some(1), Some(1), Some(1), None]);
 }
 
@@ -167,7 +199,7 @@ fn of_two_equal_timestamps_the_first_counts_whatever_range_it_is_in() {
         wal.close().unwrap();
     }
     let (wal, _) = open(&disk, true);
-    assert_eq!(wal.index_of_max_timestamp(GROUP).unwrap(), Some(Index(1)));
+    assert_eq!(wal.index_of_max_timestamp(GROUP, Offset(u64::MAX)).unwrap(), Some(Index(1)));
 }
 
 /// Entries of which each is read with a call of its own: the look at one says nothing about the next.

@@ -253,10 +253,11 @@ fn ask(wal: &Wal, group: GroupId) {
         let _ = wal.index_at_offset(group, offset);
     }
     for timestamp_ms in [i64::MIN, 0, i64::MAX] {
-        let _ = wal.index_at_timestamp(group, timestamp_ms);
+        let _ = wal.index_at_timestamp(group, bounds.start_index, timestamp_ms);
+        let _ = wal.index_written_since(group, timestamp_ms);
     }
     let _ = wal.find_damage(group, bounds.start_index.next());
-    let _ = wal.index_of_max_timestamp(group);
+    let _ = wal.index_of_max_timestamp(group, bounds.next_offset);
     let _ = wal.index_keeping(group, bounds.bytes / 2);
 }
 

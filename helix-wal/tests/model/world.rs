@@ -480,11 +480,19 @@ fn check_lookups(wal: &Wal, views: &BTreeMap<GroupId, View>) {
         }
         for timestamp_ms in 0..51 {
             let expected = first(&|entry| entry.offset_count > 0 && entry.max_timestamp_ms >= timestamp_ms);
-            assert_eq!(wal.index_at_timestamp(*group, timestamp_ms).unwrap(), expected);
+            assert_eq!(wal.index_at_timestamp(*group, Index(0), timestamp_ms).unwrap(), expected);
+            let middle = Index(view.start_index.0.midpoint(view.last_index.0));
+            let expected = first(&|entry| {
+                entry.index >= middle && entry.offset_count > 0 && entry.max_timestamp_ms >= timestamp_ms
+            });
+            assert_eq!(wal.index_at_timestamp(*group, middle, timestamp_ms).unwrap(), expected);
         }
-        let with_offsets = view.entries.iter().filter(|entry| entry.offset_count > 0);
-        let largest = with_offsets.map(|entry| entry.max_timestamp_ms).max();
-        let expected = first(&|entry| entry.offset_count > 0 && Some(entry.max_timestamp_ms) == largest);
-        assert_eq!(wal.index_of_max_timestamp(*group).unwrap(), expected);
+        for end in [view.next_offset, Offset(view.start_offset.0.midpoint(view.next_offset.0))] {
+            let counts = |entry: &Record| entry.offset_count > 0 && entry.next_offset() <= end;
+            let counting = view.entries.iter().filter(|entry| counts(entry));
+            let largest = counting.map(|entry| entry.max_timestamp_ms).max();
+            let expected = first(&|entry| counts(entry) && Some(entry.max_timestamp_ms) == largest);
+            assert_eq!(wal.index_of_max_timestamp(*group, end).unwrap(), expected);
+        }
     }
 }

@@ -40,7 +40,18 @@ fn gather_for(
     leader_epoch: Option<i32>,
     now: Instant,
 ) -> AppendOutcome {
-    let records = BatchBuilder::new().producer(9, 0, first_sequence).records(2).build();
+    let builder = BatchBuilder::new().producer(9, 0, first_sequence);
+    hand_in(partition, builder, Acks::All, leader_epoch, now)
+}
+
+fn hand_in(
+    partition: &mut Partition,
+    builder: BatchBuilder,
+    acks: Acks,
+    leader_epoch: Option<i32>,
+    now: Instant,
+) -> AppendOutcome {
+    let records = builder.records(2).build();
     let rules = ProduceRules {
         segment_bytes: 1 << 30,
         max_batch_bytes: 1 << 20,
@@ -53,7 +64,7 @@ fn gather_for(
     let request = AppendRequest {
         group: partition.view().group,
         batch: validate_produce(&records, &rules).unwrap(),
-        acks: Acks::All,
+        acks,
         leader_epoch,
         after_rejection: false,
         reply: replies.remove(0),
@@ -96,6 +107,19 @@ async fn a_gap_that_a_refusal_made_is_not_blamed_on_the_producer() {
     assert_eq!((prepared.batches, prepared.command.offset_count), (1, 2));
     drop(prepared);
     assert_eq!(answer(retried), Err(AppendError::NotLeader), "what is dropped undecided is no success");
+}
+
+#[tokio::test]
+async fn only_who_waits_for_replicas_needs_them_in_sync() {
+    let (mut partition, now) = (leader(), Instant::now());
+    partition.view().set_contact(true, 1);
+    for acks in [Acks::None, Acks::Leader] {
+        let _outcome = hand_in(&mut partition, BatchBuilder::new(), acks, None, now);
+        assert_eq!(prepare(&mut partition, now).expect("it is taken").batches, 1, "{acks:?}");
+    }
+    let refused = hand_in(&mut partition, BatchBuilder::new(), Acks::All, None, now);
+    assert!(prepare(&mut partition, now).is_none());
+    assert!(matches!(answer(refused), Err(AppendError::NotEnoughReplicas { in_sync: 1, required: 2 })));
 }
 
 #[tokio::test]
