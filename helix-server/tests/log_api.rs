@@ -6,8 +6,12 @@
 mod message;
 mod support;
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
@@ -16,7 +20,8 @@ use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionRespons
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, BrokerId, DeleteRecordsRequest, DeleteRecordsResponse, FetchRequest, FetchResponse,
+    ApiKey, BrokerId, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
+    CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse, FetchRequest, FetchResponse,
     ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest,
     ProduceResponse, TopicName,
 };
@@ -35,6 +40,8 @@ const TOPIC: &str = "topic";
 const PATIENCE_MS: i32 = 30_000;
 /// The records are of another time than the clock.
 const ANY_TIME: &str = "log.message.timestamp.after.max.ms=9223372036854775807";
+/// What a client is told that is to try again.
+const NOT_ENOUGH_REPLICAS: i16 = 19;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -271,6 +278,82 @@ async fn what_fills_no_answer_is_not_waited_for() {
     let full =
         Fetch { min_bytes: bytes, partition_max_bytes: bytes, max_wait_ms: i32::MAX, ..Fetch::default() };
     assert!(has_records(&full.partition(&mut connection).await));
+    drop(connection);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn what_is_compacted_is_not_deleted_on_demand() {
+    let node = Node::alone(&[ANY_TIME]);
+    let mut connection = node.connect().await;
+    let policy = CreatableTopicConfig::default()
+        .with_name(StrBytes::from_static_str("cleanup.policy"))
+        .with_value(Some(StrBytes::from_static_str("compact")));
+    let topic = CreatableTopic::default()
+        .with_name(topic_name())
+        .with_num_partitions(1)
+        .with_replication_factor(1)
+        .with_configs(vec![policy]);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(PATIENCE_MS);
+    let created: CreateTopicsResponse = call(&mut connection, ApiKey::CreateTopics, 6, &request).await;
+    assert_eq!(created.topics[0].error_code, 0);
+    let mut connection = node.connect_to(TOPIC).await;
+    produce(&mut connection, 2).await;
+    let refused = ResponseError::PolicyViolation.code();
+    assert_eq!(delete_records(&mut connection, 1).await, (refused, -1));
+    assert_eq!(list_offset(&mut connection, EARLIEST).await.offset, 0);
+    drop(connection);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn the_topic_of_groups_does_not_grow() {
+    let node = Node::alone(&["offsets.topic.num.partitions=2"]);
+    let mut connection = node.connect_to("__consumer_offsets").await;
+    let topic = CreatePartitionsTopic::default()
+        .with_name(TopicName(StrBytes::from_static_str("__consumer_offsets")))
+        .with_count(3);
+    let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(PATIENCE_MS);
+    let refused: CreatePartitionsResponse =
+        call(&mut connection, ApiKey::CreatePartitions, 3, &request).await;
+    assert_eq!(refused.results[0].error_code, ResponseError::InvalidTopicException.code());
+    drop(connection);
+    node.end().await;
+}
+
+/// The same batch with compressed records.
+fn compressed(batch: &Bytes) -> Bytes {
+    const HEADER_BYTES: usize = 61;
+    let mut out = batch[..HEADER_BYTES].to_vec();
+    out.extend(zstd::encode_all(&batch[HEADER_BYTES..], 1).unwrap());
+    let length = out.len() as i32 - 12;
+    out[8..12].copy_from_slice(&length.to_be_bytes());
+    out[21..23].copy_from_slice(&4i16.to_be_bytes());
+    let checksum = crc32c::crc32c(&out[21..]);
+    out[17..21].copy_from_slice(&checksum.to_be_bytes());
+    out.into()
+}
+
+#[tokio::test]
+async fn what_grows_when_it_is_stored_is_admitted_anew() {
+    let settings = ["compression.type=uncompressed", "helix.produce.max.pending.bytes=1048576"];
+    let node = Node::alone(&[ANY_TIME, "num.partitions=3", settings[0], settings[1]]);
+    let mut connection = node.connect_to(TOPIC).await;
+    let batch = compressed(&message::batch(MessageId { lane: 0, number: 0 }, 1, 600_000, NOBODY, -1));
+    assert!(batch.len() < 10_000);
+    let all = |partitions: Range<i32>| {
+        let one =
+            |number| PartitionProduceData::default().with_index(number).with_records(Some(batch.clone()));
+        let topic = TopicProduceData::default()
+            .with_name(topic_name())
+            .with_partition_data(partitions.map(one).collect());
+        ProduceRequest::default().with_acks(-1).with_timeout_ms(4000).with_topic_data(vec![topic])
+    };
+    for (partitions, codes) in [(0..1, vec![0]), (0..3, vec![0, NOT_ENOUGH_REPLICAS, NOT_ENOUGH_REPLICAS])] {
+        let response: ProduceResponse = call(&mut connection, ApiKey::Produce, 11, &all(partitions)).await;
+        let told = response.responses[0].partition_responses.iter().map(|one| one.error_code);
+        assert_eq!(told.collect::<Vec<_>>(), codes);
+    }
     drop(connection);
     node.end().await;
 }

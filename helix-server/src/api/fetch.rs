@@ -240,7 +240,7 @@ async fn read_one(
         warn!(group = view.group.0, offset, %error, "fetch failed");
         ResponseError::KafkaStorageError
     })?;
-    // Retention may have removed meanwhile what was asked for; what follows it must not be taken for it.
+    // Retention may have removed meanwhile what was asked for.
     if offset < view.log_start() && !planted("removed-while-read") {
         out_of_range(view)
     } else {

@@ -79,7 +79,8 @@ pub(super) async fn start(
         (_, Some(_)) => Some(AppendError::TransactionsUnsupported),
         _ => None,
     };
-    let (mut shape, ready) = validate(&broker, request, version, whole.as_ref()).await;
+    let mut admission = admission;
+    let (mut shape, ready) = validate(&broker, request, version, whole.as_ref(), &mut admission).await;
     let acks = acks.unwrap_or(Acks::All);
     let full = !wait_for_shares(&broker, &ready, admission.hold_until).await;
     let (replies, outcome) = expect_answers(if full { 0 } else { ready.len() }, admission.permits);
@@ -126,6 +127,7 @@ async fn validate(
     request: ProduceRequest,
     version: i16,
     whole: Option<&AppendError>,
+    admission: &mut Admission,
 ) -> (Shape, Vec<Ready>) {
     let image = broker.image();
     let now_ms = broker.env().unix_ms();
@@ -140,7 +142,7 @@ async fn validate(
             let checked = match (whole, found) {
                 (Some(error), _) => Err(error.clone()),
                 (None, None) => Err(missing.clone()),
-                (None, Some(topic)) => check_one(broker, topic, &data, now_ms, version).await,
+                (None, Some(topic)) => check_one(broker, topic, &data, now_ms, version, admission).await,
             };
             let place = match checked {
                 Err(error) => {
@@ -166,6 +168,7 @@ async fn check_one(
     data: &PartitionProduceData,
     now_ms: i64,
     version: i16,
+    admission: &mut Admission,
 ) -> Result<Ready, AppendError> {
     if coordinator::is_internal(&topic.name) {
         return Err(AppendError::InternalTopic);
@@ -185,7 +188,11 @@ async fn check_one(
         produce_version: version,
     };
     let batch = if rules.compression.changes(records) {
-        compressed_anew(broker, records.clone(), rules).await?
+        compressed_anew(broker, records.clone(), rules, admission).await.inspect_err(|error| {
+            if *error == AppendError::Overloaded {
+                view.note_refusal(Instant::now());
+            }
+        })?
     } else {
         validate_produce(records, &rules)?
     };
@@ -195,20 +202,29 @@ async fn check_one(
     Ok(Ready { view, batch })
 }
 
-/// Compressing takes long, so that it has a thread of its own, of which there are as many as may search by timestamp.
+/// Compressing takes long, so that it has a thread of its own, of which there are as many as may search by timestamp. By what it makes
+/// larger the request is admitted anew, before the next batch of it is looked at.
 async fn compressed_anew(
     broker: &Broker,
     records: Bytes,
     rules: ProduceRules,
+    admission: &mut Admission,
 ) -> Result<ValidBatch, AppendError> {
-    let permit = broker.budgets().searches.acquire(1).await;
+    let (received, hold_until) = (records.len(), admission.hold_until);
+    let thread = tokio::time::timeout_at(hold_until, broker.budgets().searches.acquire(1));
+    let permit = thread.await.map_err(|_| AppendError::Overloaded)?;
     let compress = move || {
         let _permit = permit;
         validate_produce(&records, &rules)
     };
     // The thread ends without an answer only when the node stops.
-    let batch = broker.env().spawn_blocking(compress).await.map_err(|_| AppendError::NotLeader)?;
-    Ok(batch?)
+    let batch = broker.env().spawn_blocking(compress).await.map_err(|_| AppendError::NotLeader)??;
+    let growth = batch.total_bytes().saturating_sub(received);
+    if growth > 0 {
+        let room = tokio::time::timeout_at(hold_until, broker.budgets().produce_bytes.acquire(growth));
+        admission.permits.push(room.await.map_err(|_| AppendError::Overloaded)?);
+    }
+    Ok(batch)
 }
 
 /// Waits until no partition of the request holds more than its share. Returns whether that came true in time.

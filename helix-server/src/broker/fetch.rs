@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use helix_raft::planted;
 use helix_wal::{ReadLimit, RecordKind, Wal};
 use thiserror::Error;
 
@@ -85,6 +86,10 @@ fn read_wal(
             return Ok(out);
         }
         let data = matches!(record.kind, RecordKind::Entry { tag } if tag == EntryTag::Data as u8);
+        // The log begins behind the offset by now. What is there must not be taken for what was asked for.
+        if data && out.bytes == 0 && record.base_offset.0 > offset as u64 && !planted("removed-while-read") {
+            return Ok(out);
+        }
         if data && !slices::take_batches(&record.payload, offset, max_bytes, at_least_one, &mut out) {
             return Ok(out);
         }
