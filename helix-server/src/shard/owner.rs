@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use helix_raft::{
     CommittedRange, Durability, GroupId, HardState, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term,
+    planted,
 };
 use helix_wal::{Payload, RecoveredGroup, SpaceClass, Wal};
 use tokio::sync::{mpsc, oneshot};
@@ -354,7 +355,7 @@ impl Owner {
         // While leadership is on its way to another replica nothing new is appended. What was appended before is still
         // answered by its own outcome: refusing that too would make clients send again what is about to commit. And the
         // transfer may be given up: then this replica goes on serving.
-        if self.raft.transferring_to(group).is_some() {
+        if self.raft.transferring_to(group).is_some() && !planted("transfer-ends-serving") {
             partition.refuse_gathered(&AppendError::NotLeader, now);
             return;
         }
