@@ -18,12 +18,25 @@ const NODES: &[&str] = &[
     "isr_nodes",
     "offline_replicas",
     "preferred_read_replica",
+    "replica_id",
 ];
 /// Epochs: both count up, but not from the same number.
 const EPOCHS: &[&str] = &["leader_epoch", "partition_leader_epoch", "epoch", "finalized_features_epoch"];
 const PRODUCERS: &[&str] = &["producer_id"];
-const TIMES: &[&str] = &["timestamp", "log_append_time_ms", "base_timestamp_ms", "max_timestamp_ms"];
-const MESSAGES: &[&str] = &["error_message", "batch_index_error_message"];
+const TIMES: &[&str] = &[
+    "timestamp",
+    "log_append_time_ms",
+    "base_timestamp_ms",
+    "max_timestamp_ms",
+    "last_timestamp",
+    "last_fetch_timestamp",
+    "last_caught_up_timestamp",
+];
+/// Sizes on disk.
+const SIZES: &[&str] = &["partition_size", "total_bytes", "usable_bytes"];
+/// What the log of the metadata has, and no other; two such logs are not equally long.
+const METADATA_MEMBERS: &str = "current_voters";
+const MESSAGES: &[&str] = &["error_message", "batch_index_error_message", "documentation"];
 /// Bytes of a record batch before its records.
 const BATCH_HEADER_BYTES: usize = 61;
 /// The part of a batch that its length field does not count.
@@ -48,12 +61,21 @@ impl Mask<'_> {
             Value::List(elements) => {
                 Value::List(elements.into_iter().map(|element| self.field(name, element)).collect())
             }
-            Value::Fields(fields) => Value::Fields(
-                fields.into_iter().map(|(name, value)| (name.clone(), self.field(&name, value))).collect(),
-            ),
+            Value::Fields(fields) => self.fields(fields),
             Value::Plain(_) => self.plain(name, value),
             Value::Text(text) => self.text(name, text),
         }
+    }
+
+    fn fields(&self, fields: Vec<(String, Value)>) -> Value {
+        let metadata = fields.iter().any(|(name, _)| name == METADATA_MEMBERS);
+        let masked = |(name, value): (String, Value)| {
+            let is_position = metadata && name == "high_watermark" && value.number() >= Some(0);
+            let value =
+                if is_position { Value::Plain("<position>".into()) } else { self.field(&name, value) };
+            (name, value)
+        };
+        Value::Fields(fields.into_iter().map(masked).collect())
     }
 
     fn plain(&self, name: &str, value: Value) -> Value {
@@ -71,6 +93,8 @@ impl Mask<'_> {
             _ if NODES.contains(&name) && number >= 0 => masked("<node>"),
             _ if EPOCHS.contains(&name) && number >= 0 => masked("<epoch>"),
             _ if PRODUCERS.contains(&name) && number >= 0 => masked("<producer>"),
+            "log_end_offset" if number >= 0 => masked("<position>"),
+            _ if SIZES.contains(&name) && number > 0 => masked("<bytes>"),
             _ if TIMES.contains(&name) && number > 0 => self.time(number),
             _ => value,
         }
@@ -96,6 +120,7 @@ impl Mask<'_> {
         match name {
             "host" => masked("<host>"),
             "cluster_id" => masked("<cluster>"),
+            "log_dir" => masked("<directory>"),
             _ => match self.known.name_of(&Value::Text(text.clone())) {
                 Some(kept) => masked(&format!("<{kept}>")),
                 None => masked(&without_uuid(&text)),
@@ -205,6 +230,25 @@ mod tests {
         assert_eq!(masked("{timestamp: 1007}"), "{timestamp: <sent + 7 ms>}");
         assert_eq!(masked("{timestamp: 5000}"), "{timestamp: <now>}");
         assert_eq!(masked("{timestamp: -1}"), "{timestamp: -1}");
+    }
+
+    #[test]
+    fn sizes_are_equal_but_nothing_is_nothing() {
+        assert_eq!(masked("{partition_size: 3}"), "{partition_size: <bytes>}");
+        assert_eq!(masked("{partition_size: 0, total_bytes: -1}"), "{partition_size: 0, total_bytes: -1}");
+    }
+
+    #[test]
+    fn only_the_log_of_the_metadata_is_not_looked_into() {
+        assert_eq!(masked("{high_watermark: 7}"), "{high_watermark: 7}");
+        assert_eq!(
+            masked("{high_watermark: 7, current_voters: [{log_end_offset: 8}, {log_end_offset: -1}]}"),
+            "{high_watermark: <position>, current_voters: [{log_end_offset: <position>}, {log_end_offset: -1}]}"
+        );
+        assert_eq!(
+            masked("{high_watermark: -1, current_voters: []}"),
+            "{high_watermark: -1, current_voters: []}"
+        );
     }
 
     #[test]
