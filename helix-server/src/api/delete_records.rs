@@ -89,6 +89,9 @@ fn start(
         ResponseError::UnknownTopicOrPartition => DeleteRecordsError::UnknownPartition,
         _ => DeleteRecordsError::NotLeader,
     })?;
+    if !view.config().deletes {
+        return Err(DeleteRecordsError::Compacted);
+    }
     Ok(broker.delete_records(&view, offset))
 }
 

@@ -57,6 +57,7 @@ impl From<&DeleteRecordsError> for ResponseError {
         match error {
             DeleteRecordsError::InternalTopic => Self::InvalidTopicException,
             DeleteRecordsError::UnknownPartition => Self::UnknownTopicOrPartition,
+            DeleteRecordsError::Compacted => Self::PolicyViolation,
             DeleteRecordsError::NotLeader => Self::NotLeaderOrFollower,
             DeleteRecordsError::OutOfRange => Self::OffsetOutOfRange,
             DeleteRecordsError::Timeout { .. } => Self::RequestTimedOut,

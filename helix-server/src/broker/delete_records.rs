@@ -21,6 +21,9 @@ pub enum DeleteRecordsError {
     /// The topic is one that coordinators keep.
     #[error("records of internal topics cannot be deleted")]
     InternalTopic,
+    /// The topic is compacted alone: what it holds is the newest record of each key, however old.
+    #[error("the topic's cleanup.policy has no delete: add that first")]
+    Compacted,
     /// Another replica leads, or leads now: the move may yet come into force.
     #[error("this broker does not lead the partition: refresh the metadata")]
     NotLeader,
@@ -40,7 +43,11 @@ impl DeleteRecordsError {
     pub fn log_start(self) -> Option<i64> {
         match self {
             Self::Timeout { log_start } => Some(log_start),
-            Self::UnknownPartition | Self::InternalTopic | Self::NotLeader | Self::OutOfRange => None,
+            Self::UnknownPartition
+            | Self::InternalTopic
+            | Self::Compacted
+            | Self::NotLeader
+            | Self::OutOfRange => None,
         }
     }
 }

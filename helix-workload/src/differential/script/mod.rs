@@ -135,7 +135,7 @@ pub(super) fn served_in(answer: &Value) -> BTreeMap<String, (i16, i16)> {
 
 /// Topics with records, and the topic of the groups.
 pub(super) fn before_all(times: &Times) -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut cases = vec![alterations::before_all()];
     cases.extend(made_topic("orders", 3, &[]));
     cases.extend(made_topic("empty", 1, &[]));
     cases.extend(made_topic("log-append", 1, &[("message.timestamp.type", "LogAppendTime")]));

@@ -100,8 +100,8 @@ pub(super) fn elect_leaders(version: i16, _: &Times) -> Vec<Case> {
         some("no partitions", vec![of("orders", &[])]),
         some("no topics", Vec::new()),
         ask("all topics", version, request(None)),
-        ask("no time", version, request(Some(vec![of("orders", &[0])])).with_timeout_ms(0)),
-        ask("negative time", version, request(Some(vec![of("orders", &[0])])).with_timeout_ms(-1)),
+        ask("no timeout", version, request(Some(vec![of("orders", &[0])])).with_timeout_ms(0)),
+        ask("negative timeout", version, request(Some(vec![of("orders", &[0])])).with_timeout_ms(-1)),
     ];
     if version >= ELECTION_TYPE_FROM {
         let kind = |what: &str, kind: i8, topics: Option<Vec<TopicPartitions>>| {
@@ -223,8 +223,8 @@ pub(super) fn delete_records(version: i16, times: &Times) -> Vec<Case> {
         some("no partitions", vec![of(&name, &[])]),
         some("no partitions of an unknown topic", vec![of("nowhere", &[])]),
         some("no topics", Vec::new()),
-        ask("no time", version, request(vec![of(&name, &[(1, 4)])]).with_timeout_ms(0)),
-        ask("negative time", version, request(vec![of(&name, &[(1, 4)])]).with_timeout_ms(-1)),
+        ask("no timeout", version, request(vec![of(&name, &[(1, 4)])]).with_timeout_ms(0)),
+        ask("negative timeout", version, request(vec![of(&name, &[(1, 4)])]).with_timeout_ms(-1)),
     ]);
     cases
 }
