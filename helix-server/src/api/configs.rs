@@ -267,3 +267,40 @@ pub(super) fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> Ve
 pub(super) fn repetition() -> ApiError {
     invalid_request("Each resource must appear at most once.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::describe::ConfigSource;
+
+    fn entry(name: &'static str, kind: ConfigKind, value: &str) -> ConfigEntry {
+        let source = ConfigSource::DynamicTopic;
+        let value = Some(value.to_owned());
+        ConfigEntry { name, value, kind, source, read_only: false, doc: "", synonyms: Vec::new() }
+    }
+
+    #[test]
+    fn blanks_are_no_part_of_a_value_or_a_word() {
+        let known = [entry("list", ConfigKind::List, ""), entry("text", ConfigKind::String, "")];
+        assert_eq!(normal(&known, "list", " a , b "), "a,b");
+        assert_eq!(normal(&known, "text", " a , b "), "a , b");
+        assert_eq!(normal(&known, "unknown", " a "), "a");
+    }
+
+    #[test]
+    fn words_come_and_go() {
+        let altered = |value: &str, operation, words: &str| {
+            let wanted = Wanted { name: "list".to_owned(), operation, value: Some(words.to_owned()) };
+            listed(&[entry("list", ConfigKind::List, value)], &Subject::Brokers, &wanted).unwrap()
+        };
+        assert_eq!(altered("a", Operation::Append, "b,a,c"), "a,b,c");
+        assert_eq!(altered("a", Operation::Append, ""), "a");
+        assert_eq!(altered("a,b", Operation::Subtract, " a ,c"), "b");
+        assert_eq!(altered("a,b,a", Operation::Subtract, "a"), "b,a");
+        let number = [entry("list", ConfigKind::Long, "1")];
+        let wanted =
+            Wanted { name: "list".to_owned(), operation: Operation::Append, value: Some("1".to_owned()) };
+        let refused = listed(&number, &Subject::Brokers, &wanted).unwrap_err();
+        assert_eq!(refused.code, ResponseError::InvalidConfig.code());
+    }
+}

@@ -111,3 +111,23 @@ fn nodes(image: &ClusterImage, standing: &QuorumStanding) -> Vec<Node> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::describe_quorum_request::PartitionData as AskedPartition;
+
+    use super::*;
+
+    #[test]
+    fn what_has_no_quorum_is_told_so_in_words_where_there_is_room() {
+        let asked = AskedTopic::default()
+            .with_topic_name(TopicName(StrBytes::from_static_str("t")))
+            .with_partitions(vec![AskedPartition::default().with_partition_index(7)]);
+        let told = |version| unknown(asked.clone(), version).partitions.remove(0);
+        let code = ResponseError::UnknownTopicOrPartition.code();
+        assert_eq!((told(2).partition_index, told(2).error_code), (7, code));
+        assert!(told(2).error_message.unwrap().contains(METADATA_TOPIC));
+        // Older versions have no such field: the encoder takes nothing but its default.
+        assert_eq!(told(1).error_message, PartitionData::default().error_message);
+    }
+}

@@ -150,3 +150,38 @@ async fn prefer(broker: &Broker, partition: &PartitionImage, deadline: Instant) 
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+
+    use super::*;
+
+    fn request(topics: &[(&'static str, &[i32])]) -> ElectLeadersRequest {
+        let one = |(name, partitions): &(&'static str, &[i32])| {
+            TopicPartitions::default()
+                .with_topic(TopicName(StrBytes::from_static_str(name)))
+                .with_partitions(partitions.to_vec())
+        };
+        ElectLeadersRequest::default().with_topic_partitions(Some(topics.iter().map(one).collect()))
+    }
+
+    #[test]
+    fn a_topic_that_is_named_twice_is_asked_about_twice() {
+        let request = request(&[("a", &[0, 0]), ("b", &[]), ("a", &[1])]);
+        let expected = [("a", vec![0, 0]), ("b", vec![]), ("a", vec![1])];
+        let asked = asked(&ClusterImage::default(), &request);
+        assert_eq!(asked, expected.map(|(name, partitions)| (name.to_owned(), partitions)));
+    }
+
+    #[test]
+    fn an_unknown_election_is_refused_for_each_partition() {
+        let refused = unknown_election(&request(&[("a", &[0, 1])]).with_election_type(2));
+        let code = ResponseError::InvalidRequest.code();
+        let partitions = &refused.replica_election_results[0].partition_result;
+        let told: Vec<_> = partitions.iter().map(|one| (one.partition_id, one.error_code)).collect();
+        assert_eq!((refused.error_code, told), (code, vec![(0, code), (1, code)]));
+        let of_all = unknown_election(&ElectLeadersRequest::default().with_topic_partitions(None));
+        assert!(of_all.replica_election_results.is_empty());
+    }
+}

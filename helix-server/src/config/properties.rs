@@ -309,3 +309,32 @@ impl BrokerConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_kafkas_and_hold_every_valid_value() {
+        let kind = |name| find(name).expect("a property").kind();
+        assert_eq!(kind("offsets.retention.minutes"), ConfigKind::Int);
+        assert_eq!(kind("offsets.topic.replication.factor"), ConfigKind::Short);
+        assert_eq!(kind("log.retention.check.interval.ms"), ConfigKind::Long);
+        assert_eq!(kind("num.partitions"), ConfigKind::Int);
+        for property in PROPERTIES {
+            let most = match property.kind() {
+                ConfigKind::Short => i64::from(i16::MAX),
+                ConfigKind::Int => I32_MAX,
+                _ => i64::MAX,
+            };
+            assert!(property.range.as_ref().is_none_or(|range| *range.end() <= most), "{}", property.name);
+        }
+    }
+
+    #[test]
+    fn every_exception_is_one_of_a_property() {
+        for (name, _) in KAFKA_KINDS {
+            assert!(find(name).is_some(), "{name}");
+        }
+    }
+}
