@@ -36,6 +36,8 @@ const TIMES: &[&str] = &[
 const SIZES: &[&str] = &["partition_size", "total_bytes", "usable_bytes"];
 /// What the log of the metadata has, and no other; two such logs are not equally long.
 const METADATA_MEMBERS: &str = "current_voters";
+/// Configurations that say where a node is, and where it stores.
+const PLACES: &[&str] = &["advertised.listeners", "listeners", "log.dirs"];
 const MESSAGES: &[&str] = &["error_message", "batch_index_error_message", "documentation"];
 /// Bytes of a record batch before its records.
 const BATCH_HEADER_BYTES: usize = 61;
@@ -69,10 +71,16 @@ impl Mask<'_> {
 
     fn fields(&self, fields: Vec<(String, Value)>) -> Value {
         let metadata = fields.iter().any(|(name, _)| name == METADATA_MEMBERS);
+        let is_place = |value: &Value| matches!(value, Value::Text(text) if PLACES.contains(&text.as_str()));
+        let place = fields.iter().any(|(name, value)| name == "name" && is_place(value));
         let masked = |(name, value): (String, Value)| {
-            let is_position = metadata && name == "high_watermark" && value.number() >= Some(0);
-            let value =
-                if is_position { Value::Plain("<position>".into()) } else { self.field(&name, value) };
+            let value = match &value {
+                Value::Plain(_) if metadata && name == "high_watermark" && value.number() >= Some(0) => {
+                    Value::Plain("<position>".into())
+                }
+                Value::Text(_) if place && name == "value" => Value::Text("<place>".into()),
+                _ => self.field(&name, value),
+            };
             (name, value)
         };
         Value::Fields(fields.into_iter().map(masked).collect())
@@ -84,7 +92,8 @@ impl Mask<'_> {
             return masked(&format!("<{kept}>"));
         }
         let Some(number) = value.number() else {
-            return if is_drawn(&value) { masked("<id>") } else { value };
+            let is_directory = name == "replica_directory_id" && !is_nil(&value);
+            return if is_directory || is_drawn(&value) { masked("<id>") } else { value };
         };
         match name {
             "throttle_time_ms" => masked("<ms>"),
@@ -132,6 +141,10 @@ impl Mask<'_> {
 /// Whether it is an id that somebody has drawn: the script's own are of another kind.
 fn is_drawn(value: &Value) -> bool {
     matches!(value, Value::Plain(text) if text.parse::<Uuid>().is_ok_and(|id| id.get_version_num() == 4))
+}
+
+fn is_nil(value: &Value) -> bool {
+    matches!(value, Value::Plain(text) if text.parse::<Uuid>().is_ok_and(|id| id.is_nil()))
 }
 
 /// Member ids end with an id that the broker draws.
@@ -236,6 +249,23 @@ mod tests {
     fn sizes_are_equal_but_nothing_is_nothing() {
         assert_eq!(masked("{partition_size: 3}"), "{partition_size: <bytes>}");
         assert_eq!(masked("{partition_size: 0, total_bytes: -1}"), "{partition_size: 0, total_bytes: -1}");
+    }
+
+    #[test]
+    fn places_are_equal_but_none_is_none() {
+        assert_eq!(
+            masked(
+                "{name: \"log.dirs\", value: Some(\"/data\"), synonyms: [{name: \"log.dirs\", value: None}]}"
+            ),
+            "{name: \"log.dirs\", value: \"<place>\", synonyms: [{name: \"log.dirs\", value: null}]}"
+        );
+        assert_eq!(masked("{name: \"other\", value: \"/data\"}"), "{name: \"other\", value: \"/data\"}");
+        assert_eq!(
+            masked("{replica_directory_id: 00000000-0000-0000-0000-000000000007}"),
+            "{replica_directory_id: <id>}"
+        );
+        let none = "{replica_directory_id: 00000000-0000-0000-0000-000000000000}";
+        assert_eq!(masked(none), none);
     }
 
     #[test]
