@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -16,13 +17,14 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, ApiKey, CreateTopicsRequest, CreateTopicsResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse,
-    DescribeProducersRequest, DescribeProducersResponse, DescribeQuorumRequest, DescribeQuorumResponse,
-    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, ElectLeadersRequest,
-    ElectLeadersResponse, FetchRequest, FetchResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, ListConfigResourcesRequest, ListConfigResourcesResponse, ProduceRequest,
-    ProduceResponse, TopicName, alter_configs_request, describe_producers_request, describe_quorum_request,
-    describe_topic_partitions_request, elect_leaders_request,
+    DeleteRecordsRequest, DeleteRecordsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeProducersRequest, DescribeProducersResponse,
+    DescribeQuorumRequest, DescribeQuorumResponse, DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsResponse, ElectLeadersRequest, ElectLeadersResponse, FetchRequest, FetchResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListConfigResourcesRequest,
+    ListConfigResourcesResponse, ProduceRequest, ProduceResponse, TopicName, alter_configs_request,
+    describe_producers_request, describe_quorum_request, describe_topic_partitions_request,
+    elect_leaders_request,
 };
 use kafka_protocol::protocol::StrBytes;
 use support::node::{Node, call, free_address, until};
@@ -32,10 +34,12 @@ const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const NONE: i16 = 0;
 const MESSAGE_TOO_LARGE: i16 = 10;
+const INVALID_TOPIC: i16 = 17;
 const RECORD_LIST_TOO_LARGE: i16 = 18;
 const NOT_ENOUGH_REPLICAS: i16 = 19;
 const INVALID_CONFIG: i16 = 40;
 const INVALID_REQUEST: i16 = 42;
+const POLICY_VIOLATION: i16 = 44;
 const PREFERRED_LEADER_NOT_AVAILABLE: i16 = 80;
 const ELECTION_NOT_NEEDED: i16 = 84;
 const SET: i8 = 0;
@@ -220,6 +224,51 @@ async fn what_is_altered_on_a_topic_is_in_force_at_once() {
         (client.produce("t", batch(10, None)).await.log_append_time_ms > 1000).then_some(())
     })
     .await;
+    node.end().await;
+}
+
+#[tokio::test]
+async fn records_are_deleted_of_topics_alone_whose_records_are_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, mut client) = node_with_topic(directory.path(), &[]).await;
+    let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(1);
+    let topic =
+        DeleteRecordsTopic::default().with_name(TopicName(text("t"))).with_partitions(vec![partition]);
+    let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    for (policy, code) in [("compact", POLICY_VIOLATION), ("compact,delete", NONE)] {
+        client.set("t", "cleanup.policy", policy).await;
+        until(policy, async || {
+            let told: DeleteRecordsResponse =
+                call(&mut client.connection, ApiKey::DeleteRecords, 2, &request).await;
+            let told = &told.topics[0].partitions[0];
+            let low_watermark = if code == NONE { 1 } else { -1 };
+            ((told.error_code, told.low_watermark) == (code, low_watermark)).then_some(())
+        })
+        .await;
+    }
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_kind_of_resource_that_nobody_knows_spoils_the_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, mut client) = node_with_topic(directory.path(), &[]).await;
+    let resource = |kind: i8, name: &str| {
+        DescribeConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(text(name))
+            .with_configuration_keys(None)
+    };
+    for (resources, expected) in [
+        (vec![resource(TOPIC, "t"), resource(99, "u")], vec![INVALID_REQUEST; 2]),
+        (vec![resource(TOPIC, "t"), resource(TOPIC, "")], vec![NONE, INVALID_TOPIC]),
+    ] {
+        let request = DescribeConfigsRequest::default().with_resources(resources);
+        let told: DescribeConfigsResponse =
+            call(&mut client.connection, ApiKey::DescribeConfigs, 4, &request).await;
+        let codes: Vec<i16> = told.results.iter().map(|result| result.error_code).collect();
+        assert_eq!(codes, expected);
+    }
     node.end().await;
 }
 
@@ -408,6 +457,13 @@ async fn tools_are_told_how_things_stand() {
             .with_partition_index(next.partition_index);
         request.cursor = Some(cursor);
     }
+    let elsewhere =
+        describe_topic_partitions_request::Cursor::default().with_topic_name(TopicName(text("a")));
+    let request = request.with_cursor(Some(elsewhere));
+    let refused: DescribeTopicPartitionsResponse =
+        call(&mut client.connection, ApiKey::DescribeTopicPartitions, 0, &request).await;
+    let codes: Vec<i16> = refused.topics.iter().map(|topic| topic.error_code).collect();
+    assert_eq!(codes, [INVALID_REQUEST; 3], "none of the topics is where the cursor is");
     let expected = [("missing", 3, vec![]), ("t", 0, vec![0]), ("u", 0, vec![0]), ("u", 0, vec![1, 2])];
     assert_eq!(told, expected.map(|(name, code, partitions)| (name.to_owned(), code, partitions)));
 

@@ -9,6 +9,7 @@ use super::errors::ApiError;
 use super::names;
 use crate::broker::Broker;
 use crate::config::describe::ConfigEntry;
+use crate::config::kind::{ConfigKind, list};
 use crate::config::live::{Altered, BrokerConfigError};
 use crate::config::{describe, topic};
 use crate::controller::commands::{ConfigChange, ConfigSubject, MetadataCommand};
@@ -20,6 +21,8 @@ pub(super) const BROKER: i8 = 4;
 pub(super) const BROKER_LOGGER: i8 = 8;
 pub(super) const CLIENT_METRICS: i8 = 16;
 pub(super) const GROUP: i8 = 32;
+/// All of them.
+pub(super) const TYPES: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
 /// How long a change may take; the requests do not say.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,8 +71,13 @@ pub(super) fn subject(
         CLIENT_METRICS | GROUP => Err(invalid_request(
             "Helix has configurations of topics and brokers alone: nothing would act on this one",
         )),
-        other => Err(invalid_request(format!("Unknown resource type {other}"))),
+        other => Err(unknown_type(other)),
     }
+}
+
+/// The answer for a kind of resource that nobody knows.
+pub(super) fn unknown_type(resource_type: i8) -> ApiError {
+    invalid_request(format!("Unknown resource type {resource_type}"))
 }
 
 pub(super) fn invalid_request(message: impl Into<String>) -> ApiError {
@@ -145,7 +153,7 @@ fn resolve(
     wanted: &[Wanted],
     replace: bool,
 ) -> Result<ConfigChange, ApiError> {
-    let entries = entries(broker, image, subject);
+    let known = known(broker, image, subject);
     let of = match subject {
         Subject::Topic(topic) => ConfigSubject::Topic(topic.topic_id),
         Subject::Broker => ConfigSubject::Broker(broker.node()),
@@ -155,8 +163,8 @@ fn resolve(
     for one in wanted {
         let value = match one.operation {
             Operation::Delete => None,
-            Operation::Set => one.value.as_deref().map(|value| value.trim().to_owned()),
-            Operation::Append | Operation::Subtract => Some(listed(&entries, subject, one)?),
+            Operation::Set => one.value.as_deref().map(|value| normal(&known, &one.name, value)),
+            Operation::Append | Operation::Subtract => Some(listed(&known, subject, one)?),
         };
         change.values.insert(one.name.clone(), value);
     }
@@ -175,10 +183,25 @@ fn resolve(
     Ok(change)
 }
 
+/// Every configuration that the subject can have, with what an alteration begins from.
+fn known(broker: &Broker, image: &ClusterImage, subject: &Subject) -> Vec<ConfigEntry> {
+    let mut known = entries(broker, image, subject);
+    // Of all brokers only what was altered is told; the rest begins from what this one has.
+    if matches!(subject, Subject::Brokers) {
+        known.extend(entries(broker, image, &Subject::Broker));
+    }
+    known
+}
+
+/// A value as it is stored: without the blanks around it, or around the words of a list.
+fn normal(known: &[ConfigEntry], name: &str, value: &str) -> String {
+    let is_list = known.iter().any(|entry| entry.name == name && entry.kind == ConfigKind::List);
+    if is_list { list(value).join(",") } else { value.trim().to_owned() }
+}
+
 /// A list with words more, or fewer.
-fn listed(entries: &[ConfigEntry], subject: &Subject, wanted: &Wanted) -> Result<String, ApiError> {
-    use crate::config::kind::{ConfigKind, list};
-    let entry = entries.iter().find(|entry| entry.name == wanted.name && entry.kind == ConfigKind::List);
+fn listed(known: &[ConfigEntry], subject: &Subject, wanted: &Wanted) -> Result<String, ApiError> {
+    let entry = known.iter().find(|entry| entry.name == wanted.name && entry.kind == ConfigKind::List);
     let append = wanted.operation == Operation::Append;
     let Some(entry) = entry else {
         return Err(ApiError::new(
@@ -199,10 +222,11 @@ fn listed(entries: &[ConfigEntry], subject: &Subject, wanted: &Wanted) -> Result
     };
     let mut words = list(entry.value.as_deref().unwrap_or_default());
     for word in list(wanted.value.as_deref().unwrap_or_default()) {
-        if !append {
-            words.retain(|known| *known != word);
-        } else if !words.contains(&word) {
-            words.push(word);
+        match words.iter().position(|known| *known == word) {
+            None if append => words.push(word),
+            // Of a word that is there twice, one stays, as in Kafka.
+            Some(at) if !append => drop(words.remove(at)),
+            _ => {}
         }
     }
     Ok(words.join(","))
@@ -242,4 +266,41 @@ pub(super) fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> Ve
 /// The answer for a resource that a request names more than once.
 pub(super) fn repetition() -> ApiError {
     invalid_request("Each resource must appear at most once.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::describe::ConfigSource;
+
+    fn entry(name: &'static str, kind: ConfigKind, value: &str) -> ConfigEntry {
+        let source = ConfigSource::DynamicTopic;
+        let value = Some(value.to_owned());
+        ConfigEntry { name, value, kind, source, read_only: false, doc: "", synonyms: Vec::new() }
+    }
+
+    #[test]
+    fn blanks_are_no_part_of_a_value_or_a_word() {
+        let known = [entry("list", ConfigKind::List, ""), entry("text", ConfigKind::String, "")];
+        assert_eq!(normal(&known, "list", " a , b "), "a,b");
+        assert_eq!(normal(&known, "text", " a , b "), "a , b");
+        assert_eq!(normal(&known, "unknown", " a "), "a");
+    }
+
+    #[test]
+    fn words_come_and_go() {
+        let altered = |value: &str, operation, words: &str| {
+            let wanted = Wanted { name: "list".to_owned(), operation, value: Some(words.to_owned()) };
+            listed(&[entry("list", ConfigKind::List, value)], &Subject::Brokers, &wanted).unwrap()
+        };
+        assert_eq!(altered("a", Operation::Append, "b,a,c"), "a,b,c");
+        assert_eq!(altered("a", Operation::Append, ""), "a");
+        assert_eq!(altered("a,b", Operation::Subtract, " a ,c"), "b");
+        assert_eq!(altered("a,b,a", Operation::Subtract, "a"), "b,a");
+        let number = [entry("list", ConfigKind::Long, "1")];
+        let wanted =
+            Wanted { name: "list".to_owned(), operation: Operation::Append, value: Some("1".to_owned()) };
+        let refused = listed(&number, &Subject::Brokers, &wanted).unwrap_err();
+        assert_eq!(refused.code, ResponseError::InvalidConfig.code());
+    }
 }

@@ -89,7 +89,7 @@ fn start(
         ResponseError::UnknownTopicOrPartition => DeleteRecordsError::UnknownPartition,
         _ => DeleteRecordsError::NotLeader,
     })?;
-    if !view.config().deletes_records {
+    if !view.config().deletes {
         return Err(DeleteRecordsError::Policy);
     }
     Ok(broker.delete_records(&view, offset))

@@ -1,5 +1,6 @@
 //! DescribeConfigs (key 32): what is in force for topics and brokers, and where it comes from.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -25,13 +26,19 @@ pub(super) fn handle(
     request: &DescribeConfigsRequest,
     version: i16,
 ) -> DescribeConfigsResponse {
+    // One resource of a kind that nobody knows spoils the whole request, as in Kafka.
+    let unknown = request.resources.iter().find(|resource| !configs::TYPES.contains(&resource.resource_type));
     let detail =
         Detail { synonyms: request.include_synonyms, documentation: request.include_documentation, version };
     let results = request.resources.iter().map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match describe(broker, resource) {
+        let described = match unknown {
+            Some(unknown) => Err(configs::unknown_type(unknown.resource_type)),
+            None => describe(broker, resource),
+        };
+        match described {
             Ok(entries) => {
                 result.with_configs(entries.into_iter().map(|entry| shape(entry, detail)).collect())
             }
@@ -42,6 +49,11 @@ pub(super) fn handle(
 }
 
 fn describe(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, ApiError> {
+    if resource.resource_type == configs::TOPIC && resource.resource_name.is_empty() {
+        // Altering topics by default is an invalid request; describing them is a wrong name.
+        let reason = "the empty string is not allowed: name a topic";
+        return Err(ApiError::new(ResponseError::InvalidTopicException, reason));
+    }
     let image = broker.image();
     let subject = configs::subject(broker, &image, resource.resource_type, &resource.resource_name)?;
     let mut entries = configs::entries(broker, &image, &subject);

@@ -27,13 +27,15 @@ pub(super) async fn handle(
     version: i16,
 ) -> DescribeQuorumResponse {
     if !asks_for_metadata(&request.topics) {
-        let topics = request.topics.into_iter().map(unknown).collect();
+        let topics = request.topics.into_iter().map(|topic| unknown(topic, version)).collect();
         return DescribeQuorumResponse::default().with_topics(topics);
     }
     let standing = broker.quorum(Instant::now() + LEADER_TIMEOUT).await;
     let image = broker.image();
     let Some(standing) = standing else {
-        let partition = PartitionData::default().with_error_code(ResponseError::NotLeaderOrFollower.code());
+        let reason = "no leader of the metadata was found in time: ask again".to_owned();
+        let partition =
+            refused(PartitionData::default(), ResponseError::NotLeaderOrFollower, reason, version);
         return DescribeQuorumResponse::default().with_topics(vec![metadata_topic(partition)]);
     };
     let response = DescribeQuorumResponse::default()
@@ -46,12 +48,18 @@ fn asks_for_metadata(topics: &[AskedTopic]) -> bool {
         && matches!(&topic.partitions[..], [partition] if partition.partition_index == 0))
 }
 
-fn unknown(topic: AskedTopic) -> TopicData {
-    let code = ResponseError::UnknownTopicOrPartition.code();
+fn unknown(topic: AskedTopic, version: i16) -> TopicData {
     let partitions = topic.partitions.iter().map(|partition| {
-        PartitionData::default().with_partition_index(partition.partition_index).with_error_code(code)
+        let number = PartitionData::default().with_partition_index(partition.partition_index);
+        let reason = format!("only partition 0 of {METADATA_TOPIC} has a quorum, and is asked for alone");
+        refused(number, ResponseError::UnknownTopicOrPartition, reason, version)
     });
     TopicData::default().with_topic_name(topic.topic_name).with_partitions(partitions.collect())
+}
+
+fn refused(partition: PartitionData, error: ResponseError, reason: String, version: i16) -> PartitionData {
+    let refused = partition.with_error_code(error.code());
+    if version >= 2 { refused.with_error_message(Some(StrBytes::from_string(reason))) } else { refused }
 }
 
 fn metadata_topic(partition: PartitionData) -> TopicData {
@@ -102,4 +110,24 @@ fn nodes(image: &ClusterImage, standing: &QuorumStanding) -> Vec<Node> {
             Node::default().with_node_id(BrokerId(broker.node.get())).with_listeners(vec![listener])
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::describe_quorum_request::PartitionData as AskedPartition;
+
+    use super::*;
+
+    #[test]
+    fn what_has_no_quorum_is_told_so_in_words_where_there_is_room() {
+        let asked = AskedTopic::default()
+            .with_topic_name(TopicName(StrBytes::from_static_str("t")))
+            .with_partitions(vec![AskedPartition::default().with_partition_index(7)]);
+        let told = |version| unknown(asked.clone(), version).partitions.remove(0);
+        let code = ResponseError::UnknownTopicOrPartition.code();
+        assert_eq!((told(2).partition_index, told(2).error_code), (7, code));
+        assert!(told(2).error_message.unwrap().contains(METADATA_TOPIC));
+        // Older versions have no such field: the encoder takes nothing but its default.
+        assert_eq!(told(1).error_message, PartitionData::default().error_message);
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -18,6 +19,8 @@ use crate::coordinator;
 const MAX_PARTITIONS: i32 = 2000;
 /// Everything that may be done with a topic, as bits (KIP-430): nobody is refused anything.
 const ALL_OPERATIONS: i32 = 0b1101_1111_1000;
+/// Says that it is not told what may be done.
+const NO_OPERATIONS: i32 = i32::MIN;
 
 pub(super) async fn handle(
     broker: &Broker,
@@ -36,9 +39,12 @@ pub(super) async fn handle(
     asked.sort_unstable();
     asked.dedup();
     let cursor = request.cursor.as_ref().map(|cursor| (cursor.topic_name.as_str(), cursor.partition_index));
-    if cursor.is_some_and(|(_, partition)| partition < 0) {
-        let code = ResponseError::InvalidRequest;
-        let topics = request.topics.iter().map(|topic| refused(&topic.name, code)).collect();
+    if cursor.is_some_and(|(name, partition)| partition < 0 || !(all || asked.contains(&name))) {
+        let refused = |topic: &TopicRequest| {
+            refused(&topic.name, ResponseError::InvalidRequest)
+                .with_topic_authorized_operations(NO_OPERATIONS)
+        };
+        let topics = request.topics.iter().map(refused).collect();
         return DescribeTopicPartitionsResponse::default().with_topics(topics);
     }
     let limit = request.response_partition_limit.clamp(1, MAX_PARTITIONS) as usize;

@@ -25,7 +25,7 @@ pub(super) async fn handle(
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
         responses.push(match outcome {
-            Ok(()) => response,
+            Ok(()) => response.with_error_message(None),
             Err(error) => response.with_error_code(error.code).with_error_message(error.text()),
         });
     }

@@ -9,6 +9,8 @@ pub enum ConfigKind {
     String,
     /// A number of 32 bits.
     Int,
+    /// A number of 16 bits.
+    Short,
     /// A number of 64 bits.
     Long,
     /// A floating-point number.
@@ -24,6 +26,7 @@ impl ConfigKind {
             Self::Boolean => 1,
             Self::String => 2,
             Self::Int => 3,
+            Self::Short => 4,
             Self::Long => 5,
             Self::Double => 6,
             Self::List => 7,
@@ -36,6 +39,7 @@ impl ConfigKind {
             Self::Boolean => "BOOLEAN",
             Self::String => "STRING",
             Self::Int => "INT",
+            Self::Short => "SHORT",
             Self::Long => "LONG",
             Self::Double => "DOUBLE",
             Self::List => "LIST",
@@ -63,7 +67,7 @@ pub enum Valid {
 pub enum Parsed {
     /// Of [`ConfigKind::Boolean`].
     Boolean(bool),
-    /// Of [`ConfigKind::Int`] or [`ConfigKind::Long`].
+    /// Of [`ConfigKind::Short`], [`ConfigKind::Int`] or [`ConfigKind::Long`].
     Number(i64),
     /// Of [`ConfigKind::Double`].
     Double(f64),
@@ -86,6 +90,7 @@ pub fn parse(kind: ConfigKind, valid: Valid, text: &str) -> Result<Parsed, Strin
             () => Err("Expected value to be either true or false".to_owned()),
         },
         ConfigKind::Int => number(text.parse::<i32>().map(i64::from), kind, valid),
+        ConfigKind::Short => number(text.parse::<i16>().map(i64::from), kind, valid),
         ConfigKind::Long => number(text.parse(), kind, valid),
         ConfigKind::Double => text.parse().map(Parsed::Double).map_err(|_| not_a_number(kind)),
         ConfigKind::String => word(text, valid).map(|()| Parsed::Text(text.to_owned())),

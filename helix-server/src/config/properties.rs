@@ -39,6 +39,9 @@ impl Property {
 
     /// Its type in Kafka's admin APIs.
     pub fn kind(&self) -> ConfigKind {
+        if let Some((_, kind)) = KAFKA_KINDS.iter().find(|(name, _)| *name == self.name) {
+            return *kind;
+        }
         let wide = self.range.as_ref().is_some_and(|range| *range.end() > I32_MAX);
         if wide { ConfigKind::Long } else { self.narrow_kind }
     }
@@ -58,6 +61,14 @@ impl Property {
 pub(super) fn find(name: &str) -> Option<&'static Property> {
     PROPERTIES.iter().find(|property| property.name == name)
 }
+
+/// Kafka's types of what Helix counts in wider numbers than Kafka.
+const KAFKA_KINDS: &[(&str, ConfigKind)] = &[
+    ("group.initial.rebalance.delay.ms", ConfigKind::Int),
+    ("offsets.commit.timeout.ms", ConfigKind::Int),
+    ("offsets.retention.minutes", ConfigKind::Int),
+    ("offsets.topic.replication.factor", ConfigKind::Short),
+];
 
 macro_rules! properties {
     ($(
@@ -174,11 +185,11 @@ properties! {
     /// How often expired offsets are looked for.
     "offsets.retention.check.interval.ms" => offsets_retention_check_interval_ms: u64 = 600_000, "ms", Some(1..=MAX_MS);
     /// How long a commit of offsets may take before the client is told to ask again.
-    "offsets.commit.timeout.ms" => offsets_commit_timeout_ms: u64 = 5000, "ms", Some(1..=MAX_MS);
+    "offsets.commit.timeout.ms" => offsets_commit_timeout_ms: u64 = 5000, "ms", Some(1..=I32_MAX);
     /// Longest text that may be committed with an offset.
     "offset.metadata.max.bytes" => offset_metadata_max_bytes: usize = 4096, "bytes", Some(0..=MAX_METADATA_BYTES_LIMIT);
     /// How long an empty group waits for more members when the first one comes.
-    "group.initial.rebalance.delay.ms" => group_initial_rebalance_delay_ms: u64 = 3000, "ms", Some(0..=MAX_MS);
+    "group.initial.rebalance.delay.ms" => group_initial_rebalance_delay_ms: u64 = 3000, "ms", Some(0..=I32_MAX);
     /// Shortest session timeout that a member may ask for.
     "group.min.session.timeout.ms" => group_min_session_timeout_ms: i32 = 6000, "ms", Some(1..=I32_MAX);
     /// Longest session timeout that a member may ask for.
@@ -296,5 +307,34 @@ impl BrokerConfig {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_kafkas_and_hold_every_valid_value() {
+        let kind = |name| find(name).expect("a property").kind();
+        assert_eq!(kind("offsets.retention.minutes"), ConfigKind::Int);
+        assert_eq!(kind("offsets.topic.replication.factor"), ConfigKind::Short);
+        assert_eq!(kind("log.retention.check.interval.ms"), ConfigKind::Long);
+        assert_eq!(kind("num.partitions"), ConfigKind::Int);
+        for property in PROPERTIES {
+            let most = match property.kind() {
+                ConfigKind::Short => i64::from(i16::MAX),
+                ConfigKind::Int => I32_MAX,
+                _ => i64::MAX,
+            };
+            assert!(property.range.as_ref().is_none_or(|range| *range.end() <= most), "{}", property.name);
+        }
+    }
+
+    #[test]
+    fn every_exception_is_one_of_a_property() {
+        for (name, _) in KAFKA_KINDS {
+            assert!(find(name).is_some(), "{name}");
+        }
     }
 }

@@ -27,14 +27,14 @@ pub struct TopicConfig {
     pub retention_ms: i64,
     /// `retention.bytes`: how large one partition may grow; -1 is no limit.
     pub retention_bytes: i64,
+    /// `cleanup.policy`: whether old records are deleted; of what is only compacted they are not, not even on request.
+    pub deletes: bool,
     /// `message.timestamp.type` with its limits.
     pub timestamps: TimestampRule,
     /// `compression.type` with its levels.
     pub compression: StoredCompression,
     /// `helix.write.durability`; `None` is what the node was started with.
     pub write_durability: Option<WriteDurability>,
-    /// `cleanup.policy` has `delete`: records may be deleted.
-    pub deletes_records: bool,
 }
 
 /// A topic configuration that is refused.
@@ -218,10 +218,10 @@ impl Draft {
                 min_insync_replicas: broker.min_insync_replicas,
                 retention_ms: broker.retention_ms(),
                 retention_bytes: broker.log_retention_bytes,
+                deletes: true,
                 timestamps: TimestampRule::LogAppendTime,
                 compression: StoredCompression::AsProduced,
                 write_durability: None,
-                deletes_records: true,
             },
             deletes: true,
             compression_type: broker.compression_type,
@@ -253,8 +253,8 @@ impl Draft {
             true => (self.config.retention_ms, self.config.retention_bytes),
             false => (-1, -1),
         };
-        let deletes_records = self.deletes;
-        TopicConfig { timestamps, compression, retention_ms, retention_bytes, deletes_records, ..self.config }
+        let deletes = self.deletes;
+        TopicConfig { timestamps, compression, retention_ms, retention_bytes, deletes, ..self.config }
     }
 }
 
@@ -310,10 +310,10 @@ mod tests {
                 min_insync_replicas: 3,
                 retention_ms: 5,
                 retention_bytes: 6,
+                deletes: true,
                 timestamps: TimestampRule::LogAppendTime,
                 compression: StoredCompression::Zstd(19),
                 write_durability: Some(WriteDurability::Fsync),
-                deletes_records: true,
             }
         );
     }
@@ -324,11 +324,11 @@ mod tests {
             let own = [("cleanup.policy", policy), ("retention.ms", "5"), ("retention.bytes", "6")];
             let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
             let config = TopicConfig::resolve(&own, &BrokerConfig::default());
-            (config.retention_ms, config.retention_bytes)
+            (config.retention_ms, config.retention_bytes, config.deletes)
         };
-        assert_eq!(resolved("compact"), (-1, -1));
-        assert_eq!(resolved("delete"), (5, 6));
-        assert_eq!(resolved("compact,delete"), (5, 6));
+        assert_eq!(resolved("compact"), (-1, -1, false));
+        assert_eq!(resolved("delete"), (5, 6, true));
+        assert_eq!(resolved("compact,delete"), (5, 6, true));
     }
 
     #[test]

@@ -18,12 +18,27 @@ const NODES: &[&str] = &[
     "isr_nodes",
     "offline_replicas",
     "preferred_read_replica",
+    "replica_id",
 ];
 /// Epochs: both count up, but not from the same number.
 const EPOCHS: &[&str] = &["leader_epoch", "partition_leader_epoch", "epoch", "finalized_features_epoch"];
 const PRODUCERS: &[&str] = &["producer_id"];
-const TIMES: &[&str] = &["timestamp", "log_append_time_ms", "base_timestamp_ms", "max_timestamp_ms"];
-const MESSAGES: &[&str] = &["error_message", "batch_index_error_message"];
+const TIMES: &[&str] = &[
+    "timestamp",
+    "log_append_time_ms",
+    "base_timestamp_ms",
+    "max_timestamp_ms",
+    "last_timestamp",
+    "last_fetch_timestamp",
+    "last_caught_up_timestamp",
+];
+/// Sizes on disk.
+const SIZES: &[&str] = &["partition_size", "total_bytes", "usable_bytes"];
+/// What the log of the metadata has, and no other; two such logs are not equally long.
+const METADATA_MEMBERS: &str = "current_voters";
+/// Configurations that say where a node is, and where it stores.
+const PLACES: &[&str] = &["advertised.listeners", "listeners", "log.dirs"];
+const MESSAGES: &[&str] = &["error_message", "batch_index_error_message", "documentation"];
 /// Bytes of a record batch before its records.
 const BATCH_HEADER_BYTES: usize = 61;
 /// The part of a batch that its length field does not count.
@@ -48,12 +63,27 @@ impl Mask<'_> {
             Value::List(elements) => {
                 Value::List(elements.into_iter().map(|element| self.field(name, element)).collect())
             }
-            Value::Fields(fields) => Value::Fields(
-                fields.into_iter().map(|(name, value)| (name.clone(), self.field(&name, value))).collect(),
-            ),
+            Value::Fields(fields) => self.fields(fields),
             Value::Plain(_) => self.plain(name, value),
             Value::Text(text) => self.text(name, text),
         }
+    }
+
+    fn fields(&self, fields: Vec<(String, Value)>) -> Value {
+        let metadata = fields.iter().any(|(name, _)| name == METADATA_MEMBERS);
+        let is_place = |value: &Value| matches!(value, Value::Text(text) if PLACES.contains(&text.as_str()));
+        let place = fields.iter().any(|(name, value)| name == "name" && is_place(value));
+        let masked = |(name, value): (String, Value)| {
+            let value = match &value {
+                Value::Plain(_) if metadata && name == "high_watermark" && value.number() >= Some(0) => {
+                    Value::Plain("<position>".into())
+                }
+                Value::Text(_) if place && name == "value" => Value::Text("<place>".into()),
+                _ => self.field(&name, value),
+            };
+            (name, value)
+        };
+        Value::Fields(fields.into_iter().map(masked).collect())
     }
 
     fn plain(&self, name: &str, value: Value) -> Value {
@@ -62,7 +92,8 @@ impl Mask<'_> {
             return masked(&format!("<{kept}>"));
         }
         let Some(number) = value.number() else {
-            return if is_drawn(&value) { masked("<id>") } else { value };
+            let is_directory = name == "replica_directory_id" && !is_nil(&value);
+            return if is_directory || is_drawn(&value) { masked("<id>") } else { value };
         };
         match name {
             "throttle_time_ms" => masked("<ms>"),
@@ -71,6 +102,8 @@ impl Mask<'_> {
             _ if NODES.contains(&name) && number >= 0 => masked("<node>"),
             _ if EPOCHS.contains(&name) && number >= 0 => masked("<epoch>"),
             _ if PRODUCERS.contains(&name) && number >= 0 => masked("<producer>"),
+            "log_end_offset" if number >= 0 => masked("<position>"),
+            _ if SIZES.contains(&name) && number > 0 => masked("<bytes>"),
             _ if TIMES.contains(&name) && number > 0 => self.time(number),
             _ => value,
         }
@@ -96,6 +129,7 @@ impl Mask<'_> {
         match name {
             "host" => masked("<host>"),
             "cluster_id" => masked("<cluster>"),
+            "log_dir" => masked("<directory>"),
             _ => match self.known.name_of(&Value::Text(text.clone())) {
                 Some(kept) => masked(&format!("<{kept}>")),
                 None => masked(&without_uuid(&text)),
@@ -107,6 +141,10 @@ impl Mask<'_> {
 /// Whether it is an id that somebody has drawn: the script's own are of another kind.
 fn is_drawn(value: &Value) -> bool {
     matches!(value, Value::Plain(text) if text.parse::<Uuid>().is_ok_and(|id| id.get_version_num() == 4))
+}
+
+fn is_nil(value: &Value) -> bool {
+    matches!(value, Value::Plain(text) if text.parse::<Uuid>().is_ok_and(|id| id.is_nil()))
 }
 
 /// Member ids end with an id that the broker draws.
@@ -205,6 +243,42 @@ mod tests {
         assert_eq!(masked("{timestamp: 1007}"), "{timestamp: <sent + 7 ms>}");
         assert_eq!(masked("{timestamp: 5000}"), "{timestamp: <now>}");
         assert_eq!(masked("{timestamp: -1}"), "{timestamp: -1}");
+    }
+
+    #[test]
+    fn sizes_are_equal_but_nothing_is_nothing() {
+        assert_eq!(masked("{partition_size: 3}"), "{partition_size: <bytes>}");
+        assert_eq!(masked("{partition_size: 0, total_bytes: -1}"), "{partition_size: 0, total_bytes: -1}");
+    }
+
+    #[test]
+    fn places_are_equal_but_none_is_none() {
+        assert_eq!(
+            masked(
+                "{name: \"log.dirs\", value: Some(\"/data\"), synonyms: [{name: \"log.dirs\", value: None}]}"
+            ),
+            "{name: \"log.dirs\", value: \"<place>\", synonyms: [{name: \"log.dirs\", value: null}]}"
+        );
+        assert_eq!(masked("{name: \"other\", value: \"/data\"}"), "{name: \"other\", value: \"/data\"}");
+        assert_eq!(
+            masked("{replica_directory_id: 00000000-0000-0000-0000-000000000007}"),
+            "{replica_directory_id: <id>}"
+        );
+        let none = "{replica_directory_id: 00000000-0000-0000-0000-000000000000}";
+        assert_eq!(masked(none), none);
+    }
+
+    #[test]
+    fn only_the_log_of_the_metadata_is_not_looked_into() {
+        assert_eq!(masked("{high_watermark: 7}"), "{high_watermark: 7}");
+        assert_eq!(
+            masked("{high_watermark: 7, current_voters: [{log_end_offset: 8}, {log_end_offset: -1}]}"),
+            "{high_watermark: <position>, current_voters: [{log_end_offset: <position>}, {log_end_offset: -1}]}"
+        );
+        assert_eq!(
+            masked("{high_watermark: -1, current_voters: []}"),
+            "{high_watermark: -1, current_voters: []}"
+        );
     }
 
     #[test]

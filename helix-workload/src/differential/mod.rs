@@ -37,6 +37,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("offsets.topic.num.partitions", "2"),
     ("num.partitions", "1"),
 ];
+/// What Apache Kafka's node is always given.
+const HELIX_SETTINGS: &[(&str, &str)] = &[
+    ("default.replication.factor", "1"),
+    ("min.insync.replicas", "1"),
+    ("offsets.topic.replication.factor", "1"),
+];
 /// Kafka's own internal topic has three replicas otherwise.
 const KAFKA_SETTINGS: &[(&str, &str)] =
     &[("transaction.state.log.replication.factor", "1"), ("transaction.state.log.min.isr", "1")];
@@ -128,7 +134,11 @@ fn helix_options(options: &DifferentialOptions) -> ClusterOptions {
         directory: options.directory.join("helix"),
         nodes: 1,
         write_durability: None,
-        settings: SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        settings: SETTINGS
+            .iter()
+            .chain(HELIX_SETTINGS)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
     }
 }
 

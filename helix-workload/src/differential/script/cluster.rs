@@ -1,8 +1,9 @@
-//! ApiVersions, Metadata, DescribeCluster.
+//! ApiVersions, Metadata, DescribeCluster, DescribeQuorum.
 
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, DescribeClusterRequest, HeartbeatRequest, MetadataRequest,
+    ApiVersionsRequest, DescribeClusterRequest, DescribeQuorumRequest, HeartbeatRequest, MetadataRequest,
 };
 use uuid::Uuid;
 
@@ -121,4 +122,32 @@ pub(super) fn describe_cluster(version: i16, _: &Times) -> Vec<Case> {
         cases.push(ask("fenced brokers too", version, plain.with_include_fenced_brokers(true)));
     }
     cases
+}
+
+/// What the log of the metadata is called.
+const METADATA_TOPIC: &str = "__cluster_metadata";
+
+pub(super) fn describe_quorum(version: i16, _: &Times) -> Vec<Case> {
+    let of = |name: &str, partitions: &[i32]| {
+        let partitions =
+            partitions.iter().map(|number| PartitionData::default().with_partition_index(*number));
+        TopicData::default().with_topic_name(topic(name)).with_partitions(partitions.collect())
+    };
+    let some = |what: &str, topics: Vec<TopicData>| {
+        ask(what, version, DescribeQuorumRequest::default().with_topics(topics))
+    };
+    vec![
+        some("metadata", vec![of(METADATA_TOPIC, &[0])]),
+        some("unknown partition", vec![of(METADATA_TOPIC, &[1])]),
+        some("negative partition", vec![of(METADATA_TOPIC, &[-1])]),
+        some("known and unknown partition", vec![of(METADATA_TOPIC, &[0, 1])]),
+        some("the same partition twice", vec![of(METADATA_TOPIC, &[0, 0])]),
+        some("the same topic twice", vec![of(METADATA_TOPIC, &[0]), of(METADATA_TOPIC, &[0])]),
+        some("another topic", vec![of("orders", &[0])]),
+        some("known and another topic", vec![of(METADATA_TOPIC, &[0]), of("orders", &[0])]),
+        some("unknown topic", vec![of("nowhere", &[0])]),
+        some("empty name", vec![of("", &[0])]),
+        some("no partitions", vec![of(METADATA_TOPIC, &[])]),
+        some("no topics", Vec::new()),
+    ]
 }

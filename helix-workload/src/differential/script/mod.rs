@@ -3,11 +3,14 @@
 //! An API is added by writing that function and naming it in [`APIS`]. Steps of one version work on topics and groups of their own,
 //! named after it; what all share is made by [`before_all`].
 
+mod alterations;
 mod cluster;
+mod configs;
 mod groups;
 mod log;
 mod membership;
 mod offsets;
+mod partitions;
 mod produce;
 mod records;
 mod topics;
@@ -53,6 +56,12 @@ pub(super) const APIS: &[Api] = &[
     api(ApiKey::ApiVersions, cluster::api_versions),
     api(ApiKey::Metadata, cluster::metadata),
     api(ApiKey::DescribeCluster, cluster::describe_cluster),
+    api(ApiKey::DescribeQuorum, cluster::describe_quorum),
+    // Before topics are made of which one broker takes more than the other.
+    api(ApiKey::ListConfigResources, configs::list_config_resources),
+    api(ApiKey::DescribeTopicPartitions, partitions::describe_topic_partitions),
+    api(ApiKey::ElectLeaders, partitions::elect_leaders),
+    api(ApiKey::DescribeLogDirs, partitions::describe_log_dirs),
     api(ApiKey::CreateTopics, topics::create_topics),
     api(ApiKey::DeleteTopics, topics::delete_topics),
     api(ApiKey::CreatePartitions, topics::create_partitions),
@@ -61,6 +70,11 @@ pub(super) const APIS: &[Api] = &[
     api(ApiKey::Fetch, log::fetch),
     api(ApiKey::InitProducerId, produce::init_producer_id),
     Api { key: ApiKey::Produce, first: 3, cases: produce::produce },
+    api(ApiKey::DescribeProducers, partitions::describe_producers),
+    api(ApiKey::DeleteRecords, partitions::delete_records),
+    api(ApiKey::DescribeConfigs, configs::describe_configs),
+    api(ApiKey::AlterConfigs, alterations::alter_configs),
+    api(ApiKey::IncrementalAlterConfigs, alterations::incremental_alter_configs),
     api(ApiKey::JoinGroup, membership::join_group),
     api(ApiKey::SyncGroup, membership::sync_group),
     api(ApiKey::Heartbeat, membership::heartbeat),
@@ -121,7 +135,7 @@ pub(super) fn served_in(answer: &Value) -> BTreeMap<String, (i16, i16)> {
 
 /// Topics with records, and the topic of the groups.
 pub(super) fn before_all(times: &Times) -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut cases = vec![alterations::before_all()];
     cases.extend(made_topic("orders", 3, &[]));
     cases.extend(made_topic("empty", 1, &[]));
     cases.extend(made_topic("log-append", 1, &[("message.timestamp.type", "LogAppendTime")]));

@@ -33,6 +33,28 @@ pub(super) fn before_all(times: &Times) -> Vec<Case> {
     ]
 }
 
+/// Five records in a partition of a topic.
+pub(super) fn stored(what: &str, name: &str, partition: i32, times: &Times) -> Case {
+    let batch = Batch::of(&["a", "b", "c", "d", "e"], times.at(0));
+    Producing { version: NAMES_UNTIL }.ask(what, name, vec![(partition, Some(batch.bytes()))])
+}
+
+/// Records in the first partition of a topic, of two producers, the first of which goes on in its next epoch.
+pub(super) fn stored_by_producers(name: &str, times: &Times) -> Vec<Case> {
+    let producing = Producing { version: NAMES_UNTIL };
+    let by = |what: &str, producer: &'static str, epoch: i16, sequence: i32| {
+        producing.ask_by(what, name, producer, epoch, sequence, times.at(2_000))
+    };
+    vec![
+        ask("one who produces", 0, nameless()).keep("one who produces", "producer_id"),
+        ask("another who produces", 0, nameless()).keep("another who produces", "producer_id"),
+        by("one begins", "one who produces", 0, 0),
+        by("another begins", "another who produces", 0, 0),
+        by("another goes on", "another who produces", 0, 2),
+        by("one goes on", "one who produces", 1, 0),
+    ]
+}
+
 #[derive(Clone, Copy)]
 struct Producing {
     version: i16,
