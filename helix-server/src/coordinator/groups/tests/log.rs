@@ -57,3 +57,15 @@ fn groups_are_deleted_when_they_are_empty() {
     world.fail_over();
     assert_eq!((world.state(), world.committed("topic")), (None, None));
 }
+
+#[test]
+fn an_id_that_was_given_out_is_void_when_its_group_is_deleted() {
+    let mut world = World::new();
+    let ask = || JoinGroup { takes_member_id: true, ..joining("client", "") };
+    let given = world.join(ask()).refused().member;
+    let deleted = world.delete();
+    world.commit();
+    assert_eq!((deleted.now(), world.state()), (Ok(()), None));
+    assert_eq!(world.join(joining("client", &given)).refused().error, GroupError::UnknownMemberId);
+    assert_eq!(world.join(ask()).refused().error, GroupError::MemberIdRequired);
+}
