@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -35,19 +37,21 @@ pub(super) async fn handle(
         let found = fetch(broker, &request.group_id, asked.as_deref()).await;
         return single(found, asked.unwrap_or_default(), version);
     }
-    let mut groups = Vec::with_capacity(request.groups.len());
-    for group in request.groups {
-        let asked: Option<Vec<_>> = group.topics.map(|topics| {
-            topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect()
-        });
-        let found = fetch(broker, &group.group_id, asked.as_deref()).await;
-        let out = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
-        groups.push(match found {
-            Ok(found) => out.with_topics(found.into_iter().map(of_group).collect()),
-            Err(error) => out.with_error_code(error.code()),
-        });
-    }
+    // All at once: groups of one coordinator share the round in which it is confirmed.
+    let groups = join_all(request.groups.into_iter().map(|group| fetch_one_of_many(broker, group))).await;
     OffsetFetchResponse::default().with_groups(groups)
+}
+
+async fn fetch_one_of_many(broker: &Broker, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+    let asked: Option<Vec<_>> = group.topics.map(|topics| {
+        topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect()
+    });
+    let found = fetch(broker, &group.group_id, asked.as_deref()).await;
+    let out = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
+    match found {
+        Ok(found) => out.with_topics(found.into_iter().map(of_group).collect()),
+        Err(error) => out.with_error_code(error.code()),
+    }
 }
 
 async fn fetch(
@@ -65,7 +69,7 @@ async fn fetch(
     let mut found: Found = named.collect();
     let call = FetchOffsets { group: group.to_owned(), keys };
     let answer =
-        broker.coordinators().ask(broker, group, |reply| GroupCall::FetchOffsets(call, reply)).await?;
+        broker.coordinators().ask_latest(broker, group, |reply| GroupCall::FetchOffsets(call, reply)).await?;
     for one in answer.map_err(|error| ResponseError::from(&error))? {
         found.entry(one.key.topic.clone()).or_default().push(one);
     }

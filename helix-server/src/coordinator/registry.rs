@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use helix_raft::planted;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -37,8 +38,9 @@ pub(crate) struct Coordinators {
 struct Door {
     calls: mpsc::Sender<GroupCall>,
     state: Arc<DoorState>,
-    /// The partition whose leadership it goes with.
+    /// The partition whose leadership it goes with, and the epoch of that.
     view: Arc<PartitionView>,
+    epoch: i32,
 }
 
 #[derive(Debug, Default)]
@@ -58,23 +60,38 @@ impl Coordinators {
         group: &str,
         call: impl FnOnce(Reply<T>) -> GroupCall,
     ) -> Result<T, CoordinatorError> {
-        let partitions = broker.groups_partitions().ok_or(CoordinatorError::NotCoordinator)?;
-        self.ask_at(partition_of(group, partitions), call).await
+        self.door_of(broker, group)?.ask(call).await
     }
 
-    /// Asks one coordinator.
-    async fn ask_at<T>(
+    /// As [`Self::ask`], for what must not be answered by a coordinator that was deposed and does not know: whatever another one had
+    /// acknowledged before this call is in the answer.
+    ///
+    /// # Errors
+    /// When it is not on this node (any more), or cannot answer now.
+    pub(crate) async fn ask_latest<T>(
         &self,
-        partition: usize,
+        broker: &Broker,
+        group: &str,
         call: impl FnOnce(Reply<T>) -> GroupCall,
     ) -> Result<T, CoordinatorError> {
-        let door = self.groups.read().get(&partition).cloned().ok_or(CoordinatorError::NotCoordinator)?;
+        let door = self.door_of(broker, group)?;
         door.check()?;
-        let (reply, answer) = oneshot::channel();
-        if door.calls.send(call(Reply::new(reply))).await.is_err() {
+        // What this coordinator has acknowledged it has replayed, and what its predecessors had it has read before it took calls.
+        if !planted("deposed-coordinator")
+            && !broker.parts.shards.confirm_leadership(door.view.group, door.epoch).await
+        {
             return Err(CoordinatorError::NotCoordinator);
         }
-        answer.await.map_err(|_| CoordinatorError::NotCoordinator)
+        door.ask(call).await
+    }
+
+    fn door_of(&self, broker: &Broker, group: &str) -> Result<Door, CoordinatorError> {
+        let partitions = broker.groups_partitions().ok_or(CoordinatorError::NotCoordinator)?;
+        self.door(partition_of(group, partitions))
+    }
+
+    fn door(&self, partition: usize) -> Result<Door, CoordinatorError> {
+        self.groups.read().get(&partition).cloned().ok_or(CoordinatorError::NotCoordinator)
     }
 
     /// Asks every coordinator on this node.
@@ -88,7 +105,11 @@ impl Coordinators {
         let partitions: Vec<usize> = self.groups.read().keys().copied().collect();
         let mut answers = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            match self.ask_at(partition, &call).await {
+            let answer = match self.door(partition) {
+                Ok(door) => door.ask(&call).await,
+                Err(error) => Err(error),
+            };
+            match answer {
                 Ok(answer) => answers.push(answer),
                 // It went to another node meanwhile, which is asked too.
                 Err(CoordinatorError::NotCoordinator) => {}
@@ -100,6 +121,15 @@ impl Coordinators {
 }
 
 impl Door {
+    async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> GroupCall) -> Result<T, CoordinatorError> {
+        self.check()?;
+        let (reply, answer) = oneshot::channel();
+        if self.calls.send(call(Reply::new(reply))).await.is_err() {
+            return Err(CoordinatorError::NotCoordinator);
+        }
+        answer.await.map_err(|_| CoordinatorError::NotCoordinator)
+    }
+
     fn check(&self) -> Result<(), CoordinatorError> {
         if self.state.ended.load(Ordering::Acquire) {
             Err(CoordinatorError::NotAvailable)
@@ -189,7 +219,7 @@ fn begin(broker: &Arc<Broker>, partition: usize, view: Arc<PartitionView>, epoch
     let (calls, queue) = mpsc::channel(MAX_WAITING_CALLS);
     let (stop, stopped) = watch::channel(false);
     let state = Arc::<DoorState>::default();
-    let door = Door { calls, state: Arc::clone(&state), view: Arc::clone(&view) };
+    let door = Door { calls, state: Arc::clone(&state), view: Arc::clone(&view), epoch };
     broker.coordinators().groups.write().insert(partition, door);
     let env = broker.env().clone();
     let config = GroupsConfig::of(&broker.config());
