@@ -192,7 +192,13 @@ impl Member {
                 Stage::Restless | Stage::Settling => {}
                 Stage::Ending => break,
             }
-            // Errors are of brokers that can't be reached; the library goes on by itself.
+            // After such an error the library does nothing any more, such as that another one has this member's name. None has.
+            if let Some((code, text)) = consumer.client().fatal_error() {
+                let text = format!("a member is given up for good, {code}: {text}");
+                self.shared.ledger.lock().refused(self.group, &text);
+                break;
+            }
+            // Other errors are of brokers that can't be reached; the library goes on by itself.
             if let Some(Ok(record)) = consumer.poll(POLL) {
                 let offset = record.offset();
                 let mut ledger = self.shared.ledger.lock();
