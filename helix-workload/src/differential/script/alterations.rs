@@ -93,7 +93,7 @@ impl Steps {
         let path = format!("results[1].configs[{BROKER_MARK}].value");
         let after = format!("after {after}");
         self.go(described(&after, BROKER, "1", BROKER_CONFIGS).until(&path, &mark));
-        self.go(described(&after, BROKER, "", BROKER_CONFIGS));
+        self.go(described(&format!("{after}, for all brokers"), BROKER, "", BROKER_CONFIGS));
     }
 
     fn next_mark(&mut self) -> String {
@@ -103,9 +103,9 @@ impl Steps {
 
     /// Nothing of the brokers' configuration stays altered.
     fn clear_brokers(&mut self) {
-        for name in ["", "1"] {
+        for (what, name) in [("clear all brokers", ""), ("clear the broker", "1")] {
             let all: Vec<Operation<'_>> = BROKER_CONFIGS.iter().map(|name| (DELETE, *name, None)).collect();
-            self.go(ask("clear a broker", OWN_VERSION, incremental(vec![altered(BROKER, name, &all)])));
+            self.go(ask(what, OWN_VERSION, incremental(vec![altered(BROKER, name, &all)])));
         }
         let mut look = described("after all", BROKER, "1", BROKER_CONFIGS);
         for (name, default) in [(BROKER_MARK, "1048588"), ("log.retention.bytes", "-1")] {
