@@ -6,6 +6,7 @@ use std::time::Duration;
 use kafka_protocol::ResponseError;
 
 use super::errors::ApiError;
+use super::mentions::{Mention, mentions};
 use super::names;
 use crate::broker::Broker;
 use crate::config::describe::ConfigEntry;
@@ -125,8 +126,7 @@ pub(super) async fn change(
 }
 
 fn check_shape(wanted: &[Wanted]) -> Result<(), ApiError> {
-    let repeated = |(at, one): (usize, &Wanted)| wanted[..at].iter().any(|other| other.name == one.name);
-    if wanted.iter().enumerate().any(repeated) {
+    if mentions(wanted.iter().map(|one| &one.name)).into_iter().any(Mention::is_of_many) {
         return Err(invalid_request("Error due to duplicate config keys"));
     }
     let null = |one: &&Wanted| one.value.is_none() && one.operation != Operation::Delete;
@@ -232,14 +232,7 @@ fn check_broker(broker: &Broker, altered: Altered<'_>, change: &ConfigChange) ->
     })
 }
 
-/// Resources that a request names more than once; none of them is changed.
-pub(super) fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> Vec<(i8, &'a str)> {
-    let mut all: Vec<_> = resources.collect();
-    all.sort_unstable();
-    all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
-}
-
-/// The answer for a resource that a request names more than once.
+/// The answer for a resource that a request names more than once: it is not changed.
 pub(super) fn repetition() -> ApiError {
     invalid_request("Each resource must appear at most once.")
 }

@@ -1,6 +1,6 @@
 //! CreateTopics (key 19).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
@@ -10,6 +10,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::errors::ApiError;
+use super::mentions::{Mention, mentions};
 use super::names;
 use crate::broker::Broker;
 use crate::config::{describe, topic};
@@ -22,20 +23,17 @@ pub(super) async fn handle(
     version: i16,
 ) -> CreateTopicsResponse {
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    for topic in &request.topics {
-        *seen.entry(topic.name.to_string()).or_default() += 1;
-    }
+    let named = mentions(request.topics.iter().map(|topic| &topic.name));
     let mut results = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        // A name that is there more than once is refused once.
-        let outcome = if seen.remove(topic.name.as_str()).is_none_or(|count| count > 1) {
-            if results.iter().any(|result: &CreatableTopicResult| result.name == topic.name) {
-                continue;
-            }
-            Err(ApiError::new(ResponseError::InvalidRequest, "the request names this topic more than once"))
-        } else {
-            create(broker, &topic, request.validate_only, timeout).await
+    for (topic, mention) in request.topics.into_iter().zip(named) {
+        let outcome = match mention {
+            Mention::Only => create(broker, &topic, request.validate_only, timeout).await,
+            Mention::FirstOfMany => Err(ApiError::new(
+                ResponseError::InvalidRequest,
+                "the request names this topic more than once",
+            )),
+            // A name that is there more than once is refused once.
+            Mention::Again => continue,
         };
         results.push(shape(broker, topic, outcome, version));
     }

@@ -33,6 +33,7 @@ mod leave_group;
 mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod mentions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
