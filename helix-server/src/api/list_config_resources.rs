@@ -8,21 +8,17 @@ use kafka_protocol::protocol::StrBytes;
 use super::configs;
 use crate::broker::Broker;
 
-/// What can be asked for. Of groups, loggers and client metrics Helix has no configurations, so none is listed.
-const TYPES: [i8; 5] =
-    [configs::TOPIC, configs::BROKER, configs::BROKER_LOGGER, configs::CLIENT_METRICS, configs::GROUP];
-
 pub(super) fn handle(
     broker: &Broker,
     request: &ListConfigResourcesRequest,
     version: i16,
 ) -> ListConfigResourcesResponse {
     let asked = &request.resource_types;
-    if asked.iter().any(|one| !TYPES.contains(one)) {
+    if asked.iter().any(|one| !configs::TYPES.contains(one)) {
         return ListConfigResourcesResponse::default()
             .with_error_code(ResponseError::UnsupportedVersion.code());
     }
-    // Version 0 lists client metrics alone.
+    // Version 0 lists client metrics alone. Of these, groups and loggers Helix has no configurations, so none is listed.
     let wants = |kind: i8| version >= 1 && (asked.is_empty() || asked.contains(&kind));
     let resource = |kind: i8, name: String| {
         ConfigResource::default().with_resource_type(kind).with_resource_name(StrBytes::from_string(name))
