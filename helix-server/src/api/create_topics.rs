@@ -9,6 +9,7 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::answer_room::{AnswerRoom, part_bytes};
 use super::errors::ApiError;
 use super::mentions::{Mention, mentions};
 use super::names;
@@ -17,10 +18,14 @@ use crate::config::{describe, topic};
 use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
 use crate::ids::NodeId;
 
+/// First version that tells the configuration of what was created (KIP-525).
+const CONFIGS_FROM: i16 = 5;
+
 pub(super) async fn handle(
     broker: &Broker,
     request: CreateTopicsRequest,
     version: i16,
+    room: &mut AnswerRoom,
 ) -> CreateTopicsResponse {
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let named = mentions(request.topics.iter().map(|topic| &topic.name));
@@ -35,7 +40,8 @@ pub(super) async fn handle(
             // A name that is there more than once is refused once.
             Mention::Again => continue,
         };
-        results.push(shape(broker, topic, outcome, version));
+        results.push(shape(broker, topic, outcome, version, room).await);
+        tokio::task::consume_budget().await;
     }
     CreateTopicsResponse::default().with_topics(results)
 }
@@ -144,24 +150,35 @@ fn configs(broker: &Broker, topic: &CreatableTopic) -> Vec<CreatableTopicConfigs
     entries.into_iter().map(shape).collect()
 }
 
-fn shape(
+async fn shape(
     broker: &Broker,
     topic: CreatableTopic,
     outcome: Result<CommandOutcome, ApiError>,
     version: i16,
+    room: &mut AnswerRoom,
 ) -> CreatableTopicResult {
-    let shown = if version >= 5 && outcome.is_ok() { configs(broker, &topic) } else { Vec::new() };
+    let shown = if version >= CONFIGS_FROM && outcome.is_ok() {
+        let bytes = |configs: &Vec<CreatableTopicConfigs>| {
+            configs.iter().map(|one| part_bytes::<_, ()>(one, 0, version)).sum()
+        };
+        room.hold(async { configs(broker, &topic) }, bytes).await
+    } else {
+        None
+    };
     let result = CreatableTopicResult::default().with_name(topic.name).with_error_message(None);
     match outcome {
         Ok(CommandOutcome::TopicCreated { topic_id, partitions, replication_factor }) => {
             let result = if version >= 7 { result.with_topic_id(topic_id) } else { result };
-            if version >= 5 {
-                result
-                    .with_num_partitions(partitions)
-                    .with_replication_factor(replication_factor)
-                    .with_configs(Some(shown))
-            } else {
-                result
+            if version < CONFIGS_FROM {
+                return result;
+            }
+            let result = result.with_num_partitions(partitions).with_replication_factor(replication_factor);
+            match shown {
+                Some(shown) => result.with_configs(Some(shown)),
+                // The topic is there all the same.
+                None => result
+                    .with_configs(None)
+                    .with_topic_config_error_code(ResponseError::InvalidRequest.code()),
             }
         }
         Ok(_) => result,
