@@ -5,15 +5,15 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use super::configs::{self, Operation, Wanted};
+use super::mentions::mentions;
 use crate::broker::Broker;
 
 pub(super) async fn handle(broker: &Broker, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let named = request.resources.iter().map(|one| (one.resource_type, one.resource_name.as_str()));
-    let repeated = configs::repeated(named);
     let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in &request.resources {
+    for (resource, mention) in request.resources.iter().zip(mentions(named)) {
         let whose = (resource.resource_type, resource.resource_name.as_str());
-        let outcome = if repeated.contains(&whose) {
+        let outcome = if mention.is_of_many() {
             Err(configs::repetition())
         } else {
             let wanted: Vec<Wanted> = resource.configs.iter().map(wanted).collect();

@@ -1,18 +1,22 @@
 //! What the APIs about configurations have in common: whose they are, and how they are changed.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 
 use super::errors::ApiError;
+use super::mentions::{Mention, mentions};
 use super::names;
 use crate::broker::Broker;
-use crate::config::describe::ConfigEntry;
+use crate::config::describe::{ConfigEntry, ConfigSource};
 use crate::config::kind::{ConfigKind, list};
-use crate::config::live::{Altered, BrokerConfigError};
+use crate::config::live::{Altered, BrokerConfigError, Overrides};
 use crate::config::{describe, topic};
-use crate::controller::commands::{ConfigChange, ConfigSubject, MetadataCommand};
+use crate::controller::commands::{
+    ConfigChange, ConfigOperation, ConfigSubject, ListChange, MetadataCommand,
+};
 use crate::controller::image::{ClusterImage, TopicImage};
 
 /// Kafka's numbers for what has configurations.
@@ -24,6 +28,8 @@ pub(super) const GROUP: i8 = 32;
 /// All of them.
 pub(super) const TYPES: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
+/// Configurations of one resource that a request may change: more than there are, and few enough to suggest a name for each that is wrong.
+const MAX_WANTED: usize = 1000;
 /// How long a change may take; the requests do not say.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -119,6 +125,8 @@ pub(super) async fn change(
     replace: bool,
     validate_only: bool,
 ) -> Result<(), ApiError> {
+    // What is refused takes no time of its own, but a request may hold very many changes.
+    tokio::task::consume_budget().await;
     let change = {
         let image = broker.image();
         check_shape(wanted)?;
@@ -133,8 +141,13 @@ pub(super) async fn change(
 }
 
 fn check_shape(wanted: &[Wanted]) -> Result<(), ApiError> {
-    let repeated = |(at, one): (usize, &Wanted)| wanted[..at].iter().any(|other| other.name == one.name);
-    if wanted.iter().enumerate().any(repeated) {
+    if wanted.len() > MAX_WANTED {
+        return Err(invalid_request(format!(
+            "{} configurations are to be changed at once, and {MAX_WANTED} are more than there are",
+            wanted.len()
+        )));
+    }
+    if mentions(wanted.iter().map(|one| &one.name)).into_iter().any(Mention::is_of_many) {
         return Err(invalid_request("Error due to duplicate config keys"));
     }
     let null = |one: &&Wanted| one.value.is_none() && one.operation != Operation::Delete;
@@ -153,24 +166,19 @@ fn resolve(
     wanted: &[Wanted],
     replace: bool,
 ) -> Result<ConfigChange, ApiError> {
-    let known = known(broker, image, subject);
     let of = match subject {
         Subject::Topic(topic) => ConfigSubject::Topic(topic.topic_id),
         Subject::Broker => ConfigSubject::Broker(broker.node()),
         Subject::Brokers => ConfigSubject::Brokers,
     };
-    let mut change = ConfigChange { subject: of, replace, values: std::collections::BTreeMap::new() };
+    let mut change = ConfigChange { subject: of, replace, values: BTreeMap::new() };
+    let inherited = inherited(broker, image, subject);
     for one in wanted {
-        let value = match one.operation {
-            Operation::Delete => None,
-            Operation::Set => one.value.as_deref().map(|value| normal(&known, &one.name, value)),
-            Operation::Append | Operation::Subtract => Some(listed(&known, subject, one)?),
-        };
-        change.values.insert(one.name.clone(), value);
+        change.values.insert(one.name.clone(), operation(&inherited, subject, one)?);
     }
     let altered = broker.altered(image);
     match subject {
-        Subject::Topic(_) => check_topic(&change)?,
+        Subject::Topic(topic) => check_topic(&change, &topic.configs)?,
         Subject::Broker => {
             let here = change.apply_to(altered.here);
             check_broker(broker, Altered { here: &here, ..altered }, &change)?;
@@ -183,58 +191,69 @@ fn resolve(
     Ok(change)
 }
 
-/// Every configuration that the subject can have, with what an alteration begins from.
-fn known(broker: &Broker, image: &ClusterImage, subject: &Subject) -> Vec<ConfigEntry> {
-    let mut known = entries(broker, image, subject);
-    // Of all brokers only what was altered is told; the rest begins from what this one has.
-    if matches!(subject, Subject::Brokers) {
-        known.extend(entries(broker, image, &Subject::Broker));
-    }
-    known
-}
-
-/// A value as it is stored: without the blanks around it, or around the words of a list.
-fn normal(known: &[ConfigEntry], name: &str, value: &str) -> String {
-    let is_list = known.iter().any(|entry| entry.name == name && entry.kind == ConfigKind::List);
-    if is_list { list(value).join(",") } else { value.trim().to_owned() }
-}
-
-/// A list with words more, or fewer.
-fn listed(known: &[ConfigEntry], subject: &Subject, wanted: &Wanted) -> Result<String, ApiError> {
-    let entry = known.iter().find(|entry| entry.name == wanted.name && entry.kind == ConfigKind::List);
-    let append = wanted.operation == Operation::Append;
-    let Some(entry) = entry else {
-        return Err(ApiError::new(
-            ResponseError::InvalidConfig,
-            match subject {
-                Subject::Topic(_) => format!(
-                    "Can't {} to key {} because its type is not LIST.",
-                    if append { "APPEND" } else { "SUBTRACT" },
-                    wanted.name
-                ),
-                Subject::Broker | Subject::Brokers => format!(
-                    "Config value {} is not allowed for config key: {}",
-                    if append { "append" } else { "subtract" },
-                    wanted.name
-                ),
-            },
-        ));
+/// Every configuration that the subject can have, with what is in force where nobody has set it for the subject itself.
+fn inherited(broker: &Broker, image: &ClusterImage, subject: &Subject) -> HashMap<&'static str, ConfigEntry> {
+    use ConfigSource::{DynamicBroker, DynamicDefaultBroker};
+    let (live, altered) = (broker.live_config(), broker.altered(image));
+    let without = |own: &[ConfigSource]| {
+        let inherited = |entry: ConfigEntry| {
+            let given = entry.synonyms.iter().find(|given| !own.contains(&given.source));
+            ConfigEntry { value: given.map(|given| given.value.clone()), ..entry }
+        };
+        describe::broker(live, altered).into_iter().map(inherited).collect()
     };
-    let mut words = list(entry.value.as_deref().unwrap_or_default());
-    for word in list(wanted.value.as_deref().unwrap_or_default()) {
-        match words.iter().position(|known| *known == word) {
-            None if append => words.push(word),
-            // Of a word that is there twice, one stays, as in Kafka.
-            Some(at) if !append => drop(words.remove(at)),
-            _ => {}
-        }
-    }
-    Ok(words.join(","))
+    let entries: Vec<_> = match subject {
+        Subject::Topic(_) => describe::topic(live, &Overrides::new(), altered),
+        Subject::Broker => without(&[DynamicBroker]),
+        Subject::Brokers => without(&[DynamicBroker, DynamicDefaultBroker]),
+    };
+    entries.into_iter().map(|entry| (entry.name, entry)).collect()
 }
 
-fn check_topic(change: &ConfigChange) -> Result<(), ApiError> {
-    for (name, value) in &change.values {
-        if let Some(value) = value {
+/// What a client wants, as it is to be applied.
+fn operation(
+    inherited: &HashMap<&'static str, ConfigEntry>,
+    subject: &Subject,
+    wanted: &Wanted,
+) -> Result<ConfigOperation, ApiError> {
+    let value = wanted.value.as_deref().unwrap_or_default();
+    let as_list = inherited.get(wanted.name.as_str()).filter(|entry| entry.kind == ConfigKind::List);
+    let change = || -> Result<ListChange, ApiError> {
+        let as_list = as_list.ok_or_else(|| no_list(subject, wanted))?;
+        Ok(ListChange { words: list(value), inherited: as_list.value.clone().unwrap_or_default() })
+    };
+    Ok(match wanted.operation {
+        Operation::Delete => ConfigOperation::Delete,
+        // As it is stored: without the blanks around it, or around the words of a list.
+        Operation::Set if as_list.is_some() => ConfigOperation::Set(list(value).join(",")),
+        Operation::Set => ConfigOperation::Set(value.trim().to_owned()),
+        Operation::Append => ConfigOperation::Append(change()?),
+        Operation::Subtract => ConfigOperation::Subtract(change()?),
+    })
+}
+
+fn no_list(subject: &Subject, wanted: &Wanted) -> ApiError {
+    let append = wanted.operation == Operation::Append;
+    let name = &wanted.name;
+    let message = match subject {
+        Subject::Topic(_) => format!(
+            "Can't {} to key {name} because its type is not LIST.",
+            if append { "APPEND" } else { "SUBTRACT" }
+        ),
+        Subject::Broker | Subject::Brokers => format!(
+            "Config value {} is not allowed for config key: {name}",
+            if append { "append" } else { "subtract" }
+        ),
+    };
+    ApiError::new(ResponseError::InvalidConfig, message)
+}
+
+/// Checks the values that a topic would have now: of a list that somebody else changes at the same time every word was checked by whoever
+/// wanted it.
+fn check_topic(change: &ConfigChange, before: &Overrides) -> Result<(), ApiError> {
+    let after = change.apply_to(before);
+    for name in change.values.keys() {
+        if let Some(value) = after.get(name) {
             topic::check(name, value)
                 .map_err(|error| ApiError::new(ResponseError::InvalidConfig, error.to_string()))?;
         }
@@ -256,14 +275,7 @@ fn check_broker(broker: &Broker, altered: Altered<'_>, change: &ConfigChange) ->
     })
 }
 
-/// Resources that a request names more than once; none of them is changed.
-pub(super) fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> Vec<(i8, &'a str)> {
-    let mut all: Vec<_> = resources.collect();
-    all.sort_unstable();
-    all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
-}
-
-/// The answer for a resource that a request names more than once.
+/// The answer for a resource that a request names more than once: it is not changed.
 pub(super) fn repetition() -> ApiError {
     invalid_request("Each resource must appear at most once.")
 }
@@ -271,36 +283,22 @@ pub(super) fn repetition() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::describe::ConfigSource;
 
-    fn entry(name: &'static str, kind: ConfigKind, value: &str) -> ConfigEntry {
-        let source = ConfigSource::DynamicTopic;
-        let value = Some(value.to_owned());
-        ConfigEntry { name, value, kind, source, read_only: false, doc: "", synonyms: Vec::new() }
+    fn wanted(name: impl Into<String>, operation: Operation, value: Option<&str>) -> Wanted {
+        Wanted { name: name.into(), operation, value: value.map(str::to_owned) }
     }
 
     #[test]
-    fn blanks_are_no_part_of_a_value_or_a_word() {
-        let known = [entry("list", ConfigKind::List, ""), entry("text", ConfigKind::String, "")];
-        assert_eq!(normal(&known, "list", " a , b "), "a,b");
-        assert_eq!(normal(&known, "text", " a , b "), "a , b");
-        assert_eq!(normal(&known, "unknown", " a "), "a");
-    }
-
-    #[test]
-    fn words_come_and_go() {
-        let altered = |value: &str, operation, words: &str| {
-            let wanted = Wanted { name: "list".to_owned(), operation, value: Some(words.to_owned()) };
-            listed(&[entry("list", ConfigKind::List, value)], &Subject::Brokers, &wanted).unwrap()
-        };
-        assert_eq!(altered("a", Operation::Append, "b,a,c"), "a,b,c");
-        assert_eq!(altered("a", Operation::Append, ""), "a");
-        assert_eq!(altered("a,b", Operation::Subtract, " a ,c"), "b");
-        assert_eq!(altered("a,b,a", Operation::Subtract, "a"), "b,a");
-        let number = [entry("list", ConfigKind::Long, "1")];
-        let wanted =
-            Wanted { name: "list".to_owned(), operation: Operation::Append, value: Some("1".to_owned()) };
-        let refused = listed(&number, &Subject::Brokers, &wanted).unwrap_err();
-        assert_eq!(refused.code, ResponseError::InvalidConfig.code());
+    fn a_change_names_each_configuration_once_and_no_more_than_there_are() {
+        let message =
+            |wanted: &[Wanted]| check_shape(wanted).expect_err("refused").message.expect("a message");
+        let set = |name: &str| wanted(name, Operation::Set, Some("1"));
+        assert!(message(&[set("a"), set("b"), set("a")]).contains("duplicate"));
+        let nulls = [wanted("a", Operation::Set, None), wanted("b", Operation::Append, None), set("c")];
+        assert!(message(&nulls).ends_with("a, b"));
+        let many: Vec<_> = (0..=MAX_WANTED).map(|number| set(&number.to_string())).collect();
+        assert!(message(&many).contains("1001 configurations"));
+        check_shape(&many[1..]).expect("as many as may be");
+        check_shape(&[wanted("a", Operation::Delete, None)]).expect("what goes needs no value");
     }
 }

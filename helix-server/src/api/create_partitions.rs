@@ -8,6 +8,7 @@ use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::errors::ApiError;
+use super::mentions::{Mention, mentions};
 use crate::broker::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{CommandOutcome, MetadataCommand};
@@ -17,16 +18,16 @@ use crate::ids::NodeId;
 pub(super) async fn handle(broker: &Broker, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let mut results = Vec::with_capacity(request.topics.len());
-    for (position, topic) in request.topics.iter().enumerate() {
-        let same = |other: &CreatePartitionsTopic| other.name == topic.name;
-        // A name that is there more than once is refused once.
-        if request.topics[..position].iter().any(same) {
-            continue;
-        }
-        let outcome = if request.topics[position + 1..].iter().any(same) {
-            Err(ApiError::new(ResponseError::InvalidRequest, "the request names this topic more than once"))
-        } else {
-            grow(broker, topic, request.validate_only, timeout).await
+    let named = mentions(request.topics.iter().map(|topic| &topic.name));
+    for (topic, mention) in request.topics.iter().zip(named) {
+        let outcome = match mention {
+            Mention::Only => grow(broker, topic, request.validate_only, timeout).await,
+            Mention::FirstOfMany => Err(ApiError::new(
+                ResponseError::InvalidRequest,
+                "the request names this topic more than once",
+            )),
+            // A name that is there more than once is refused once.
+            Mention::Again => continue,
         };
         let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
         results.push(match outcome {

@@ -1,6 +1,6 @@
 //! CreateTopics (key 19).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
@@ -9,35 +9,39 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::answer_room::{AnswerRoom, part_bytes};
 use super::errors::ApiError;
+use super::mentions::{Mention, mentions};
 use super::names;
 use crate::broker::Broker;
 use crate::config::{describe, topic};
 use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
 use crate::ids::NodeId;
 
+/// First version that tells the configuration of what was created (KIP-525).
+const CONFIGS_FROM: i16 = 5;
+
 pub(super) async fn handle(
     broker: &Broker,
     request: CreateTopicsRequest,
     version: i16,
+    room: &mut AnswerRoom,
 ) -> CreateTopicsResponse {
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    for topic in &request.topics {
-        *seen.entry(topic.name.to_string()).or_default() += 1;
-    }
+    let named = mentions(request.topics.iter().map(|topic| &topic.name));
     let mut results = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        // A name that is there more than once is refused once.
-        let outcome = if seen.remove(topic.name.as_str()).is_none_or(|count| count > 1) {
-            if results.iter().any(|result: &CreatableTopicResult| result.name == topic.name) {
-                continue;
-            }
-            Err(ApiError::new(ResponseError::InvalidRequest, "the request names this topic more than once"))
-        } else {
-            create(broker, &topic, request.validate_only, timeout).await
+    for (topic, mention) in request.topics.into_iter().zip(named) {
+        let outcome = match mention {
+            Mention::Only => create(broker, &topic, request.validate_only, timeout).await,
+            Mention::FirstOfMany => Err(ApiError::new(
+                ResponseError::InvalidRequest,
+                "the request names this topic more than once",
+            )),
+            // A name that is there more than once is refused once.
+            Mention::Again => continue,
         };
-        results.push(shape(broker, topic, outcome, version));
+        results.push(shape(broker, topic, outcome, version, room).await);
+        tokio::task::consume_budget().await;
     }
     CreateTopicsResponse::default().with_topics(results)
 }
@@ -146,24 +150,35 @@ fn configs(broker: &Broker, topic: &CreatableTopic) -> Vec<CreatableTopicConfigs
     entries.into_iter().map(shape).collect()
 }
 
-fn shape(
+async fn shape(
     broker: &Broker,
     topic: CreatableTopic,
     outcome: Result<CommandOutcome, ApiError>,
     version: i16,
+    room: &mut AnswerRoom,
 ) -> CreatableTopicResult {
-    let shown = if version >= 5 && outcome.is_ok() { configs(broker, &topic) } else { Vec::new() };
+    let shown = if version >= CONFIGS_FROM && outcome.is_ok() {
+        let bytes = |configs: &Vec<CreatableTopicConfigs>| {
+            configs.iter().map(|one| part_bytes::<_, ()>(one, 0, version)).sum()
+        };
+        room.hold(async { configs(broker, &topic) }, bytes).await
+    } else {
+        None
+    };
     let result = CreatableTopicResult::default().with_name(topic.name).with_error_message(None);
     match outcome {
         Ok(CommandOutcome::TopicCreated { topic_id, partitions, replication_factor }) => {
             let result = if version >= 7 { result.with_topic_id(topic_id) } else { result };
-            if version >= 5 {
-                result
-                    .with_num_partitions(partitions)
-                    .with_replication_factor(replication_factor)
-                    .with_configs(Some(shown))
-            } else {
-                result
+            if version < CONFIGS_FROM {
+                return result;
+            }
+            let result = result.with_num_partitions(partitions).with_replication_factor(replication_factor);
+            match shown {
+                Some(shown) => result.with_configs(Some(shown)),
+                // The topic is there all the same.
+                None => result
+                    .with_configs(None)
+                    .with_topic_config_error_code(ResponseError::InvalidRequest.code()),
             }
         }
         Ok(_) => result,

@@ -1,6 +1,6 @@
 //! DeleteTopics (key 20).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
@@ -10,6 +10,7 @@ use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicN
 use uuid::Uuid;
 
 use super::errors::ApiError;
+use super::mentions::{Mention, mentions};
 use crate::broker::Broker;
 use crate::controller::commands::MetadataCommand;
 use crate::controller::image::ClusterImage;
@@ -44,30 +45,24 @@ pub(super) async fn handle(
 
 /// Each topic once, with what is wrong with the way in which it is asked for.
 fn check(wanted: Vec<Asked>, image: &ClusterImage) -> Vec<(Asked, Option<&'static str>)> {
-    let mut times: HashMap<Asked, usize> = HashMap::new();
-    for asked in &wanted {
-        *times.entry(asked.clone()).or_default() += 1;
-    }
+    let named = mentions(&wanted);
+    let ids: HashSet<Uuid> = wanted.iter().filter(|(name, _)| name.is_none()).map(|(_, id)| *id).collect();
     let by_id = |name: &str| {
         let id = image.topic_named(name).map(|topic| topic.topic_id)?;
-        times.contains_key(&(None, id)).then_some(id)
+        ids.contains(&id).then_some(id)
     };
-    let twice: Vec<Uuid> = times.keys().filter_map(|(name, _)| by_id(name.as_ref()?)).collect();
-    let mut answered = HashMap::new();
+    let twice: HashSet<Uuid> = wanted.iter().filter_map(|(name, _)| by_id(name.as_ref()?)).collect();
     let mut out = Vec::new();
-    for asked in wanted {
-        let mut asked = asked;
+    for (mut asked, mention) in wanted.into_iter().zip(named) {
         let (name, id) = &asked;
         // The answer for its name is the answer for its id.
-        if name.is_none() && twice.contains(id) || answered.insert(asked.clone(), ()).is_some() {
+        if name.is_none() && twice.contains(id) || mention == Mention::Again {
             continue;
         }
         let refused = match name {
             None if id.is_nil() => Some("neither a topic name nor a topic id is given"),
             Some(_) if !id.is_nil() => Some("give either a topic name or a topic id, not both"),
-            _ if times.get(&asked).is_some_and(|times| *times > 1) => {
-                Some("the request names this topic more than once")
-            }
+            _ if mention == Mention::FirstOfMany => Some("the request names this topic more than once"),
             Some(name) if by_id(name).is_some() => Some("the request names this topic by its id too"),
             _ => None,
         };

@@ -5,12 +5,15 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use kafka_protocol::protocol::StrBytes;
 
+use super::answer_room::{AnswerRoom, NO_ROOM, part_bytes};
 use super::{errors, operations};
 use crate::broker::Broker;
 use crate::coordinator::groups::{GroupCall, call};
 
 /// First version in which a group that does not exist is an error (KIP-1043).
 const NOT_FOUND_FROM: i16 = 6;
+/// First version in which an error has a message.
+const MESSAGE_FROM: i16 = 6;
 /// First version that names static members.
 const INSTANCE_FROM: i16 = 4;
 
@@ -18,23 +21,40 @@ pub(super) async fn handle(
     broker: &Broker,
     request: DescribeGroupsRequest,
     version: i16,
+    room: &mut AnswerRoom,
 ) -> DescribeGroupsResponse {
+    let allowed = operations::on_group(request.include_authorized_operations);
     let mut groups = Vec::with_capacity(request.groups.len());
     for id in request.groups {
-        let call = |reply| GroupCall::Describe(id.to_string(), reply);
-        let described = broker.coordinators().ask(broker, &id, call).await;
-        let allowed = operations::on_group(request.include_authorized_operations);
-        groups.push(match described {
-            Ok(Some(group)) => shape(id, group, version).with_authorized_operations(allowed),
-            // Before it was an error, such a group was described as one without members.
-            Ok(None) if version < NOT_FOUND_FROM => {
-                dead(id, errors::NONE).with_authorized_operations(allowed)
-            }
-            Ok(None) => missing(id),
-            Err(error) => dead(id, ResponseError::from(error).code()),
-        });
+        let bytes = |group: &DescribedGroup| {
+            part_bytes::<_, DescribedGroupMember>(group, group.members.len(), version)
+        };
+        let group = room.hold(describe(broker, id.clone(), version, allowed), bytes).await;
+        groups.push(group.unwrap_or_else(|| no_room(id, version)));
+        tokio::task::consume_budget().await;
     }
     DescribeGroupsResponse::default().with_groups(groups)
+}
+
+async fn describe(broker: &Broker, id: GroupId, version: i16, allowed: i32) -> DescribedGroup {
+    let call = |reply| GroupCall::Describe(id.to_string(), reply);
+    match broker.coordinators().ask(broker, &id, call).await {
+        Ok(Some(group)) => shape(id, group, version).with_authorized_operations(allowed),
+        // Before it was an error, such a group was described as one without members.
+        Ok(None) if version < NOT_FOUND_FROM => dead(id, errors::NONE).with_authorized_operations(allowed),
+        Ok(None) => missing(id),
+        Err(error) => dead(id, ResponseError::from(error).code()),
+    }
+}
+
+/// Clients ask once more for the groups that are answered so, and for them alone.
+fn no_room(id: GroupId, version: i16) -> DescribedGroup {
+    let out = dead(id, ResponseError::CoordinatorLoadInProgress.code());
+    if version >= MESSAGE_FROM {
+        out.with_error_message(Some(StrBytes::from_static_str(NO_ROOM)))
+    } else {
+        out
+    }
 }
 
 fn shape(id: GroupId, group: call::DescribedGroup, version: i16) -> DescribedGroup {
@@ -73,4 +93,20 @@ fn dead(id: GroupId, code: i16) -> DescribedGroup {
         .with_group_id(id)
         .with_group_state(StrBytes::from_static_str(state))
         .with_authorized_operations(operations::NOT_ASKED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use kafka_protocol::protocol::Encodable;
+
+    #[test]
+    fn what_there_is_no_room_for_can_be_said_in_every_version() {
+        for version in 0..=6 {
+            let group = no_room(GroupId(StrBytes::from_static_str("g")), version);
+            assert_eq!(group.error_message.is_some(), version >= MESSAGE_FROM);
+            group.encode(&mut BytesMut::new(), version).expect("valid");
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! DescribeLogDirs (key 35): how much of this node's disk its replicas take.
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -19,9 +20,13 @@ pub(super) fn handle(
     version: i16,
 ) -> DescribeLogDirsResponse {
     let image = broker.image();
+    let asked = request.topics.as_deref().map(asked_partitions);
     let topics = image.topics().filter_map(|topic| {
-        let asked = asked_partitions(request, &topic.name)?;
-        let partitions = hosted(broker, topic, asked.as_ref());
+        let asked = match &asked {
+            Some(asked) => Some(asked.get(topic.name.as_str())?),
+            None => None,
+        };
+        let partitions = hosted(broker, topic, asked);
         (!partitions.is_empty()).then(|| {
             DescribeLogDirsTopic::default()
                 .with_name(TopicName(StrBytes::from_string(topic.name.clone())))
@@ -49,18 +54,20 @@ fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-/// Which partitions of a topic are asked for: `None` if none, an inner `None` if all.
-fn asked_partitions(request: &DescribeLogDirsRequest, topic: &str) -> Option<Option<BTreeSet<i32>>> {
-    let Some(topics) = &request.topics else { return Some(None) };
-    let mut of_topic = topics.iter().filter(|asked| asked.topic.as_str() == topic).peekable();
-    of_topic.peek()?;
-    Some(Some(of_topic.flat_map(|asked| asked.partitions.iter().copied()).collect()))
+/// Which partitions are asked for, by topic.
+fn asked_partitions(topics: &[DescribableLogDirTopic]) -> HashMap<&str, HashSet<i32>> {
+    let mut asked: HashMap<&str, HashSet<i32>> = HashMap::new();
+    for topic in topics {
+        asked.entry(topic.topic.as_str()).or_default().extend(&topic.partitions);
+    }
+    asked
 }
 
+/// Those of the asked partitions, or of all, that this node has a replica of.
 fn hosted(
     broker: &Broker,
     topic: &TopicImage,
-    asked: Option<&BTreeSet<i32>>,
+    asked: Option<&HashSet<i32>>,
 ) -> Vec<DescribeLogDirsPartition> {
     let numbered = topic.partitions.iter().zip(0i32..);
     let wanted = numbered.filter(|(_, number)| asked.is_none_or(|asked| asked.contains(number)));
@@ -76,4 +83,21 @@ fn describe(broker: &Broker, partition: &PartitionImage, number: i32) -> Option<
             .with_partition_size(i64::try_from(bytes).unwrap_or(i64::MAX))
             .with_offset_lag((view.high_watermark() - view.log_end()).max(0)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_of_a_topic_may_come_in_parts() {
+        let topic = |name: &'static str, partitions: &[i32]| {
+            DescribableLogDirTopic::default()
+                .with_topic(TopicName(StrBytes::from_static_str(name)))
+                .with_partitions(partitions.to_vec())
+        };
+        let topics = [topic("a", &[0, 1, 0]), topic("b", &[]), topic("a", &[2])];
+        let expected = [("a", HashSet::from([0, 1, 2])), ("b", HashSet::new())];
+        assert_eq!(asked_partitions(&topics), expected.into());
+    }
 }

@@ -27,9 +27,6 @@ pub(super) async fn handle(
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let image = broker.image();
-    let named = request.topics.iter().filter_map(|topic| image.topic_named(&topic.name));
-    let named: Vec<Arc<TopicImage>> = named.cloned().collect();
-    broker.wait_for_first_leaders(&named).await;
     let all = request.topics.is_empty();
     let mut asked: Vec<&str> = if all {
         image.topics().map(|topic| topic.name.as_str()).collect()
@@ -38,6 +35,11 @@ pub(super) async fn handle(
     };
     asked.sort_unstable();
     asked.dedup();
+    if !all {
+        let named: Vec<Arc<TopicImage>> =
+            asked.iter().filter_map(|name| image.topic_named(name)).cloned().collect();
+        broker.wait_for_first_leaders(&named).await;
+    }
     let cursor = request.cursor.as_ref().map(|cursor| (cursor.topic_name.as_str(), cursor.partition_index));
     if cursor.is_some_and(|(name, partition)| partition < 0 || !(all || asked.contains(&name))) {
         let refused = |topic: &TopicRequest| {

@@ -6,6 +6,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 
 use super::configs::{self, Operation, Wanted, invalid_request};
 use super::errors::ApiError;
+use super::mentions::mentions;
 use crate::broker::Broker;
 
 pub(super) async fn handle(
@@ -13,10 +14,9 @@ pub(super) async fn handle(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let named = request.resources.iter().map(|one| (one.resource_type, one.resource_name.as_str()));
-    let repeated = configs::repeated(named);
     let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in &request.resources {
-        let outcome = if repeated.contains(&(resource.resource_type, resource.resource_name.as_str())) {
+    for (resource, mention) in request.resources.iter().zip(mentions(named)) {
+        let outcome = if mention.is_of_many() {
             Err(configs::repetition())
         } else {
             alter(broker, resource, request.validate_only).await

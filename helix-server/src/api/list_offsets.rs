@@ -1,6 +1,5 @@
 //! ListOffsets (key 2): earliest, latest, by timestamp, and the record with the largest timestamp.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
@@ -8,9 +7,10 @@ use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
-use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse, TopicName};
+use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
 use tracing::warn;
 
+use super::mentions::{Mention, first_mentions, mentions};
 use crate::broker::batch::TimestampedOffset;
 use crate::broker::fetch::FetchError;
 use crate::broker::{Broker, lookup};
@@ -32,15 +32,15 @@ pub(super) async fn handle(
     request: ListOffsetsRequest,
     version: i16,
 ) -> ListOffsetsResponse {
-    let mut mentions = Mentions::of(&request);
+    let mut named = named_partitions(&request).into_iter();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
-            match mentions.next(&topic.name, asked.partition_index) {
+            match named.next().unwrap_or(Mention::Again) {
                 Mention::Only => partitions.push(one_partition(broker, &topic.name, asked, version).await),
                 Mention::FirstOfMany => partitions.push(failed(asked, ResponseError::InvalidRequest)),
-                Mention::Repeated => {}
+                Mention::Again => {}
             }
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
@@ -49,35 +49,12 @@ pub(super) async fn handle(
 }
 
 /// How often the request names each partition. One that it names more than once is refused, once.
-struct Mentions {
-    counts: HashMap<(TopicName, i32), Mention>,
-}
-
-/// What naming a partition means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mention {
-    Only,
-    FirstOfMany,
-    Repeated,
-}
-
-impl Mentions {
-    fn of(request: &ListOffsetsRequest) -> Self {
-        let mut counts = HashMap::new();
-        for topic in &request.topics {
-            for asked in &topic.partitions {
-                counts
-                    .entry((topic.name.clone(), asked.partition_index))
-                    .and_modify(|mention| *mention = Mention::FirstOfMany)
-                    .or_insert(Mention::Only);
-            }
-        }
-        Self { counts }
-    }
-
-    fn next(&mut self, topic: &TopicName, partition: i32) -> Mention {
-        self.counts.insert((topic.clone(), partition), Mention::Repeated).unwrap_or(Mention::Repeated)
-    }
+fn named_partitions(request: &ListOffsetsRequest) -> Vec<Mention> {
+    let topics = first_mentions(request.topics.iter().map(|topic| &topic.name));
+    let partitions = request.topics.iter().zip(topics).flat_map(|(topic, number)| {
+        topic.partitions.iter().map(move |asked| (number, asked.partition_index))
+    });
+    mentions(partitions)
 }
 
 fn failed(asked: &ListOffsetsPartition, error: ResponseError) -> ListOffsetsPartitionResponse {
@@ -179,6 +156,7 @@ async fn look_up(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kafka_protocol::messages::TopicName;
     use kafka_protocol::messages::list_offsets_request::ListOffsetsTopic;
     use kafka_protocol::protocol::StrBytes;
 
@@ -206,10 +184,7 @@ mod tests {
             topic("b", &[0]),
             topic("a", &[0]),
         ]);
-        let mut mentions = Mentions::of(&request);
-        let seen = [("a", 0), ("a", 1), ("a", 0), ("b", 0), ("a", 0)]
-            .map(|(text, partition)| mentions.next(&name(text), partition));
-        use Mention::{FirstOfMany, Only, Repeated};
-        assert_eq!(seen, [FirstOfMany, Only, Repeated, Only, Repeated]);
+        use Mention::{Again, FirstOfMany, Only};
+        assert_eq!(named_partitions(&request), [FirstOfMany, Only, Again, Only, Again]);
     }
 }

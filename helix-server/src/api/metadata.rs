@@ -1,8 +1,8 @@
 //! Metadata (key 3): brokers, topics, partitions and their leaders.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
@@ -12,6 +12,7 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use super::mentions::{Mention, mentions};
 use super::{names, operations, partition_standing};
 use crate::broker::Broker;
 use crate::controller::SubmitError;
@@ -26,10 +27,14 @@ const OPERATIONS_FROM: i16 = 8;
 /// Last version that can ask that about the cluster; there is DescribeCluster for it.
 const CLUSTER_OPERATIONS_UNTIL: i16 = 10;
 
-pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
+/// Topics that a request has created side by side.
+const MAX_CREATIONS: usize = 64;
+
+pub(super) async fn handle(broker: &Broker, mut request: MetadataRequest, version: i16) -> MetadataResponse {
     if version < BY_ID_FROM && names_ids(request.topics.as_deref()) {
         return refused(request, version);
     }
+    request.topics = request.topics.map(distinct);
     let auto_create = request.allow_auto_topic_creation && broker.config().auto_create_topics_enable;
     let asked = asked_topics(broker, request.topics.as_deref(), version);
     if request.topics.as_ref().is_some_and(|topics| !topics.is_empty()) {
@@ -42,8 +47,8 @@ pub(super) async fn handle(broker: &Broker, request: MetadataRequest, version: i
         Some(asked) if version == 0 && asked.is_empty() => all_topics(broker, version),
         Some(asked) => {
             // Topics that have to be created are created side by side.
-            let topics = distinct(asked).map(|topic| one_topic(broker, topic, auto_create, version));
-            futures_util::future::join_all(topics).await
+            let topics = asked.into_iter().map(|topic| one_topic(broker, topic, auto_create, version));
+            stream::iter(topics).buffered(MAX_CREATIONS).collect().await
         }
     };
     let image = broker.image();
@@ -91,14 +96,17 @@ fn names_ids(asked: Option<&[MetadataRequestTopic]>) -> bool {
 }
 
 /// Each topic once; an id counts for more than a name beside it.
-fn distinct(asked: Vec<MetadataRequestTopic>) -> impl Iterator<Item = MetadataRequestTopic> {
-    let mut seen = HashSet::new();
-    asked.into_iter().filter_map(move |mut topic| {
-        if !topic.topic_id.is_nil() {
-            topic.name = None;
-        }
-        seen.insert((topic.name.clone(), topic.topic_id)).then_some(topic)
-    })
+fn distinct(mut asked: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic> {
+    for topic in asked.iter_mut().filter(|topic| !topic.topic_id.is_nil()) {
+        topic.name = None;
+    }
+    let named = mentions(asked.iter().map(|topic| (topic.name.as_ref(), topic.topic_id)));
+    asked
+        .into_iter()
+        .zip(named)
+        .filter(|(_, mention)| *mention != Mention::Again)
+        .map(|(topic, _)| topic)
+        .collect()
 }
 
 /// The brokers that clients are told of: those that can be reached from here. A node that misses half of them or more is rather cut off itself; its
@@ -233,8 +241,7 @@ mod tests {
     #[test]
     fn each_topic_is_told_once_and_an_id_counts_for_more_than_a_name() {
         let all = vec![asked(Some("a"), 0), asked(Some("b"), 7), asked(Some("a"), 0), asked(None, 7)];
-        let distinct: Vec<_> = distinct(all).collect();
-        assert_eq!(distinct, [asked(Some("a"), 0), asked(None, 7)]);
+        assert_eq!(distinct(all), [asked(Some("a"), 0), asked(None, 7)]);
     }
 
     #[test]

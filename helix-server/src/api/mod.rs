@@ -6,6 +6,7 @@ pub(crate) mod names;
 pub mod table;
 
 mod alter_configs;
+mod answer_room;
 mod api_versions;
 mod configs;
 mod create_partitions;
@@ -33,6 +34,7 @@ mod leave_group;
 mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod mentions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -45,6 +47,8 @@ mod sync_group;
 
 use std::sync::Arc;
 
+use answer_room::AnswerRoom;
+pub(crate) use answer_room::MAX_ANSWERS_BYTES;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use helix_raft::GroupId;
@@ -101,7 +105,7 @@ pub(crate) struct Request {
 pub struct Response {
     /// The answer, header first.
     pub chunks: Vec<Bytes>,
-    /// Its share of the fetch budget.
+    /// Its share of the budget of fetch responses, or of that of other large answers.
     pub permit: Option<Permit>,
 }
 
@@ -114,6 +118,16 @@ pub enum Outcome {
     Silent,
     /// The connection is closed.
     Close,
+}
+
+impl Outcome {
+    /// The same, with something that is held until it has left.
+    fn holding(self, permit: Option<Permit>) -> Self {
+        match self {
+            Self::Response(response) => Self::Response(Response { permit, ..response }),
+            other => other,
+        }
+    }
 }
 
 /// An answer that is on its way.
@@ -235,13 +249,32 @@ macro_rules! with_others {
     }};
 }
 
+/// The same for answers that can be much larger than their requests: they are put together in a room.
+macro_rules! roomy {
+    ($broker:expr, $request:expr, |$b:ident, $decoded:ident, $room:ident| $answer:expr) => {{
+        let ($decoded, reply) = (decode(&$request)?, Reply::to(&$request));
+        let (broker, permits) = (Arc::clone($broker), $request.permits);
+        Box::pin(async move {
+            let mut room = AnswerRoom::of(&broker.budgets().answers);
+            let response = {
+                let ($b, $room) = (&*broker, &mut room);
+                $answer
+            };
+            drop(permits);
+            reply.whole(&response).holding(room.into_permit())
+        })
+    }};
+}
+
 fn start_later(broker: &Arc<Broker>, request: Request) -> Result<PendingOutcome, RequestError> {
     let version = request.version;
     Ok(match request.api_key {
         ApiKey::ListOffsets => later!(broker, request, |b, r| list_offsets::handle(b, r, version).await),
         ApiKey::Metadata => later!(broker, request, |b, r| metadata::handle(b, r, version).await),
         ApiKey::ApiVersions => later!(broker, request, |_b, r| api_versions::handle(&r, version)),
-        ApiKey::CreateTopics => later!(broker, request, |b, r| create_topics::handle(b, r, version).await),
+        ApiKey::CreateTopics => {
+            roomy!(broker, request, |b, r, room| create_topics::handle(b, r, version, room).await)
+        }
         ApiKey::DeleteTopics => later!(broker, request, |b, r| delete_topics::handle(b, r, version).await),
         ApiKey::DeleteRecords => later!(broker, request, |b, r| delete_records::handle(b, r).await),
         ApiKey::InitProducerId => later!(broker, request, |b, r| init_producer_id::handle(b, &r).await),
@@ -278,10 +311,12 @@ fn start_of_group(broker: &Arc<Broker>, request: Request) -> Result<PendingOutco
         ApiKey::Heartbeat => later!(broker, request, |b, r| heartbeat::handle(b, r).await),
         ApiKey::LeaveGroup => later!(broker, request, |b, r| leave_group::handle(b, r, version).await),
         ApiKey::OffsetCommit => later!(broker, request, |b, r| offset_commit::handle(b, r, version).await),
-        ApiKey::OffsetFetch => later!(broker, request, |b, r| offset_fetch::handle(b, r, version).await),
+        ApiKey::OffsetFetch => {
+            roomy!(broker, request, |b, r, room| offset_fetch::handle(b, r, version, room).await)
+        }
         ApiKey::OffsetDelete => later!(broker, request, |b, r| offset_delete::handle(b, r).await),
         ApiKey::DescribeGroups => {
-            later!(broker, request, |b, r| describe_groups::handle(b, r, version).await)
+            roomy!(broker, request, |b, r, room| describe_groups::handle(b, r, version, room).await)
         }
         ApiKey::ListGroups => later!(broker, request, |b, r| list_groups::handle(b, r, version).await),
         ApiKey::DeleteGroups => later!(broker, request, |b, r| delete_groups::handle(b, r).await),
@@ -293,7 +328,9 @@ fn start_of_admin(broker: &Arc<Broker>, request: Request) -> Result<PendingOutco
     let version = request.version;
     Ok(match request.api_key {
         ApiKey::DescribeCluster => later!(broker, request, |b, r| describe_cluster::handle(b, &r, version)),
-        ApiKey::DescribeConfigs => later!(broker, request, |b, r| describe_configs::handle(b, &r, version)),
+        ApiKey::DescribeConfigs => {
+            roomy!(broker, request, |b, r, room| describe_configs::handle(b, &r, version, room).await)
+        }
         ApiKey::AlterConfigs => later!(broker, request, |b, r| alter_configs::handle(b, r).await),
         ApiKey::IncrementalAlterConfigs => {
             later!(broker, request, |b, r| incremental_alter_configs::handle(b, r).await)
@@ -302,11 +339,15 @@ fn start_of_admin(broker: &Arc<Broker>, request: Request) -> Result<PendingOutco
             later!(broker, request, |b, r| list_config_resources::handle(b, &r, version))
         }
         ApiKey::DescribeLogDirs => later!(broker, request, |b, r| describe_log_dirs::handle(b, &r, version)),
-        ApiKey::ElectLeaders => later!(broker, request, |b, r| elect_leaders::handle(b, r, version).await),
+        ApiKey::ElectLeaders => {
+            roomy!(broker, request, |b, r, room| elect_leaders::handle(b, r, version, room).await)
+        }
         ApiKey::DescribeQuorum => {
             later!(broker, request, |b, r| describe_quorum::handle(b, r, version).await)
         }
-        ApiKey::DescribeProducers => later!(broker, request, |b, r| describe_producers::handle(b, r).await),
+        ApiKey::DescribeProducers => {
+            roomy!(broker, request, |b, r, room| describe_producers::handle(b, r, version, room).await)
+        }
         ApiKey::DescribeTopicPartitions => {
             later!(broker, request, |b, r| describe_topic_partitions::handle(b, &r).await)
         }

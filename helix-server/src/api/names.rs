@@ -1,7 +1,7 @@
 //! Topic names, by Kafka's rules.
 
 /// The longest topic name: a partition's directory in Kafka must fit a file name.
-const MAX_NAME_BYTES: usize = 249;
+pub(crate) const MAX_NAME_BYTES: usize = 249;
 
 /// Checks a topic name.
 ///

@@ -54,10 +54,11 @@ pub(super) async fn handle(
         if call.offsets.is_empty() { Ok(BTreeMap::new()) } else { commit(broker, call, version).await };
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let key = key(&topic.name, partition.partition_index);
+            let key = || key(&topic.name, partition.partition_index);
             let code = match &codes {
+                // Names that no topic has may be of any length: they are not copied.
                 _ if !exists(topic, partition) => ResponseError::UnknownTopicOrPartition.code(),
-                Ok(codes) => codes.get(&key).copied().unwrap_or(errors::NONE),
+                Ok(codes) => codes.get(&key()).copied().unwrap_or(errors::NONE),
                 Err(error) => error.code(),
             };
             OffsetCommitResponsePartition::default()

@@ -39,7 +39,8 @@ pub(super) async fn handle(broker: &Broker, request: OffsetDeleteRequest) -> Off
         let partitions = topic.partitions.iter().map(|partition| {
             let number = partition.partition_index;
             let unknown = ResponseError::UnknownTopicOrPartition.code();
-            let code = codes.get(&key(&topic.name, number)).copied().unwrap_or(unknown);
+            let known = exists(&topic.name, number).then(|| codes.get(&key(&topic.name, number)));
+            let code = known.flatten().copied().unwrap_or(unknown);
             OffsetDeleteResponsePartition::default().with_partition_index(number).with_error_code(code)
         });
         OffsetDeleteResponseTopic::default()

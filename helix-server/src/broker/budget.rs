@@ -126,6 +126,12 @@ impl Permit {
     pub fn amount(&self) -> usize {
         self.amount
     }
+
+    /// Takes over what another permit of the same budget holds.
+    pub fn join(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.shared, &other.shared), "permits of one budget");
+        self.amount += std::mem::take(&mut other.amount);
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +166,16 @@ mod tests {
         assert!(budget.try_acquire(1).is_none());
         drop(huge);
         assert!(budget.try_acquire(1).is_some());
+    }
+
+    #[test]
+    fn joined_permits_are_given_back_together() {
+        let budget = Budget::new(10);
+        let mut held = budget.try_acquire(3).unwrap();
+        held.join(budget.try_acquire(4).unwrap());
+        assert_eq!((held.amount(), budget.used()), (7, 7));
+        drop(held);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]

@@ -61,6 +61,8 @@ pub struct Budgets {
     pub fetch: Budget,
     /// Searches by timestamp that run at one time.
     pub searches: Budget,
+    /// Bytes of answers that can be much larger than their requests, until they have left.
+    pub answers: Budget,
 }
 
 /// Everything a request needs, shared by all connections.

@@ -23,12 +23,30 @@ pub(super) fn kafka_advice(name: &str) -> Option<&'static str> {
     KAFKA_NAMES.iter().find(|(known, _)| *known == name).map(|(_, advice)| *advice)
 }
 
+/// Characters of a mistyped name that are compared. A client can send millions, and no known name is as long as this.
+const MAX_COMPARED: usize = 100;
+
 /// The most similar of `names`, of which there must be at least one.
 pub(super) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> &'static str {
-    let normal = name.trim_start_matches('-').replace('_', ".").to_ascii_lowercase();
+    let name: String = name.trim_start_matches('-').chars().take(MAX_COMPARED).collect();
+    let normal = name.replace('_', ".").to_ascii_lowercase();
     names
         .map(|candidate| (strsim::jaro_winkler(&normal, candidate), candidate))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
         .expect("the tables of names are not empty")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_found_by_how_a_long_one_begins() {
+        let names = || ["retention.ms", "segment.ms"].into_iter();
+        assert_eq!(nearest("--retention_mss", names()), "retention.ms");
+        // Compared whole this would take minutes.
+        let long = format!("segment.mss{}", "s".repeat(100_000_000));
+        assert_eq!(nearest(&long, names()), "segment.ms");
+    }
 }

@@ -3,13 +3,14 @@
 //! A command states an intent ("create this topic with so many partitions"); everything derived (group ids, placement,
 //! producer id ranges) is computed when it is applied, from the image alone, so that every node derives the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use helix_raft::{Incarnation, ReplicaId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::config::kind::list;
 use crate::ids::NodeId;
 
 /// A change of the cluster's metadata, replicated through group 0.
@@ -50,8 +51,31 @@ pub struct ConfigChange {
     pub subject: ConfigSubject,
     /// Whether what is not named below goes back to its default.
     pub replace: bool,
-    /// New values by name; `None` goes back to the default.
-    pub values: BTreeMap<String, Option<String>>,
+    /// What becomes of single ones, by name.
+    pub values: BTreeMap<String, ConfigOperation>,
+}
+
+/// What becomes of a configuration. A log may hold changes from before lists could be changed, when this was an optional text:
+/// the first two are encoded as that was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConfigOperation {
+    /// It goes back to its default.
+    Delete,
+    /// It gets this value.
+    Set(String),
+    /// A list gets more words.
+    Append(ListChange),
+    /// A list gets fewer words.
+    Subtract(ListChange),
+}
+
+/// Words that a list gets or loses. The list is looked up when the change is applied, so that no other change of it is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListChange {
+    /// The words.
+    pub words: Vec<String>,
+    /// The list that was in force, if the subject has none of its own.
+    pub inherited: String,
 }
 
 /// What has configurations of its own.
@@ -69,13 +93,43 @@ impl ConfigChange {
     /// What is in force of `before` after the change.
     pub fn apply_to(&self, before: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let mut after = if self.replace { BTreeMap::new() } else { before.clone() };
-        for (name, value) in &self.values {
-            match value {
-                Some(value) => drop(after.insert(name.clone(), value.clone())),
+        for (name, operation) in &self.values {
+            match operation.value(after.get(name)) {
+                Some(value) => drop(after.insert(name.clone(), value)),
                 None => drop(after.remove(name)),
             }
         }
         after
+    }
+}
+
+impl ConfigOperation {
+    /// The value afterwards, `None` for the default.
+    fn value(&self, before: Option<&String>) -> Option<String> {
+        match self {
+            Self::Delete => None,
+            Self::Set(value) => Some(value.clone()),
+            Self::Append(change) => {
+                let mut words = change.list(before);
+                let mut known: HashSet<String> = words.iter().cloned().collect();
+                words.extend(change.words.iter().filter(|word| known.insert((*word).clone())).cloned());
+                Some(words.join(","))
+            }
+            Self::Subtract(change) => {
+                // Of a word that is there twice, one stays, as in Kafka.
+                let mut gone: HashSet<&String> = change.words.iter().collect();
+                let mut words = change.list(before);
+                words.retain(|word| !gone.remove(word));
+                Some(words.join(","))
+            }
+        }
+    }
+}
+
+impl ListChange {
+    /// The words before.
+    fn list(&self, own: Option<&String>) -> Vec<String> {
+        list(own.unwrap_or(&self.inherited))
     }
 }
 
@@ -220,3 +274,57 @@ pub type CommandResult = Result<CommandOutcome, CommandError>;
 pub const MAX_TOPIC_PARTITIONS: i32 = 10_000;
 
 pub use crate::ids::METADATA_GROUP;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::versioned;
+
+    fn change(operation: ConfigOperation) -> ConfigChange {
+        let values = BTreeMap::from([("policy".to_owned(), operation)]);
+        ConfigChange { subject: ConfigSubject::Brokers, replace: false, values }
+    }
+
+    fn words(words: &[&str]) -> ListChange {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        ListChange { words, inherited: "delete".to_owned() }
+    }
+
+    /// The list after these changes, one after the other.
+    fn after(changes: &[ConfigOperation]) -> Option<String> {
+        let apply = |before, one: &ConfigOperation| change(one.clone()).apply_to(&before);
+        changes.iter().fold(BTreeMap::new(), apply).remove("policy")
+    }
+
+    #[test]
+    fn changes_of_a_list_build_on_each_other() {
+        use ConfigOperation::{Append, Delete, Set, Subtract};
+        // Both were sent when the list was inherited still.
+        let both = [Append(words(&["compact"])), Append(words(&["a", "a"]))];
+        assert_eq!(after(&both).as_deref(), Some("delete,compact,a"));
+        assert_eq!(after(&[both[0].clone(), both[0].clone()]).as_deref(), Some("delete,compact"));
+        assert_eq!(after(&[Set("a, b".into()), Subtract(words(&["b", "c"]))]).as_deref(), Some("a"));
+        assert_eq!(after(&[Subtract(words(&["delete"]))]).as_deref(), Some(""));
+        assert_eq!(after(&[Set("a,b,a".into()), Subtract(words(&["a"]))]).as_deref(), Some("b,a"));
+        assert_eq!(after(&[both[1].clone(), Delete]), None);
+    }
+
+    #[test]
+    fn changes_from_before_lists_could_be_changed_are_read() {
+        #[derive(Serialize)]
+        struct Before {
+            subject: ConfigSubject,
+            replace: bool,
+            values: BTreeMap<String, Option<String>>,
+        }
+        for (value, operation) in [
+            (Some("compact".to_owned()), ConfigOperation::Set("compact".to_owned())),
+            (None, ConfigOperation::Delete),
+        ] {
+            let values = BTreeMap::from([("policy".to_owned(), value)]);
+            let before = Before { subject: ConfigSubject::Brokers, replace: false, values };
+            let read: ConfigChange = versioned::decode(&versioned::encode(&before)).expect("readable");
+            assert_eq!(read, change(operation));
+        }
+    }
+}

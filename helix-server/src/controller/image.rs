@@ -15,6 +15,7 @@ use super::commands::{
     MAX_TOPIC_PARTITIONS, MetadataCommand, NewTopic,
 };
 use super::placement;
+use crate::api::names::MAX_NAME_BYTES;
 use crate::ids::NodeId;
 use crate::versioned::{self, VersionedError, decode_rest, encode_as};
 
@@ -196,6 +197,10 @@ impl ClusterImage {
 
     /// A topic by name.
     pub fn topic_named(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        // A client can send millions of bytes as a name, and have it looked up for each of as many partitions.
+        if name.len() > MAX_NAME_BYTES {
+            return None;
+        }
         self.names.get(name).and_then(|id| self.topics.get(id))
     }
 
@@ -416,6 +421,7 @@ fn created(topic: &TopicImage) -> CommandOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::commands::ConfigOperation;
     use helix_raft::Incarnation;
 
     fn broker(node: i32, incarnation: u64) -> MetadataCommand {
@@ -462,6 +468,17 @@ mod tests {
         assert_eq!(image.apply(named("a")), Ok(created), "once more");
         image.apply(named("b")).expect_err("another name");
         assert!(image.topic_named("b").is_none());
+    }
+
+    #[test]
+    fn a_name_that_no_topic_can_have_is_not_looked_up() {
+        let mut image = cluster();
+        let longest = "x".repeat(MAX_NAME_BYTES);
+        image.apply(topic(&longest, 1, 1)).unwrap();
+        assert!(image.topic_named(&longest).is_some());
+        // Looked at whole each time this would take hours.
+        let long = "x".repeat(100_000_000);
+        assert!((0..1_000_000).all(|_| image.topic_named(&long).is_none()));
     }
 
     #[test]
@@ -539,7 +556,11 @@ mod tests {
     }
 
     fn alter(subject: ConfigSubject, replace: bool, values: &[(&str, Option<&str>)]) -> MetadataCommand {
-        let values = values.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)));
+        let operation = |value: &Option<&str>| match value {
+            Some(value) => ConfigOperation::Set((*value).to_owned()),
+            None => ConfigOperation::Delete,
+        };
+        let values = values.iter().map(|(name, value)| ((*name).to_owned(), operation(value)));
         MetadataCommand::AlterConfigs(ConfigChange { subject, replace, values: values.collect() })
     }
 

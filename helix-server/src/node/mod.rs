@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::api::MAX_ANSWERS_BYTES;
 use crate::api::table::SERVED;
 use crate::broker::budget::Budget;
 use crate::broker::fetch_sessions::FetchSessions;
@@ -629,6 +630,7 @@ fn broker_parts(
             other_requests: Budget::new(broker.request_max_pending_bytes),
             fetch: Budget::new(broker.fetch_max_pending_bytes),
             searches: Budget::new(MAX_SEARCHES),
+            answers: Budget::new(MAX_ANSWERS_BYTES),
         },
         fetch_sessions: Arc::new(FetchSessions::new(broker.max_incremental_fetch_session_cache_slots)),
         metrics: Arc::clone(&parts.metrics),
@@ -660,6 +662,7 @@ fn watch_metrics(parts: &Parts, broker: &Arc<Broker>, cluster: &ClusterLink) {
                 },
                 budget("requests", &budgets.other_requests),
                 budget("fetch", &budgets.fetch),
+                budget("answers", &budgets.answers),
                 BudgetSample {
                     name: "peers",
                     used: cluster.receive_bytes_held() as u64,

@@ -23,8 +23,10 @@ use session::Session;
 /// What a session has to be idle or old for, until another may take its place
 /// (`min.incremental.fetch.session.eviction.ms`, which Kafka does not let anybody change).
 const EVICTION_AGE: Duration = Duration::from_secs(120);
-/// Partitions in all sessions together. One takes about 200 bytes.
+/// Partitions in all sessions together.
 const MAX_PARTITIONS: usize = 400_000;
+/// What a partition takes, about. A name may be much longer than any topic's: each such stretch of it counts as one more partition.
+const PARTITION_BYTES: usize = 200;
 
 /// Number of a session; never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,7 +150,7 @@ struct Limits {
 #[derive(Debug, Default)]
 struct Cache {
     sessions: HashMap<FetchSessionId, Slot>,
-    /// In all of them.
+    /// In all of them, as [`size`] counts them.
     partitions: usize,
 }
 
@@ -158,6 +160,7 @@ struct Slot {
     session: Arc<Session>,
     created: Instant,
     last_used: Instant,
+    /// As [`size`] counts it.
     size: usize,
 }
 
@@ -205,6 +208,11 @@ impl FetchSessions {
             return Ok(FetchContext { partitions: distinct(asked), kind });
         }
         let id = FetchSessionId(claim.session_id);
+        if size_of_asked(&asked).max(size(forgotten.iter())) > self.limits.partitions {
+            // No session has room for that: the client starts over, and gets none.
+            self.cache.lock().remove(id);
+            return Err(ResponseError::FetchSessionIdNotFound);
+        }
         let session = self.cache.lock().sessions.get(&id).map(|slot| Arc::clone(&slot.session));
         let session = session.ok_or(ResponseError::FetchSessionIdNotFound)?;
         let (epoch, partitions) = session.continued(claim, &asked, forgotten, name_of)?;
@@ -212,7 +220,7 @@ impl FetchSessions {
             self.cache.lock().remove(id);
             return Ok(FetchContext { partitions: distinct(asked), kind: ContextKind::Sessionless });
         }
-        if !self.cache.lock().touch(id, partitions.len(), self.limits, now) {
+        if !self.cache.lock().touch(id, size_of_asked(&partitions), self.limits, now) {
             return Err(ResponseError::FetchSessionIdNotFound);
         }
         Ok(FetchContext { partitions, kind: ContextKind::Incremental { session, epoch } })
@@ -236,7 +244,7 @@ impl FetchSessions {
             ContextKind::Sessionless => Ok(SessionAnswer { session_id: 0, included: all }),
             ContextKind::Full { by_id } => {
                 let mut cache = self.cache.lock();
-                let size = context.partitions.len();
+                let size = size_of_asked(&context.partitions);
                 if !cache.make_room(self.limits, size, now) {
                     return Ok(SessionAnswer { session_id: 0, included: all });
                 }
@@ -277,7 +285,7 @@ impl Cache {
         true
     }
 
-    /// Whether there is room for a session of `size` partitions, if need be in the place of another one.
+    /// Whether there is room for a session of this size, if need be in the place of another one.
     fn make_room(&mut self, limits: Limits, size: usize, now: Instant) -> bool {
         let fits = |cache: &Self| {
             cache.sessions.len() < limits.sessions && cache.partitions + size <= limits.partitions
@@ -291,7 +299,7 @@ impl Cache {
         fits(self)
     }
 
-    /// The session that goes for one of `size` partitions. Looking at all of them is no loss: they are few, and looked at only when
+    /// The session that goes for one of this size. Looking at all of them is no loss: they are few, and looked at only when
     /// the cache is full.
     fn evictable(&self, size: usize, now: Instant) -> Option<FetchSessionId> {
         let (oldest, slot) = self.sessions.iter().min_by_key(|(id, slot)| (slot.last_used, **id))?;
@@ -316,18 +324,64 @@ impl Cache {
 
 /// Each partition once, in the order of first mention; what was said of it last counts.
 fn distinct(asked: Vec<Asked>) -> Vec<Asked> {
+    let mut topics = TopicNumbers::default();
     let mut places = HashMap::with_capacity(asked.len());
     let mut out: Vec<Asked> = Vec::with_capacity(asked.len());
     for one in asked {
-        match places.get(&one.key) {
+        let key = (topics.number(&one.key.topic), one.key.partition);
+        match places.get(&key) {
             Some(&place) => out[place] = one,
             None => {
-                places.insert(one.key.clone(), out.len());
+                places.insert(key, out.len());
                 out.push(one);
             }
         }
     }
     out
+}
+
+/// Numbers topics. Partitions of a topic follow each other in a request and share its name, which may be so long that it must not be looked at
+/// for each of them.
+#[derive(Debug, Default)]
+struct TopicNumbers {
+    numbers: HashMap<TopicKey, usize>,
+    last: Option<(TopicKey, usize)>,
+}
+
+impl TopicNumbers {
+    fn number(&mut self, topic: &TopicKey) -> usize {
+        if let Some((last, number)) = &self.last
+            && is_same_copy(last, topic)
+        {
+            return *number;
+        }
+        let next = self.numbers.len();
+        let number = *self.numbers.entry(topic.clone()).or_insert(next);
+        self.last = Some((topic.clone(), number));
+        number
+    }
+}
+
+/// Whether two keys are the same id, or names in the same place in memory.
+fn is_same_copy(one: &TopicKey, other: &TopicKey) -> bool {
+    match (one, other) {
+        (TopicKey::Id(one), TopicKey::Id(other)) => one == other,
+        (TopicKey::Name(one), TopicKey::Name(other)) => std::ptr::eq(one.as_bytes(), other.as_bytes()),
+        _ => false,
+    }
+}
+
+/// The size of a session of these partitions: how many there are, and more for names longer than any topic's.
+fn size<'a>(partitions: impl Iterator<Item = &'a PartitionKey>) -> usize {
+    let size = |key: &PartitionKey| match &key.topic {
+        TopicKey::Name(name) => 1 + name.len() / PARTITION_BYTES,
+        TopicKey::Id(_) => 1,
+    };
+    partitions.map(size).sum()
+}
+
+fn size_of_asked(asked: &[Asked]) -> usize {
+    size(asked.iter().map(|one| &one.key))
 }
 
 #[cfg(test)]

@@ -284,6 +284,48 @@ fn partitions_are_bounded_too() {
     assert_eq!(bench.begin(claim(id, 1), vec![], &[]).unwrap().partitions.len(), 99);
 }
 
+/// A partition of a topic with a name of so many bytes.
+fn asked_of_long_name(bytes: usize) -> Asked {
+    let name = TopicName(StrBytes::from_string("x".repeat(bytes)));
+    Asked { key: PartitionKey { topic: TopicKey::Name(name), partition: 0 }, ..asked(0, 0) }
+}
+
+#[test]
+fn names_longer_than_any_topics_count_by_their_length() {
+    let mut bench = Bench::new(10);
+    bench.sessions.limits.partitions = 100;
+    let mut open = |bytes| {
+        let context = bench.begin(claim(0, 0), vec![asked_of_long_name(bytes)], &[]).unwrap();
+        assert_eq!(context.partitions.len(), 1, "it is answered all the same");
+        bench.finish(context, &[FAILED]).unwrap()
+    };
+    let refused = open(100 * PARTITION_BYTES);
+    assert_eq!(refused, SessionAnswer { session_id: 0, included: vec![true] });
+    assert_ne!(open(50 * PARTITION_BYTES).session_id, 0);
+    assert_eq!(open(50 * PARTITION_BYTES).session_id, 0, "there is one that takes half of the room");
+    let small = bench.open(1);
+    assert_ne!(small, 0);
+    for (asked, forgotten) in [
+        (vec![asked_of_long_name(48 * PARTITION_BYTES)], vec![]),
+        (vec![asked_of_long_name(100 * PARTITION_BYTES)], vec![]),
+        (vec![], vec![asked_of_long_name(100 * PARTITION_BYTES).key]),
+    ] {
+        let id = bench.open(1);
+        let refused = bench.begin(claim(id, 1), asked, &forgotten).expect_err("too large");
+        assert_eq!(refused, ResponseError::FetchSessionIdNotFound);
+    }
+}
+
+#[test]
+fn partitions_are_told_apart_by_what_their_topics_are_called() {
+    let name = |text: &str| TopicKey::Name(TopicName(StrBytes::from_string(text.to_owned())));
+    let topics = [name("a"), name("a"), name("b"), TopicKey::Id(Uuid::from_u128(1)), name("a")];
+    let of_topic = |topic: TopicKey| Asked { key: PartitionKey { topic, partition: 0 }, ..asked(0, 0) };
+    let distinct = distinct(topics.into_iter().map(of_topic).collect());
+    let topics: Vec<_> = distinct.into_iter().map(|one| one.key.topic).collect();
+    assert_eq!(topics, [name("a"), name("b"), TopicKey::Id(Uuid::from_u128(1))]);
+}
+
 #[test]
 fn a_cache_without_slots_gives_no_sessions() {
     assert_eq!(Bench::new(0).open(1), 0);

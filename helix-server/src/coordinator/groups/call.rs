@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub(crate) use super::offsets::{
-    CommitOffsets, DeleteOffsets, FetchOffsets, FetchedOffset, NewOffset, OffsetKey,
+    CommitOffsets, CommittedOffset, DeleteOffsets, FetchOffsets, FetchedOffset, NewOffset, OffsetKey,
 };
 use crate::broker::produce::AppendError;
 use crate::coordinator::WriteError;

@@ -1,10 +1,11 @@
 //! Requests about configurations.
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
 use kafka_protocol::messages::{ApiKey, alter_configs_request, incremental_alter_configs_request};
 use kafka_protocol::protocol::StrBytes;
 
-use super::schema::{Api, Kind, Schema, array, boolean, int8, text};
+use super::schema::{Api, Kind, Schema, answered_array, array, boolean, int8, text};
 
 pub(super) const DESCRIBE_CONFIGS: Api = Api {
     key: ApiKey::DescribeConfigs,
@@ -14,7 +15,10 @@ pub(super) const DESCRIBE_CONFIGS: Api = Api {
     request: &Schema::new(
         "DescribeConfigsRequest",
         &[
-            array::<DescribeConfigsResource>("resources", &Kind::Struct(&DESCRIBED)),
+            answered_array::<DescribeConfigsResource, DescribeConfigsResult>(
+                "resources",
+                &Kind::Struct(&DESCRIBED),
+            ),
             boolean("include_synonyms"),
             boolean("include_documentation").since(3),
         ],

@@ -1,12 +1,14 @@
 //! Requests that tell how partitions, disks and groups stand, and that move leaders.
 
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use kafka_protocol::messages::describe_producers_response::PartitionResponse;
+use kafka_protocol::messages::elect_leaders_response::PartitionResult;
 use kafka_protocol::messages::{
     ApiKey, describe_producers_request, describe_quorum_request, describe_topic_partitions_request,
     elect_leaders_request,
 };
 
-use super::schema::{Api, Field, Kind, Schema, array, int8, int32, text};
+use super::schema::{Api, Field, Kind, Schema, answered_array, array, int8, int32, text};
 
 pub(super) const DESCRIBE_LOG_DIRS: Api = Api {
     key: ApiKey::DescribeLogDirs,
@@ -41,8 +43,10 @@ pub(super) const ELECT_LEADERS: Api = Api {
     ),
 };
 
-const ELECTED_TOPIC: Schema =
-    Schema::new("TopicPartitions", &[text("topic"), array::<i32>("partitions", &Kind::Fixed(4))]);
+const ELECTED_TOPIC: Schema = Schema::new(
+    "TopicPartitions",
+    &[text("topic"), answered_array::<i32, PartitionResult>("partitions", &Kind::Fixed(4))],
+);
 
 pub(super) const DESCRIBE_QUORUM: Api = Api {
     key: ApiKey::DescribeQuorum,
@@ -76,8 +80,10 @@ pub(super) const DESCRIBE_PRODUCERS: Api = Api {
     ),
 };
 
-const PRODUCERS_TOPIC: Schema =
-    Schema::new("TopicRequest", &[text("name"), array::<i32>("partition_indexes", &Kind::Fixed(4))]);
+const PRODUCERS_TOPIC: Schema = Schema::new(
+    "TopicRequest",
+    &[text("name"), answered_array::<i32, PartitionResponse>("partition_indexes", &Kind::Fixed(4))],
+);
 
 pub(super) const DESCRIBE_TOPIC_PARTITIONS: Api = Api {
     key: ApiKey::DescribeTopicPartitions,

@@ -1,5 +1,8 @@
 //! Requests about consumer groups and their offsets.
 
+use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
+use kafka_protocol::messages::describe_groups_response::DescribedGroup;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{
@@ -11,11 +14,12 @@ use kafka_protocol::messages::offset_delete_request::{
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponsePartitions;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{ApiKey, GroupId};
 use kafka_protocol::protocol::StrBytes;
 
-use super::schema::{Api, Kind, Schema, array, blob, boolean, int8, int32, int64, text};
+use super::schema::{Api, Kind, Schema, answered_array, array, blob, boolean, int8, int32, int64, text};
 
 /// No version of the API has compact lengths.
 const NEVER_FLEXIBLE: i16 = i16::MAX;
@@ -71,7 +75,10 @@ pub(super) const OFFSET_FETCH: Api = Api {
 
 const FETCH_TOPIC: Schema = Schema::new(
     "OffsetFetchRequestTopic",
-    &[text("name"), array::<i32>("partition_indexes", &Kind::Fixed(4))],
+    &[
+        text("name"),
+        answered_array::<i32, OffsetFetchResponsePartitions>("partition_indexes", &Kind::Fixed(4)),
+    ],
 );
 
 const FETCH_GROUP: Schema = Schema::new(
@@ -94,7 +101,7 @@ pub(super) const FIND_COORDINATOR: Api = Api {
         &[
             text("key").until(3),
             int8("key_type").since(1),
-            array::<StrBytes>("coordinator_keys", &Kind::Text).since(4),
+            answered_array::<StrBytes, Coordinator>("coordinator_keys", &Kind::Text).since(4),
         ],
     ),
 };
@@ -186,7 +193,10 @@ pub(super) const DESCRIBE_GROUPS: Api = Api {
     flexible_from: 5,
     request: &Schema::new(
         "DescribeGroupsRequest",
-        &[array::<GroupId>("groups", &Kind::Text), boolean("include_authorized_operations").since(3)],
+        &[
+            answered_array::<GroupId, DescribedGroup>("groups", &Kind::Text),
+            boolean("include_authorized_operations").since(3),
+        ],
     ),
 };
 
@@ -209,7 +219,10 @@ pub(super) const DELETE_GROUPS: Api = Api {
     min: 0,
     max: 2,
     flexible_from: 2,
-    request: &Schema::new("DeleteGroupsRequest", &[array::<GroupId>("groups_names", &Kind::Text)]),
+    request: &Schema::new(
+        "DeleteGroupsRequest",
+        &[answered_array::<GroupId, DeletableGroupResult>("groups_names", &Kind::Text)],
+    ),
 };
 
 pub(super) const OFFSET_DELETE: Api = Api {

@@ -61,14 +61,15 @@ const MAX_HEADER_DECODED_BYTES: usize = 1024 * 1024;
 /// What a request may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuardLimits {
-    /// Bytes that decoding may allocate, besides the request's own buffer.
+    /// Bytes that decoding may allocate, besides the request's own buffer, and with them the least that an answer takes where
+    /// that is much more.
     pub max_decoded_bytes: usize,
 }
 
 /// What is known of a request that may be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuardReport {
-    /// Upper bound of the bytes that decoding allocates; strings and records are slices of the request.
+    /// Upper bound of the bytes that decoding allocates, more where an answer takes much more; strings and records are slices of the request.
     pub decoded_bytes: usize,
     /// Bytes behind the last field, which nothing looks at.
     pub trailing_bytes: usize,

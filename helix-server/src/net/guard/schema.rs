@@ -48,7 +48,7 @@ pub(super) enum Kind {
     Struct(&'static Schema),
     /// A structure in place behind a byte that says whether it is there; not there is null.
     OptionalStruct(&'static Schema),
-    /// An array of elements, each of which takes `decoded_bytes` once decoded.
+    /// An array of elements, each of which takes `decoded_bytes` once decoded, and perhaps once answered.
     Array { element: &'static Kind, decoded_bytes: usize },
 }
 
@@ -125,4 +125,10 @@ pub(super) const fn blob(name: &'static str) -> Field {
 /// An array whose elements the decoder turns into values of type `T`.
 pub(super) const fn array<T>(name: &'static str, element: &'static Kind) -> Field {
     Field::new(name, Kind::Array { element, decoded_bytes: size_of::<T>() })
+}
+
+/// An array whose elements the decoder turns into values of type `T`, each of which is answered by a value of type `A`: a few bytes
+/// may ask for a hundred, even where the answer is only that there is nothing.
+pub(super) const fn answered_array<T, A>(name: &'static str, element: &'static Kind) -> Field {
+    Field::new(name, Kind::Array { element, decoded_bytes: size_of::<T>() + size_of::<A>() })
 }

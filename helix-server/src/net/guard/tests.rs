@@ -31,6 +31,19 @@ fn arrays_are_charged_before_they_are_walked() {
 }
 
 #[test]
+fn a_few_bytes_that_ask_for_a_large_answer_are_charged_for_it() {
+    // Partition 0 of one topic, many times.
+    let charged = |count: i32| {
+        let topic = [&[0, 0, 0, 0, 1, 0, 1, b't'][..], &count.to_be_bytes()].concat();
+        let body = [topic, vec![0; 4 * count as usize], vec![0; 4]].concat();
+        verdict(ApiKey::ElectLeaders, 1, &body).map(|report| report.decoded_bytes)
+    };
+    assert!(charged(4000).expect("within the limit") > 40 * 4000);
+    // Decoded alone, these would be within the limit too.
+    assert_eq!(charged(40_000), Err(GuardError::TooLarge { limit: LIMITS.max_decoded_bytes }));
+}
+
+#[test]
 fn null_is_taken_where_the_decoder_takes_it() {
     let null = (-1_i32).to_be_bytes();
     verdict(ApiKey::Metadata, 1, &null).expect("null topics mean all topics");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use helix_raft::{HardState, Membership};
 use helix_server::controller::commands::{
-    BrokerRegistration, ConfigChange, ConfigSubject, MetadataCommand, NewTopic,
+    BrokerRegistration, ConfigChange, ConfigOperation, ConfigSubject, ListChange, MetadataCommand, NewTopic,
 };
 use helix_server::controller::image::ClusterImage;
 use helix_server::controller::machine::MetadataMachine;
@@ -300,8 +300,14 @@ fn example_commands() -> Vec<MetadataCommand> {
         ..topic.clone()
     };
     let alter = |subject, replace| {
-        let values =
-            [("retention.ms".to_owned(), None), ("log.retention.ms".to_owned(), Some("1".to_owned()))];
+        let change = || ListChange { words: vec!["compact".to_owned()], inherited: "delete".to_owned() };
+        let values = [
+            ("retention.ms", ConfigOperation::Delete),
+            ("log.retention.ms", ConfigOperation::Set("1".to_owned())),
+            ("cleanup.policy", ConfigOperation::Append(change())),
+            ("log.cleanup.policy", ConfigOperation::Subtract(change())),
+        ];
+        let values = values.map(|(name, operation)| (name.to_owned(), operation));
         MetadataCommand::AlterConfigs(ConfigChange { subject, replace, values: values.into() })
     };
     vec![
