@@ -11,6 +11,9 @@ use crate::coordinator::{Effects, Now};
 /// expected to ask again after this. As in Kafka.
 const NEW_MEMBER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
+/// How long static members that have not come back are waited for at least, at a time: their timeouts are their own, and may be 0.
+const LEAST_WAIT_FOR_LEADER: std::time::Duration = std::time::Duration::from_secs(1);
+
 impl Groups {
     pub(super) fn join(
         &mut self,
@@ -268,7 +271,7 @@ impl Groups {
         let waits_for_leader = !group.elect_joined_leader() && !group.members.is_empty();
         if waits_for_leader {
             // None but static members, and none of them has come back: their sessions decide.
-            let deadline: Instant = now.instant + group.rebalance_timeout();
+            let deadline: Instant = now.instant + group.rebalance_timeout().max(LEAST_WAIT_FOR_LEADER);
             group.rebalance = Some(Rebalance { deadline, initial: None, member_added: false });
             return;
         }

@@ -143,6 +143,16 @@ impl Groups {
         }
     }
 
+    /// The groups that want to be looked at by now. None of them is noted any more.
+    fn take_due(&mut self, now: Now) -> Vec<String> {
+        let mut due = Vec::new();
+        while let Some((_, id)) = self.wake.first().filter(|(at, _)| *at <= now.instant) {
+            due.push(id.clone());
+            self.wake.pop_first();
+        }
+        due
+    }
+
     fn replay_offset(&mut self, group: String, key: OffsetKey, value: Option<&[u8]>) -> Result<(), String> {
         let Some(value) = value else {
             let emptied = self.with(&group, |_, group| {
@@ -276,12 +286,9 @@ impl StateMachine for Groups {
     }
 
     fn expire(&mut self, now: Now, effects: &mut Effects<Then>) {
-        while let Some((at, group)) = self.wake.first().cloned() {
-            if at > now.instant {
-                break;
-            }
-            self.wake.pop_first();
-            self.with(&group, |groups, group| {
+        // Once each: what is due again at once has to wait its turn behind everything else.
+        for id in self.take_due(now) {
+            self.with(&id, |groups, group| {
                 group.wake_at = None;
                 groups.look_after(group, now, effects);
             });

@@ -15,6 +15,8 @@ use super::*;
 use crate::broker::produce::AppendError;
 use crate::coordinator::Write;
 
+mod timeouts;
+
 const GROUP: &str = "group";
 const SESSION_MS: i32 = 10_000;
 const REBALANCE_MS: i32 = 60_000;
