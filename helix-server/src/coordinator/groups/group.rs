@@ -216,9 +216,9 @@ impl Group {
         }
     }
 
-    /// Nothing would be lost with it.
-    pub(super) fn is_nothing(&self) -> bool {
-        self.members.is_empty() && self.pending.is_empty() && self.stored.is_none() && self.offsets.is_empty()
+    /// Nobody is in it or about to be, and no offset is kept for it. What was on its way when it was to be deleted may have changed that.
+    pub(super) fn is_unused(&self) -> bool {
+        self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty()
     }
 
     /// Comes to life as it was stored: whoever was a member is one, and has a session's time to show that it is there.

@@ -26,7 +26,9 @@ impl Groups {
             return refuse(reply, error, request.member);
         }
         let id = request.group.clone();
-        self.with_new(&id, now, |groups, group| groups.join_group(group, request, reply, now, effects));
+        self.with_new(&id, now, effects, |groups, group, effects| {
+            groups.join_group(group, request, reply, now, effects);
+        });
     }
 
     fn check_join(&self, request: &JoinGroup) -> Result<(), GroupError> {
@@ -301,7 +303,7 @@ impl Groups {
         group.leader = None;
         group.enter(State::Empty, now);
         let record = records::group_record(&group.id, Some(&group.to_store(&Default::default())));
-        effects.write(vec![record], Then::Emptied);
+        effects.write(vec![record], Then::Noted);
     }
 }
 

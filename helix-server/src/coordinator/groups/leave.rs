@@ -15,10 +15,8 @@ impl Groups {
         if request.group.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        let left = self
-            .with(&request.group, |groups, group| groups.leave_group(group, &request.members, now, effects));
-        self.forget_if_nothing(&request.group);
-        left.ok_or(GroupError::UnknownMemberId)
+        self.with(&request.group, |groups, group| groups.leave_group(group, &request.members, now, effects))
+            .ok_or(GroupError::UnknownMemberId)
     }
 
     fn leave_group(
@@ -53,13 +51,6 @@ impl Groups {
             self.maybe_complete_join(group, now, effects);
         }
         answers
-    }
-
-    /// A group that nothing is left of goes too.
-    pub(super) fn forget_if_nothing(&mut self, id: &str) {
-        if self.groups.get(id).is_some_and(Group::is_nothing) {
-            self.forget(id);
-        }
     }
 }
 

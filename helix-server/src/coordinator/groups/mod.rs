@@ -31,7 +31,7 @@ use crate::config::BrokerConfig;
 use call::GroupError;
 use group::Group;
 use offsets::OffsetKey;
-use records::Key;
+use records::{Key, StoredGroup};
 
 /// What of the node's configuration groups go by.
 #[derive(Debug, Clone)]
@@ -73,8 +73,8 @@ pub(crate) enum Then {
         group: String,
         member: String,
     },
-    /// A group has no members any more: nobody waits for that to be stored.
-    Emptied,
+    /// There is a group, or it has no members any more: nobody waits for that to be stored.
+    Noted,
     /// Offsets are committed.
     OffsetsCommitted(offsets::CommitReply),
     /// Offsets or a group were deleted.
@@ -116,14 +116,23 @@ impl Groups {
         Some(done)
     }
 
-    /// As [`Self::with`], for a group that is made if there is none. It is not kept if nothing comes of it.
-    fn with_new<T>(&mut self, group: &str, now: Now, what: impl FnOnce(&mut Self, &mut Group) -> T) -> T {
-        let mut taken = self.groups.remove(group).unwrap_or_else(|| Group::new(group, now.unix_ms));
-        let done = what(self, &mut taken);
+    /// As [`Self::with`], for a group that is made if there is none. It is stored that there is one, as in Kafka: whatever comes of it, it
+    /// is listed until it expires.
+    fn with_new<T>(
+        &mut self,
+        group: &str,
+        now: Now,
+        effects: &mut Effects<Then>,
+        what: impl FnOnce(&mut Self, &mut Group, &mut Effects<Then>) -> T,
+    ) -> T {
+        let mut taken = self.groups.remove(group).unwrap_or_else(|| {
+            let stored = StoredGroup { since_ms: now.unix_ms, ..StoredGroup::default() };
+            effects.write(vec![records::group_record(group, Some(&stored))], Then::Noted);
+            Group::new(group, now.unix_ms)
+        });
+        let done = what(self, &mut taken, effects);
         self.rearm(&mut taken);
-        if !taken.is_nothing() {
-            self.groups.insert(group.to_owned(), taken);
-        }
+        self.groups.insert(group.to_owned(), taken);
         done
     }
 
@@ -155,13 +164,8 @@ impl Groups {
 
     fn replay_offset(&mut self, group: String, key: OffsetKey, value: Option<&[u8]>) -> Result<(), String> {
         let Some(value) = value else {
-            let emptied = self.with(&group, |_, group| {
-                group.offsets.remove(&key);
-                group.is_nothing()
-            });
-            if emptied == Some(true) {
-                self.forget(&group);
-            }
+            // The group stays, without offsets, until it expires.
+            self.with(&group, |_, group| group.offsets.remove(&key));
             return Ok(());
         };
         let offset = records::decode_offset(value)?;
@@ -172,11 +176,11 @@ impl Groups {
 
     fn replay_group(&mut self, id: String, value: Option<&[u8]>) -> Result<(), String> {
         let Some(value) = value else {
-            let emptied = self.with(&id, |_, group| {
+            let is_unused = self.with(&id, |_, group| {
                 group.stored = None;
-                group.is_nothing()
+                group.is_unused()
             });
-            if emptied == Some(true) {
+            if is_unused == Some(true) {
                 self.forget(&id);
             }
             return Ok(());
@@ -254,7 +258,7 @@ impl StateMachine for Groups {
             Then::OffsetsCommitted(reply) => reply.committed(),
             Then::Deleted(reply) => reply.send(Ok(())),
             Then::OffsetsDeleted(reply) => reply.deleted(),
-            Then::Emptied | Then::Expired => {}
+            Then::Noted | Then::Expired => {}
         }
         let _ = effects;
     }
@@ -274,7 +278,7 @@ impl StateMachine for Groups {
             Then::Deleted(reply) => reply.send(Err(error)),
             Then::OffsetsDeleted(reply) => reply.refused(&error),
             // What expires is looked for again; a group that has become empty is stored as it was, and its members of then will be found missing.
-            Then::Emptied | Then::Expired => {
+            Then::Noted | Then::Expired => {
                 tracing::debug!(%error, "an upkeep of consumer groups was not stored");
             }
         }

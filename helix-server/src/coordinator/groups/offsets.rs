@@ -224,17 +224,15 @@ impl Groups {
         }
     }
 
-    /// Deletes what has not been used for `offsets.retention.minutes` (KIP-211), and groups that nothing is left of.
+    /// Deletes what has not been used for `offsets.retention.minutes` (KIP-211), and groups without members that no offset is kept for.
     pub(super) fn expire_offsets(&self, now: Now, effects: &mut Effects<Then>) {
         for group in self.groups.values() {
             let expired = expired(group, self.config.offsets_retention_ms, now);
             let nothing_left = group.state == State::Empty
                 && expired.len() == group.offsets.len()
-                && group.pending.is_empty()
-                && is_past(group.since_ms, self.config.offsets_retention_ms, now);
+                && group.pending.is_empty();
             let offsets = expired.into_iter().map(|key| records::offset_record(&group.id, key, None));
-            let whole =
-                (nothing_left && group.stored.is_some()).then(|| records::group_record(&group.id, None));
+            let whole = nothing_left.then(|| records::group_record(&group.id, None));
             let records: Vec<LogRecord> = offsets.chain(whole).collect();
             if !records.is_empty() {
                 effects.write(records, Then::Expired);
@@ -270,17 +268,16 @@ fn is_past(since_ms: i64, retention_ms: i64, now: Now) -> bool {
 fn expired(group: &Group, retention_ms: i64, now: Now) -> Vec<&OffsetKey> {
     let read = subscribed_topics(group);
     let is_expired = |key: &OffsetKey, offset: &CommittedOffset| match (group.state, offset.expires_ms) {
-        // As long as there are members, only what they do not read (any more).
         (State::Empty, Some(expires_ms)) => now.unix_ms >= expires_ms,
         // Whoever keeps offsets without being a member is as good as gone when it does not commit any more.
         (State::Empty, None) if group.protocol_type.is_none() => {
             is_past(offset.committed_ms, retention_ms, now)
         }
         (State::Empty, None) => is_past(group.since_ms.max(offset.committed_ms), retention_ms, now),
-        (State::Stable, _) => {
-            read.as_ref().is_some_and(|read| !read.contains(&key.topic))
-                && is_past(offset.committed_ms, retention_ms, now)
-        }
+        // As long as there are members, only what they do not read (any more).
+        (State::Stable, _) if read.as_ref().is_none_or(|read| read.contains(&key.topic)) => false,
+        (State::Stable, Some(expires_ms)) => now.unix_ms >= expires_ms,
+        (State::Stable, None) => is_past(offset.committed_ms, retention_ms, now),
         (State::PreparingRebalance | State::CompletingRebalance, _) => false,
     };
     group.offsets.iter().filter(|(key, offset)| is_expired(key, offset)).map(|(key, _)| key).collect()

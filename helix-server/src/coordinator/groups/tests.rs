@@ -206,6 +206,26 @@ impl World {
         self.call(|reply| GroupCall::CommitOffsets(request, reply))
     }
 
+    /// Deletes the offset of partition 0 of a topic.
+    fn delete_offset(&mut self, topic: &str) -> Result<call::OffsetResults, GroupError> {
+        let request = DeleteOffsets { group: GROUP.to_owned(), keys: vec![key(topic)] };
+        let answer = self.call(|reply| GroupCall::DeleteOffsets(request, reply));
+        self.commit();
+        answer.now()
+    }
+
+    /// State and protocol type of the group as they are listed.
+    fn listed(&mut self) -> Option<(&'static str, String)> {
+        let listed = self.call(GroupCall::List).now();
+        listed.into_iter().next().map(|group| (group.state, group.protocol_type))
+    }
+
+    /// Time passes until unused groups have been looked for.
+    fn wait_for_upkeep(&mut self) {
+        self.wait_ms(self.config.offsets_retention_check_interval.as_millis() as u64);
+        self.commit();
+    }
+
     /// What is committed for partition 0 of a topic.
     fn committed(&mut self, topic: &str) -> Option<i64> {
         let request = FetchOffsets { group: GROUP.to_owned(), keys: Some(vec![key(topic)]) };
@@ -463,10 +483,11 @@ fn who_does_not_fit_is_refused() {
     assert_eq!(refusal(&mut world, hasty), GroupError::InvalidSessionTimeout);
     assert_eq!(refusal(&mut world, joining("a", "stranger")), GroupError::UnknownMemberId);
     let speechless = JoinGroup { protocols: vec![], ..joining("a", "") };
-    assert_eq!(refusal(&mut world, speechless), GroupError::InconsistentGroupProtocol);
     let endless = JoinGroup { client_id: "x".repeat(40_000), ..joining("a", "") };
     assert_eq!(refusal(&mut world, endless), GroupError::InvalidRequest);
     assert_eq!(world.state(), None, "no group came of it");
+    assert_eq!(refusal(&mut world, speechless), GroupError::InconsistentGroupProtocol);
+    assert_eq!(world.state(), Some("Empty"), "as in Kafka");
     world.stable(1);
     let other = JoinGroup { protocol_type: "connect".to_owned(), ..joining("a", "") };
     assert_eq!(refusal(&mut world, other), GroupError::InconsistentGroupProtocol);
@@ -753,6 +774,103 @@ fn offsets_expire_when_nobody_uses_them() {
     );
     world.fail_over();
     assert_eq!(world.state(), None);
+}
+
+#[test]
+fn a_group_that_was_left_before_anything_was_assigned_is_listed_until_it_expires() {
+    let mut world = World::new();
+    let first = world.join(static_member("one"));
+    world.wait_ms(3000);
+    assert_eq!(first.joined().generation, 1);
+    assert_eq!(world.leave("", Some("one")), None);
+    let expected = Some(("Empty", "consumer".to_owned()));
+    assert_eq!(world.listed(), expected, "nothing of it is stored yet");
+    world.commit();
+    assert_eq!(world.listed(), expected);
+    world.fail_over();
+    assert_eq!(world.listed(), expected);
+    world.wait_for_upkeep();
+    assert_eq!(world.listed(), None);
+    world.fail_over();
+    assert_eq!(world.listed(), None);
+}
+
+#[test]
+fn a_group_that_nobody_has_joined_is_listed_until_it_expires() {
+    let mut world = World::new();
+    let ask = || JoinGroup { takes_member_id: true, ..joining("client", "") };
+    let given = world.join(ask()).refused().member;
+    assert_eq!(world.leave(&given, None), None);
+    assert_eq!(world.listed(), Some(("Empty", String::new())));
+    world.commit();
+    world.fail_over();
+    assert_eq!(world.listed(), Some(("Empty", String::new())));
+    world.wait_ms(599_000);
+    let given = world.join(ask()).refused().member;
+    world.wait_ms(2000);
+    world.commit();
+    assert_eq!(world.listed(), Some(("Empty", String::new())), "somebody is about to join");
+    let answer = world.join(joining("client", &given));
+    world.wait_ms(3000);
+    assert_eq!(answer.joined().member, given);
+}
+
+#[test]
+fn a_group_outlives_its_last_offset_until_it_expires() {
+    let mut world = World::new();
+    world.commit_offset("", -1, offset("topic", 5));
+    world.commit();
+    assert_eq!(world.delete_offset("topic"), Ok(vec![(key("topic"), None)]));
+    assert_eq!((world.committed("topic"), world.listed()), (None, Some(("Empty", String::new()))));
+    assert_eq!(world.delete_offset("topic"), Ok(vec![(key("topic"), None)]), "there is such a group");
+    world.fail_over();
+    assert_eq!(world.listed(), Some(("Empty", String::new())));
+    world.wait_for_upkeep();
+    assert_eq!(world.delete_offset("topic"), Err(GroupError::GroupIdNotFound));
+    world.fail_over();
+    assert_eq!(world.listed(), None);
+}
+
+#[test]
+fn what_is_committed_while_its_group_expires_stays() {
+    let mut world = World::new();
+    world.commit_offset("", -1, offset("topic", 5));
+    world.commit();
+    assert_eq!(world.delete_offset("topic"), Ok(vec![(key("topic"), None)]));
+    world.wait_ms(599_000);
+    world.commit_offset("", -1, offset("topic", 6));
+    world.wait_ms(1000);
+    assert_eq!(world.writes.len(), 2, "an offset, and behind it that there is no such group");
+    world.commit();
+    assert_eq!(world.committed("topic"), Some(6));
+    world.fail_over();
+    assert_eq!(world.committed("topic"), Some(6));
+}
+
+#[test]
+fn what_members_do_not_read_expires_when_its_owner_says() {
+    let mut world = World::new();
+    let members = world.stable(1);
+    let request = CommitOffsets {
+        group: GROUP.to_owned(),
+        generation: 1,
+        member: members[0].member.clone(),
+        instance: None,
+        retention_ms: Some(5_000_000),
+        offsets: vec![offset("topic", 5), offset("other", 5)],
+    };
+    world.call(|reply| GroupCall::CommitOffsets(request, reply));
+    world.commit();
+    let mut wait = |seconds: u64| {
+        for _ in 0..seconds / 5 {
+            world.wait_ms(5000);
+            world.heartbeat(&members[0].member, 1).expect("stable");
+            world.commit();
+        }
+        (world.committed("topic"), world.committed("other"))
+    };
+    assert_eq!(wait(4000), (Some(5), Some(5)), "later than others");
+    assert_eq!(wait(2000), (Some(5), None));
 }
 
 #[test]
