@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use helix_raft::GroupId;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -34,13 +35,14 @@ pub(super) async fn handle(
         request;
     let retention_ms = Some(request.retention_time_ms).filter(|ms| version <= RETENTION_UNTIL && *ms >= 0);
     let image = broker.image();
-    let exists = |topic: &OffsetCommitRequestTopic, partition: &OffsetCommitRequestPartition| {
-        let count = image.topic_named(&topic.name).map_or(0, |topic| topic.partitions.len());
-        usize::try_from(partition.partition_index).is_ok_and(|number| number < count)
+    let group_of = |topic: &OffsetCommitRequestTopic, partition: &OffsetCommitRequestPartition| {
+        let number = usize::try_from(partition.partition_index).ok()?;
+        Some(image.topic_named(&topic.name)?.partitions.get(number)?.group)
     };
     let offsets = request.topics.iter().flat_map(|topic| {
-        let known = topic.partitions.iter().filter(|partition| exists(topic, partition));
-        known.map(|partition| new_offset(&topic.name, partition, version))
+        let known =
+            topic.partitions.iter().filter_map(|partition| Some((partition, group_of(topic, partition)?)));
+        known.map(|(partition, group)| new_offset(&topic.name, partition, group, version))
     });
     let call = CommitOffsets {
         group: group_id.to_string(),
@@ -56,7 +58,7 @@ pub(super) async fn handle(
         let partitions = topic.partitions.iter().map(|partition| {
             let key = key(&topic.name, partition.partition_index);
             let code = match &codes {
-                _ if !exists(topic, partition) => ResponseError::UnknownTopicOrPartition.code(),
+                _ if group_of(topic, partition).is_none() => ResponseError::UnknownTopicOrPartition.code(),
                 Ok(codes) => codes.get(&key).copied().unwrap_or(errors::NONE),
                 Err(error) => error.code(),
             };
@@ -93,11 +95,17 @@ fn key(topic: &str, partition: i32) -> OffsetKey {
     OffsetKey { topic: topic.to_owned(), partition }
 }
 
-fn new_offset(topic: &str, partition: &OffsetCommitRequestPartition, version: i16) -> NewOffset {
+fn new_offset(
+    topic: &str,
+    partition: &OffsetCommitRequestPartition,
+    incarnation: GroupId,
+    version: i16,
+) -> NewOffset {
     NewOffset {
         key: key(topic, partition.partition_index),
         offset: partition.committed_offset,
         leader_epoch: if version >= LEADER_EPOCH_FROM { partition.committed_leader_epoch } else { -1 },
         metadata: partition.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default(),
+        incarnation: Some(incarnation),
     }
 }

@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use helix_raft::GroupId;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use super::groups::call::Reply;
+use super::groups::call::{OffsetKey, Reply};
 use super::groups::{GroupCall, Groups, GroupsConfig};
 use super::runtime::{Ended, Led, Runtime};
 use super::{CoordinatorError, GROUPS_TOPIC, partition_of};
 use crate::broker::Broker;
+use crate::controller::image::ClusterImage;
 use crate::env::watch;
 use crate::partition::view::PartitionView;
 
@@ -193,9 +195,11 @@ fn begin(broker: &Arc<Broker>, partition: usize, view: Arc<PartitionView>, epoch
     broker.coordinators().groups.write().insert(partition, door);
     let env = broker.env().clone();
     let config = GroupsConfig::of(&broker.config());
+    let broker_of_machine = Arc::clone(broker);
     let machine = move || {
-        let env = env.clone();
-        Groups::new(config.clone(), Box::new(move || env.random_uuid()))
+        let (env, broker) = (env.clone(), Arc::clone(&broker_of_machine));
+        let is_gone = move |key: &OffsetKey, incarnation| is_gone(&broker.image(), key, incarnation);
+        Groups::new(config.clone(), Box::new(move || env.random_uuid()), Box::new(is_gone))
     };
     let broker_of_task = Arc::clone(broker);
     let task = broker.env().spawn(async move {
@@ -229,6 +233,15 @@ async fn keep_running(
             () = tokio::time::sleep(RETRY) => first = false,
         }
     }
+}
+
+/// Whether the partition that an offset is of, the one of this Raft group, was deleted. An image that is not the latest may not know yet, and never says so of
+/// a partition that is there: Raft groups are numbered in order, and no number is given out twice.
+fn is_gone(image: &ClusterImage, key: &OffsetKey, incarnation: GroupId) -> bool {
+    let number = usize::try_from(key.partition).ok();
+    let is =
+        image.topic_named(&key.topic).zip(number).and_then(|(topic, number)| topic.partitions.get(number));
+    image.was_allocated(incarnation) && is.is_none_or(|partition| partition.group != incarnation)
 }
 
 /// Tells the coordinators of topics that are gone: what was committed for them goes too.

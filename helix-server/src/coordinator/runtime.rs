@@ -304,7 +304,7 @@ impl<M: StateMachine> Runtime<M> {
                 return false;
             }
         }
-        self.step(|machine, now, effects| machine.committed(then, now, effects));
+        self.machine.committed(then, self.now());
         true
     }
 

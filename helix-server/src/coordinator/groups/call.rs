@@ -43,7 +43,7 @@ pub(crate) enum GroupCall {
     Describe(String, Reply<Option<DescribedGroup>>),
     List(Reply<Vec<ListedGroup>>),
     Delete(String, Reply<Result<(), GroupError>>),
-    /// These topics are gone.
+    /// These topics are gone, or others have their names.
     TopicsDeleted(Vec<String>),
 }
 

@@ -12,6 +12,7 @@ use super::call::{
 };
 use super::offsets::{CommittedOffset, OffsetKey};
 use super::records::{StoredGroup, StoredMember};
+use super::undecided::Undecided;
 use crate::coordinator::Now;
 
 /// How far a group is.
@@ -190,6 +191,10 @@ pub(super) struct Group {
     /// As of the last record of it.
     pub(super) stored: Option<StoredGroup>,
     pub(super) offsets: BTreeMap<OffsetKey, CommittedOffset>,
+    /// Clients are told that there is such a group: somebody has asked to join it, or it is in the log. Until a record says that it is gone.
+    pub(super) exists: bool,
+    /// What of it is on its way to the log.
+    pub(super) undecided: Undecided,
     /// When it is noted to be looked at.
     pub(super) wake_at: Option<Instant>,
 }
@@ -212,6 +217,8 @@ impl Group {
             storing: false,
             stored: None,
             offsets: BTreeMap::new(),
+            exists: false,
+            undecided: Undecided::default(),
             wake_at: None,
         }
     }
@@ -219,6 +226,17 @@ impl Group {
     /// Nobody is in it or about to be, and no offset is kept for it. What was on its way when it was to be deleted may have changed that.
     pub(super) fn is_unused(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty()
+    }
+
+    /// Whether clients are told of it.
+    pub(super) fn is_known(&self) -> bool {
+        self.exists || !self.is_unused()
+    }
+
+    /// Something would be lost with it. What is on its way has to find the group that it was written for: another one of the same id would begin
+    /// with the same generation, and take what is not its own.
+    pub(super) fn stays(&self) -> bool {
+        self.is_known() || !self.undecided.is_none()
     }
 
     /// Comes to life as it was stored: whoever was a member is one, and has a session's time to show that it is there.

@@ -4,7 +4,8 @@ use tokio::time::Instant;
 
 use super::call::{GroupError, JoinAnswer, JoinGroup, JoinRefused, Reply, duration_of};
 use super::group::{Group, Member, Rebalance, State};
-use super::{Groups, Then, records};
+use super::undecided::Change;
+use super::{Groups, Then, What, records};
 use crate::coordinator::{Effects, Now};
 
 /// How long a new member's JoinGroup may wait. It has no id yet with which to send heartbeats, and its connection cannot show that it is gone: it is
@@ -26,7 +27,12 @@ impl Groups {
             return refuse(reply, error, request.member);
         }
         let id = request.group.clone();
-        self.with_new(&id, now, effects, |groups, group, effects| {
+        self.with_new(&id, now, |groups, group| {
+            if !group.stays() {
+                // Whatever comes of it, it is listed until it expires: as in Kafka.
+                group.exists = true;
+                group.note(effects);
+            }
             groups.join_group(group, request, reply, now, effects);
         });
     }
@@ -207,11 +213,12 @@ impl Groups {
             joined.members.clear();
         }
         let assignments = group.members.values().map(|m| (m.id.as_str(), m.assignment.clone())).collect();
-        let record = records::group_record(&group.id, Some(&group.to_store(&assignments)));
+        let stored = group.to_store(&assignments);
         if let Some(member) = group.members.get_mut(&id) {
             member.replacing = Some((joined, reply));
         }
-        effects.write(vec![record], Then::MemberReplaced { group: group.id.clone(), member: id });
+        let change = Change::default().group(&group.id, Some(&stored));
+        group.write(change, What::MemberReplaced { member: id }, effects);
     }
 
     /// Members are to join anew; or it is over, if this was the last one to wait for.
@@ -302,8 +309,7 @@ impl Groups {
         group.protocol = None;
         group.leader = None;
         group.enter(State::Empty, now);
-        let record = records::group_record(&group.id, Some(&group.to_store(&Default::default())));
-        effects.write(vec![record], Then::Noted);
+        group.note(effects);
     }
 }
 
