@@ -5,6 +5,7 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use kafka_protocol::protocol::StrBytes;
 
+use super::delete_groups::each_once;
 use super::{errors, operations};
 use crate::broker::Broker;
 use crate::coordinator::groups::{GroupCall, call};
@@ -20,7 +21,8 @@ pub(super) async fn handle(
     version: i16,
 ) -> DescribeGroupsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
-    for id in request.groups {
+    // A group that is named again has its answer: it may be large.
+    for id in each_once(request.groups) {
         let call = |reply| GroupCall::Describe(id.to_string(), reply);
         let described = broker.coordinators().ask(broker, &id, call).await;
         let allowed = operations::on_group(request.include_authorized_operations);

@@ -1,6 +1,7 @@
 //! Committed offsets: OffsetCommit, OffsetFetch, OffsetDelete, and their expiry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Buf;
 use helix_raft::{GroupId, planted};
@@ -19,7 +20,8 @@ const CONSUMER: &str = "consumer";
 /// Which partition an offset is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OffsetKey {
-    pub(crate) topic: String,
+    /// Shared: a request may name many partitions of a topic, and a topic's name may be long.
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
 }
 
@@ -66,16 +68,13 @@ pub(crate) struct CommitOffsets {
 #[derive(Debug, Clone)]
 pub(crate) struct FetchOffsets {
     pub(crate) group: String,
-    /// `None`: all that there are.
-    pub(crate) keys: Option<Vec<OffsetKey>>,
+    /// Partitions by topic, each of them once: what is committed may be a thousand times as large as the name of a partition. `None`: all that
+    /// there are.
+    pub(crate) partitions: Option<BTreeMap<Arc<str>, BTreeSet<i32>>>,
 }
 
-/// An answer to [`FetchOffsets`]; `None`: nothing is committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FetchedOffset {
-    pub(crate) key: OffsetKey,
-    pub(crate) committed: Option<CommittedOffset>,
-}
+/// An answer to [`FetchOffsets`]: partitions by topic, in their order. `None`: nothing is committed.
+pub(crate) type FetchedOffsets = BTreeMap<Arc<str>, Vec<(i32, Option<CommittedOffset>)>>;
 
 /// OffsetDelete.
 #[derive(Debug, Clone)]
@@ -178,23 +177,30 @@ impl Groups {
         if new.metadata.len() > self.config.offset_metadata_max_bytes {
             return Err(GroupError::OffsetMetadataTooLarge);
         }
-        let fits = [group, &new.key.topic, &new.metadata].into_iter().all(records::fits);
+        let fits = [group, &*new.key.topic, &new.metadata].into_iter().all(records::fits);
         if fits { Ok(()) } else { Err(GroupError::InvalidRequest) }
     }
 
-    pub(super) fn fetch_offsets(&self, request: &FetchOffsets) -> Result<Vec<FetchedOffset>, GroupError> {
+    pub(super) fn fetch_offsets(&self, request: FetchOffsets) -> Result<FetchedOffsets, GroupError> {
         let group = self.groups.get(&request.group);
-        let committed = |key: &OffsetKey| group.and_then(|group| group.offsets.get(key)).cloned();
-        Ok(match &request.keys {
-            Some(keys) => {
-                keys.iter().map(|key| FetchedOffset { key: key.clone(), committed: committed(key) }).collect()
+        let Some(asked) = request.partitions else {
+            let mut all = FetchedOffsets::new();
+            for (key, offset) in group.into_iter().flat_map(|group| &group.offsets) {
+                let of_topic = all.entry(Arc::clone(&key.topic)).or_default();
+                of_topic.push((key.partition, Some(offset.clone())));
             }
-            None => {
-                let all = group.into_iter().flat_map(|group| &group.offsets);
-                all.map(|(key, offset)| FetchedOffset { key: key.clone(), committed: Some(offset.clone()) })
-                    .collect()
-            }
-        })
+            return Ok(all);
+        };
+        let committed = |topic: &Arc<str>, partition| {
+            let key = OffsetKey { topic: Arc::clone(topic), partition };
+            group.and_then(|group| group.offsets.get(&key)).cloned()
+        };
+        let of_topic = |(topic, partitions): (Arc<str>, BTreeSet<i32>)| {
+            let found =
+                partitions.into_iter().map(|partition| (partition, committed(&topic, partition))).collect();
+            (topic, found)
+        };
+        Ok(asked.into_iter().map(of_topic).collect())
     }
 
     pub(super) fn delete_offsets(
@@ -214,7 +220,7 @@ impl Groups {
         };
         let (mut change, mut results) = (Change::default(), Vec::new());
         for key in request.keys {
-            let refused = read.contains(&key.topic).then_some(GroupError::GroupSubscribedToTopic);
+            let refused = read.contains(&*key.topic).then_some(GroupError::GroupSubscribedToTopic);
             if refused.is_none() && (group.offsets.contains_key(&key) || group.undecided.holds(&key)) {
                 change.delete_offset(&group.id, key.clone());
             }
@@ -236,7 +242,7 @@ impl Groups {
         for group in self.groups.values_mut() {
             let is_gone = |key: &OffsetKey, incarnation: Option<GroupId>| match incarnation {
                 Some(incarnation) => (self.is_gone)(key, incarnation),
-                None => topics.contains(&key.topic),
+                None => topics.iter().any(|topic| **topic == *key.topic),
             };
             let offsets = group.offsets_to_come().into_iter();
             let gone: Vec<&OffsetKey> =
@@ -309,7 +315,7 @@ fn expired(group: &Group, retention_ms: i64, now: Now) -> Vec<&OffsetKey> {
         }
         (State::Empty, None) => is_past(group.since_ms.max(offset.committed_ms), retention_ms, now),
         // As long as there are members, only what they do not read (any more).
-        (State::Stable, _) if read.as_ref().is_none_or(|read| read.contains(&key.topic)) => false,
+        (State::Stable, _) if read.as_ref().is_none_or(|read| read.contains(&*key.topic)) => false,
         (State::Stable, Some(expires_ms)) => now.unix_ms >= expires_ms,
         (State::Stable, None) => is_past(offset.committed_ms, retention_ms, now),
         (State::PreparingRebalance | State::CompletingRebalance, _) => false,

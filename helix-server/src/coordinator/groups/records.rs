@@ -170,7 +170,7 @@ pub(super) fn decode_key(mut bytes: &[u8]) -> Result<Key, String> {
             let group = text(&mut bytes)?;
             let topic = text(&mut bytes)?;
             let partition = bytes.try_get_i32().map_err(short)?;
-            Key::Offset(group, OffsetKey { topic, partition })
+            Key::Offset(group, OffsetKey { topic: topic.into(), partition })
         }
         GROUP_KEY => Key::Group(text(&mut bytes)?),
         _ => return Ok(Key::Unknown),
@@ -343,7 +343,7 @@ mod tests {
     proptest! {
         #[test]
         fn offsets_come_back(group in ".{0,9}", topic in ".{0,9}", partition in any::<i32>(), offset in offsets()) {
-            let key = OffsetKey { topic, partition };
+            let key = OffsetKey { topic: topic.into(), partition };
             let record = offset_record(&group, &key, Some(&offset));
             prop_assert_eq!(decode_key(&record.key), Ok(Key::Offset(group, key)));
             prop_assert_eq!(decode_offset(&record.value.unwrap()), Ok(offset));
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn formats_are_those_of_kafka() {
-        let key = OffsetKey { topic: "t".to_owned(), partition: 2 };
+        let key = OffsetKey { topic: "t".into(), partition: 2 };
         let offset = CommittedOffset {
             offset: 5,
             leader_epoch: 1,
