@@ -15,6 +15,9 @@ const NEW_MEMBER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(
 /// How long static members that have not come back are waited for at least, at a time: their timeouts are their own, and may be 0.
 const LEAST_WAIT_FOR_LEADER: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Most protocols of a member. Clients have a handful; every one is looked at, and kept, for every member.
+const MAX_PROTOCOLS: usize = 1000;
+
 impl Groups {
     pub(super) fn join(
         &mut self,
@@ -47,6 +50,9 @@ impl Groups {
         }
         if !texts.into_iter().chain(names).all(|text| records::fits(text) && room_for_id(text)) {
             return Err(GroupError::InvalidRequest);
+        }
+        if request.protocols.len() > MAX_PROTOCOLS {
+            return Err(GroupError::TooManyProtocols { limit: MAX_PROTOCOLS });
         }
         let valid = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
         if !valid.contains(&request.session_timeout_ms) {
@@ -164,11 +170,11 @@ impl Groups {
         effects: &mut Effects<Then>,
     ) {
         let Some(member) = group.members.get_mut(&request.member) else { return };
-        member.protocols = request.protocols;
         member.rebalance_timeout = duration_of(request.rebalance_timeout_ms);
         member.session_timeout = duration_of(request.session_timeout_ms);
         // An earlier request of it that waits is of a connection that is gone.
         member.joining = Some(reply);
+        group.set_protocols(&request.member, request.protocols);
         self.rebalance(group, now, effects);
     }
 

@@ -151,6 +151,8 @@ impl Groups {
         }
     }
 
+    /// Notes when a group wants to be looked at. That asks all its members: a heartbeat costs as much as the group has members, which is little up to
+    /// thousands of them.
     fn rearm(&mut self, group: &mut Group) {
         let next = group.next_deadline();
         // Deadlines move on with every heartbeat; to wake too early costs less than to note that every time.
@@ -219,7 +221,7 @@ impl StateMachine for Groups {
 
     fn barrier() -> LogRecord {
         // No client can have committed it: partitions begin at 0.
-        records::offset_record("", &OffsetKey { topic: String::new(), partition: -1 }, None)
+        records::offset_record("", &OffsetKey { topic: "".into(), partition: -1 }, None)
     }
 
     fn replay(&mut self, record: &LogRecord) -> Result<(), String> {
@@ -253,7 +255,7 @@ impl StateMachine for Groups {
             GroupCall::Heartbeat(request, reply) => reply.send(self.heartbeat(&request, now)),
             GroupCall::Leave(request, reply) => reply.send(self.leave(&request, now, effects)),
             GroupCall::CommitOffsets(request, reply) => self.commit_offsets(request, reply, now, effects),
-            GroupCall::FetchOffsets(request, reply) => reply.send(self.fetch_offsets(&request)),
+            GroupCall::FetchOffsets(request, reply) => reply.send(self.fetch_offsets(request)),
             GroupCall::DeleteOffsets(request, reply) => self.delete_offsets(request, reply, effects),
             GroupCall::Describe(group, reply) => reply.send(self.describe(&group)),
             GroupCall::List(reply) => reply.send(self.list()),

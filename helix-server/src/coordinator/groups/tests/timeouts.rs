@@ -33,19 +33,3 @@ fn an_absent_static_member_is_waited_for_without_haste_whatever_its_timeout() {
         assert_eq!(world.join(again).joined().leader, fixed.member, "{timeout_ms} ms: it may come back");
     }
 }
-
-#[test]
-fn what_is_due_again_at_once_is_looked_at_once() {
-    let (mut world, _) = left_alone(0);
-    // As if the least wait were none.
-    let at_once = |world: &mut World| {
-        let now = world.now;
-        world.groups.with(GROUP, |_, group| {
-            group.rebalance =
-                Some(group::Rebalance { deadline: now.instant, initial: None, member_added: false });
-        });
-    };
-    at_once(&mut world);
-    world.step(|groups, now, effects| groups.expire(now, effects));
-    assert!(world.groups.next_deadline().is_some_and(|at| at > world.now.instant));
-}
