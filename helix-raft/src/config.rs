@@ -135,6 +135,20 @@ pub enum ProposeError {
     },
 }
 
+/// Why it cannot be confirmed that this replica leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ConfirmError {
+    /// There is no such group on this replica.
+    #[error("group {0} is not on this replica; look up its replicas again")]
+    UnknownGroup(GroupId),
+    /// It does not.
+    #[error("this replica does not lead the group; ask the leader ({leader:?})")]
+    NotLeader {
+        /// Who leads, as far as is known.
+        leader: Option<ReplicaId>,
+    },
+}
+
 /// Why leadership is not handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TransferError {

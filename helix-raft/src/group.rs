@@ -2,6 +2,7 @@
 //!
 //! The control flow is here; elections, following, leading and output are in the files below.
 
+mod confirm;
 mod election;
 mod follower;
 mod leader;

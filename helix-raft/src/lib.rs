@@ -57,7 +57,8 @@ mod terms;
 mod types;
 
 pub use config::{
-    AddGroupError, GroupOptions, MAX_INFLIGHT_APPEND_ENTRIES, MultiRaftConfig, ProposeError, TransferError,
+    AddGroupError, ConfirmError, GroupOptions, MAX_INFLIGHT_APPEND_ENTRIES, MultiRaftConfig, ProposeError,
+    TransferError,
 };
 pub use digest::group_digest;
 pub use heartbeat::{

@@ -4,7 +4,9 @@
 use crate::planted::planted;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{AddGroupError, GroupOptions, MultiRaftConfig, ProposeError, TransferError};
+use crate::config::{
+    AddGroupError, ConfirmError, GroupOptions, MultiRaftConfig, ProposeError, TransferError,
+};
 use crate::digest::{Contribution, Digests};
 use crate::group::{Group, Standing};
 use crate::membership::ChangeError;
@@ -248,6 +250,18 @@ impl<P: Payload> MultiRaft<P> {
         let position =
             self.with(id, |group, _| group.propose(payload)).ok_or(ProposeError::UnknownGroup(id))??;
         Ok((position.index, position.term))
+    }
+
+    /// Makes sure that this replica still leads a group (Raft thesis, 6.4). Once [`Ready::confirmed`] has the number that is returned, or a
+    /// higher one, in this leadership, nobody else was elected before this call. A leader that is ready had then everything that was
+    /// committed before this call: what is read from its state machine is not old. All calls until a round begins share it. If
+    /// `Ready::role_changed` comes first, the call has come to nothing.
+    ///
+    /// # Errors
+    ///
+    /// If this replica does not lead the group.
+    pub fn confirm_leadership(&mut self, id: GroupId) -> Result<u64, ConfirmError> {
+        self.with(id, |group, _| group.confirm_leadership()).ok_or(ConfirmError::UnknownGroup(id))?
     }
 
     /// From here on entries of a group count, on its leader, once they are stored so safely; that holds for what is appended and not

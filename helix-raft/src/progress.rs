@@ -34,6 +34,10 @@ pub(crate) struct Progress {
     pub(crate) probe_seq: Option<u64>,
     /// A message that only tells the commit index is under way, with this number.
     pub(crate) commit_seq: Option<u64>,
+    /// A message that asks whether the follower is still this leader's is under way: its number, and the round.
+    pub(crate) asked_round: Option<(u64, u64)>,
+    /// The last round in which the follower was.
+    pub(crate) agreed_round: u64,
     /// Highest commit index the follower was sent, and has confirmed.
     pub(crate) commit_sent: Index,
     pub(crate) commit_known: Index,
@@ -61,6 +65,8 @@ impl Progress {
             first_seq: 0,
             probe_seq: None,
             commit_seq: None,
+            asked_round: None,
+            agreed_round: 0,
             commit_sent: Index::ZERO,
             commit_known: Index::ZERO,
             silent_ticks: 0,
@@ -97,8 +103,13 @@ impl Progress {
     /// has to be found out again.
     pub(crate) fn reset(&mut self, incarnation: Incarnation) {
         let next = if self.state == ProgressState::Probe { self.next } else { self.matched.next() };
-        let (seq, first_seq) = (self.seq, self.first_seq);
-        *self = Progress { seq, first_seq, ..Progress::new(next, incarnation, self.inflights.clone()) };
+        let (seq, first_seq, agreed_round) = (self.seq, self.first_seq, self.agreed_round);
+        *self = Progress {
+            seq,
+            first_seq,
+            agreed_round,
+            ..Progress::new(next, incarnation, self.inflights.clone())
+        };
         self.inflights.clear();
     }
 
@@ -109,6 +120,13 @@ impl Progress {
             self.silent_ticks = 0;
         }
         self.commit_seq = self.commit_seq.filter(|sent| *sent > seq);
+    }
+
+    /// As [`Self::answered`]: whether that is an answer to the question of a round.
+    pub(crate) fn agrees(&mut self, seq: u64) -> bool {
+        let Some((_, round)) = self.asked_round.take_if(|(asked, _)| *asked <= seq) else { return false };
+        self.agreed_round = round;
+        true
     }
 
     /// The follower has seen everything that was sent, and knows its log to match through `received` and to be

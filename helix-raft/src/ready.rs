@@ -35,6 +35,9 @@ pub struct Ready<P> {
     pub role_changed: Option<RoleChange>,
     /// This leader has just committed, and handed out for apply, the first entry of its own term.
     pub leader_ready: bool,
+    /// A majority has shown that this replica still led when the round of this number began: whatever asked
+    /// [`MultiRaft::confirm_leadership`](crate::MultiRaft::confirm_leadership) and got this number or a lower one, in this leadership.
+    pub confirmed: Option<u64>,
     /// The log of this recovering replica is sound again; to be persisted.
     pub sound: bool,
     /// This replica leads without having been elected by a majority of sound ones: whatever the machines lost is lost. To be
@@ -62,6 +65,7 @@ impl<P> Ready<P> {
             membership: None,
             role_changed: None,
             leader_ready: false,
+            confirmed: None,
             sound: false,
             unclean_recovery: false,
             diverged: None,
@@ -82,6 +86,7 @@ impl<P> Ready<P> {
             && self.membership.is_none()
             && self.role_changed.is_none()
             && !self.leader_ready
+            && self.confirmed.is_none()
             && !self.sound
             && !self.unclean_recovery
             && self.diverged.is_none()
@@ -215,6 +220,7 @@ mod tests {
             Ready { membership: Some(membership), ..empty() },
             Ready { role_changed: Some(role), ..empty() },
             Ready { leader_ready: true, ..empty() },
+            Ready { confirmed: Some(1), ..empty() },
             Ready { sound: true, ..empty() },
             Ready { unclean_recovery: true, ..empty() },
             Ready { diverged: Some(at), ..empty() },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::{ProposeError, TransferError};
 use crate::group::Group;
+use crate::group::confirm::Rounds;
 use crate::inflights::Inflights;
 use crate::log::RaftLog;
 use crate::message::MessageBody;
@@ -40,6 +41,7 @@ pub(super) struct Leading {
     transfer: Option<Transfer>,
     /// Ticks left until this leader steps down, while no majority answers.
     contact_ticks_left: Option<u32>,
+    pub(super) rounds: Rounds,
 }
 
 impl Leading {
@@ -109,6 +111,7 @@ impl Leading {
         let (last, committed) = (log.last().index, log.committed());
         self.transfer.is_some()
             || self.contact_ticks_left.is_some()
+            || self.rounds.is_under_way()
             || !self.departing.is_empty()
             || self
                 .progress
@@ -156,6 +159,7 @@ impl<P: Payload> Group<P> {
             ready: false,
             transfer: None,
             contact_ticks_left: None,
+            rounds: Rounds::default(),
         };
         leading.set_members(cx, &self.membership().members(), first_index);
         self.leading = Some(leading);
@@ -274,6 +278,7 @@ impl<P: Payload> Group<P> {
             *ticks = ticks.saturating_sub(1);
         }
         self.tick_transfer(cx);
+        self.tick_rounds(cx);
         self.tick_contact(cx);
         self.tick_stuck(cx);
     }

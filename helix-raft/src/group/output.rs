@@ -15,6 +15,7 @@ impl<P: Payload> Group<P> {
         self.advance_membership(cx);
         self.replicate(cx);
         self.advance_transfer(cx);
+        ready.confirmed = self.advance_rounds(cx);
         if self.hard != self.hard_handed {
             self.hard_handed = self.hard;
             ready.hard_state = Some(self.hard);

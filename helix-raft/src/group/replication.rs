@@ -182,7 +182,9 @@ impl<P: Payload> Group<P> {
         if answer.seq < progress.first_seq {
             return;
         }
+        let silent_ticks = progress.silent_ticks;
         progress.answered(answer.seq);
+        let confirms = progress.agrees(answer.seq);
         note_recovery(progress, answer.recovering, soundness_point);
         match answer.result {
             AppendResult::Matched { stored, synced, received, commit } => {
@@ -198,6 +200,10 @@ impl<P: Payload> Group<P> {
                     progress.become_replicate(received);
                 } else if answer.seq == progress.seq {
                     progress.all_seen(received);
+                }
+                if confirms && !news && !found {
+                    // However often it is asked for that, it says nothing about the entries that are on their way.
+                    progress.silent_ticks = silent_ticks;
                 }
                 if news || !answer.recovering {
                     self.try_commit(cx);

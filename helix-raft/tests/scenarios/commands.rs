@@ -15,6 +15,7 @@
 //! persist N | write N [count] | report N [count] | fail N
 //! propose N word [count] [size]
 //! force-recover N
+//! confirm N                            asks whether N still leads
 //! campaign N | transfer N M | wake N M | serve N | trim N | move-start N index | incarnation N M number
 //! change N voters=.. [learners=..] | replace N old new   asks N to change the members
 //! inject N leader term prev_index prev_term entries.. commit=I [required=synced]   an append as if from a leader; entry: term or term=1,2
@@ -262,6 +263,10 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
             let required = if synced { Durability::Synced } else { Durability::PageCache };
             world.raft(arguments.replica(1)).set_required(GROUP, required);
         }
+        "confirm" => match world.raft(arguments.replica(1)).confirm_leadership(GROUP) {
+            Ok(round) => world.say(&format!("round {round}")),
+            Err(error) => world.say(&format!("refused: {error}")),
+        },
         "campaign" => world.raft(arguments.replica(1)).campaign(GROUP),
         "force-recover" => {
             if let Err(error) = world.raft(arguments.replica(1)).force_recover(GROUP) {

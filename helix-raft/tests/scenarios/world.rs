@@ -425,6 +425,9 @@ fn describe(ready: &Ready<String>) -> Vec<String> {
     if let Some(at) = ready.diverged {
         lines.push(format!("has another history than its leader at {at}"));
     }
+    if let Some(round) = ready.confirmed {
+        lines.push(format!("still leads as of round {round}"));
+    }
     for (is, line) in [
         (ready.leader_ready, "is ready to serve"),
         (ready.sound, "is sound"),

@@ -22,13 +22,18 @@ impl World {
         for group in self.groups.clone() {
             let leader = self.leader(group);
             self.propose(leader, group);
+            self.nodes[leader].confirm(group, &self.checker);
         }
         self.quiet_rounds(6 * ELECTION_TICKS);
         for group in self.groups.clone() {
             self.check_agreement(group);
+            let waiting: usize = self.nodes.iter().map(|node| node.unconfirmed(group)).sum();
+            assert_eq!(waiting, 0, "a leader of {group} is not confirmed: {}", self.describe(group));
         }
         self.check_rest();
         self.tally.entries_lost = self.checker.entries_lost;
+        self.tally.confirmed = self.nodes.iter().map(|node| node.confirmed).sum();
+        self.tally.deposed_asked = self.nodes.iter().map(|node| node.deposed_asked).sum();
         self.tally.unclean = self.nodes.iter().map(|node| node.unclean).sum();
         self.tally.diverged = self.nodes.iter().map(|node| node.diverged).sum();
     }

@@ -23,6 +23,8 @@ struct Application {
     reads: VecDeque<ReadRequest>,
     committed_reads: VecDeque<CommittedRange>,
     starts: VecDeque<ReplicaId>,
+    /// Rounds in which leadership is to be confirmed, and what was committed somewhere, and not known here, when that was asked.
+    confirming: VecDeque<(u64, Option<Index>)>,
 }
 
 pub(crate) struct Process {
@@ -43,6 +45,9 @@ pub(crate) struct Node {
     pub(crate) lost: bool,
     pub(crate) diverged: u64,
     pub(crate) unclean: u64,
+    pub(crate) confirmed: u64,
+    /// How often a leader was asked that was deposed and did not know.
+    pub(crate) deposed_asked: u64,
 }
 
 /// Groups with an even id demand a sync.
@@ -63,6 +68,8 @@ impl Node {
             lost: false,
             diverged: 0,
             unclean: 0,
+            confirmed: 0,
+            deposed_asked: 0,
         }
     }
 
@@ -185,6 +192,7 @@ impl Node {
             let disk = self.disks.get_mut(&group).expect("every group has a disk");
             let app = process.apps.get_mut(&group).expect("every group has an application");
             diverged.extend(ready.diverged.map(|_| group));
+            self.confirmed += app.confirmed(group, &ready);
             take(group, disk, app, ready, checker, &mut messages, &mut self.unclean);
         }
         for (group, app) in &process.apps {
@@ -201,6 +209,34 @@ impl Node {
         let Some(process) = &self.process else { return };
         let Some(status) = process.raft.status(group) else { return };
         checker.status(group, self.id, required(group), &status, |index| process.raft.term_at(group, index));
+    }
+
+    /// Asks whether this replica still leads the group, if it could serve clients.
+    pub(crate) fn confirm(&mut self, group: GroupId, checker: &Checker) {
+        let Some(process) = &mut self.process else { return };
+        let Some(status) = process.raft.status(group).filter(|status| status.leader_ready) else { return };
+        let app = process.apps.get_mut(&group).expect("every group has an application");
+        let committed = checker.last_committed.get(&group).copied();
+        let round = process.raft.confirm_leadership(group).expect("it leads");
+        app.confirming.push_back((round, committed.filter(|index| *index > status.commit)));
+    }
+
+    /// Asks a leader that lacks what is committed, once: chance hardly ever does in time.
+    pub(crate) fn confirm_if_deposed(&mut self, group: GroupId, checker: &Checker) {
+        let Some(process) = &self.process else { return };
+        let Some(status) = process.raft.status(group).filter(|status| status.leader_ready) else { return };
+        let is_behind = checker.last_committed.get(&group).is_some_and(|index| *index > status.commit);
+        let is_asked = process.apps[&group].confirming.iter().any(|(_, unknown)| unknown.is_some());
+        if is_behind && !is_asked {
+            self.deposed_asked += 1;
+            self.confirm(group, checker);
+        }
+    }
+
+    /// How many questions for the leadership of a group are open.
+    pub(crate) fn unconfirmed(&self, group: GroupId) -> usize {
+        let app = self.process.as_ref().and_then(|process| process.apps.get(&group));
+        app.map_or(0, |app| app.confirming.len())
     }
 
     pub(crate) fn complete(&mut self, group: GroupId, hard: bool, checker: &mut Checker) -> bool {
@@ -336,6 +372,22 @@ impl Node {
 }
 
 impl Application {
+    /// Takes over whether this replica (still) leads: then it knew, when it was asked, everything that was committed. Returns how often it
+    /// was asked.
+    fn confirmed(&mut self, group: GroupId, ready: &Ready<Payload>) -> u64 {
+        if ready.role_changed.is_some() {
+            self.confirming.clear();
+        }
+        let mut count = 0;
+        while let Some((_, unknown)) =
+            self.confirming.pop_front_if(|(round, _)| Some(*round) <= ready.confirmed)
+        {
+            assert_eq!(unknown, None, "{group} is confirmed to be led, by a leader that was deposed");
+            count += 1;
+        }
+        count
+    }
+
     fn apply(&mut self, group: GroupId, entry: &Entry<Payload>, checker: &mut Checker) {
         assert_eq!(entry.index, self.applied.next(), "{group} is applied out of order");
         self.applied = entry.index;

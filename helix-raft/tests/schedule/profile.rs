@@ -10,6 +10,7 @@ pub(crate) enum Action {
     Lose,
     Tick,
     Propose,
+    Confirm,
     Write,
     Report,
     Serve,
@@ -29,12 +30,13 @@ pub(crate) enum Action {
 }
 
 /// How often each thing happens on average, and the factors by which a seed may multiply it.
-const WEIGHTS: [(Action, u64, [u64; 4]); 21] = [
+const WEIGHTS: [(Action, u64, [u64; 4]); 22] = [
     (Action::Deliver, 400, [1, 1, 1, 2]),
     (Action::Duplicate, 15, [0, 1, 1, 4]),
     (Action::Lose, 15, [0, 1, 1, 6]),
     (Action::Tick, 100, [1, 1, 1, 2]),
     (Action::Propose, 80, [1, 1, 1, 2]),
+    (Action::Confirm, 30, [0, 1, 1, 4]),
     (Action::Write, 120, [1, 1, 2, 2]),
     (Action::Report, 100, [1, 1, 2, 2]),
     (Action::Serve, 60, [1, 1, 1, 2]),

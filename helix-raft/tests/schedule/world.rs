@@ -32,6 +32,8 @@ impl Packet {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) committed: u64,
+    pub(crate) confirmed: u64,
+    pub(crate) deposed_asked: u64,
     pub(crate) crashes: u64,
     pub(crate) power_losses: u64,
     pub(crate) installs: u64,
@@ -129,6 +131,7 @@ impl World {
                 }
             }
             Action::Propose => self.propose(node, group),
+            Action::Confirm => self.confirm(group),
             Action::Write => self.complete(node),
             Action::Report => self.report(node),
             Action::Serve => self.serve(node, group),
@@ -204,6 +207,7 @@ impl World {
         for group in groups {
             check_election(nodes, node, *group, checker);
             nodes[node].check(*group, checker);
+            nodes[node].confirm_if_deposed(*group, checker);
         }
     }
 
@@ -309,6 +313,16 @@ impl World {
             self.with_process(node, |process| {
                 let _ = process.raft.propose(group, payload);
             });
+        }
+    }
+
+    /// Whoever takes itself for the leader of a group is asked whether it is.
+    fn confirm(&mut self, group: GroupId) {
+        for node in &mut self.nodes {
+            node.confirm(group, &self.checker);
+        }
+        for node in 0..self.nodes.len() {
+            self.settle(node, false);
         }
     }
 

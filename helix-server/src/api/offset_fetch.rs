@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::offset_fetch_response::{
@@ -37,17 +38,24 @@ pub(super) async fn handle(
         let found = fetch(broker, &request.group_id, topics.clone()).await;
         return single(found, topics.unwrap_or_default(), version);
     }
-    let asked = by_group(request.groups);
-    let mut groups = Vec::with_capacity(asked.len());
-    for (group, partitions) in asked {
-        let found = fetch(broker, &group, partitions).await;
-        let out = OffsetFetchResponseGroup::default().with_group_id(group);
-        groups.push(match found {
-            Ok(found) => out.with_topics(found.into_iter().map(of_group).collect()),
-            Err(error) => out.with_error_code(error.code()),
-        });
-    }
+    // All at once: groups of one coordinator share the round in which it is confirmed.
+    let asked = by_group(request.groups).into_iter();
+    let groups =
+        join_all(asked.map(|(group, partitions)| fetch_one_of_many(broker, group, partitions))).await;
     OffsetFetchResponse::default().with_groups(groups)
+}
+
+async fn fetch_one_of_many(
+    broker: &Broker,
+    group: GroupId,
+    partitions: Option<Partitions>,
+) -> OffsetFetchResponseGroup {
+    let found = fetch(broker, &group, partitions).await;
+    let out = OffsetFetchResponseGroup::default().with_group_id(group);
+    match found {
+        Ok(found) => out.with_topics(found.into_iter().map(of_group).collect()),
+        Err(error) => out.with_error_code(error.code()),
+    }
 }
 
 fn by_topic(topics: impl Iterator<Item = (TopicName, Vec<i32>)>) -> Partitions {
@@ -89,7 +97,7 @@ async fn fetch(
 ) -> Result<FetchedOffsets, ResponseError> {
     let call = FetchOffsets { group: group.to_owned(), partitions };
     let answer =
-        broker.coordinators().ask(broker, group, |reply| GroupCall::FetchOffsets(call, reply)).await?;
+        broker.coordinators().ask_latest(broker, group, |reply| GroupCall::FetchOffsets(call, reply)).await?;
     answer.map_err(|error| ResponseError::from(&error))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use helix_raft::GroupId;
+use helix_raft::{GroupId, planted};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -37,9 +37,8 @@ pub(crate) struct Coordinators {
 struct Door {
     calls: mpsc::Sender<GroupCall>,
     standing: Arc<Standing>,
-    /// The partition whose leadership it goes with.
+    /// The partition whose leadership it goes with, and the epoch of that.
     view: Arc<PartitionView>,
-    /// The epoch of that leadership.
     epoch: i32,
 }
 
@@ -79,23 +78,38 @@ impl Coordinators {
         group: &str,
         call: impl FnOnce(Reply<T>) -> GroupCall,
     ) -> Result<T, CoordinatorError> {
-        let partitions = broker.groups_partitions().ok_or(CoordinatorError::NotCoordinator)?;
-        self.ask_at(partition_of(group, partitions), call).await
+        self.door_of(broker, group)?.ask(call).await
     }
 
-    /// Asks one coordinator.
-    async fn ask_at<T>(
+    /// As [`Self::ask`], for what must not be answered by a coordinator that was deposed and does not know: whatever another one had
+    /// acknowledged before this call is in the answer.
+    ///
+    /// # Errors
+    /// When it is not on this node (any more), or cannot answer now.
+    pub(crate) async fn ask_latest<T>(
         &self,
-        partition: usize,
+        broker: &Broker,
+        group: &str,
         call: impl FnOnce(Reply<T>) -> GroupCall,
     ) -> Result<T, CoordinatorError> {
-        let door = self.groups.read().get(&partition).cloned().ok_or(CoordinatorError::NotCoordinator)?;
+        let door = self.door_of(broker, group)?;
         door.check()?;
-        let (reply, answer) = oneshot::channel();
-        if door.calls.send(call(Reply::new(reply))).await.is_err() {
+        // What this coordinator has acknowledged it has replayed, and what its predecessors had it has read before it took calls.
+        if !planted("deposed-coordinator")
+            && !broker.parts.shards.confirm_leadership(door.view.group, door.epoch).await
+        {
             return Err(CoordinatorError::NotCoordinator);
         }
-        answer.await.map_err(|_| CoordinatorError::NotCoordinator)
+        door.ask(call).await
+    }
+
+    fn door_of(&self, broker: &Broker, group: &str) -> Result<Door, CoordinatorError> {
+        let partitions = broker.groups_partitions().ok_or(CoordinatorError::NotCoordinator)?;
+        self.door(partition_of(group, partitions))
+    }
+
+    fn door(&self, partition: usize) -> Result<Door, CoordinatorError> {
+        self.groups.read().get(&partition).cloned().ok_or(CoordinatorError::NotCoordinator)
     }
 
     /// Asks every coordinator on this node.
@@ -109,7 +123,11 @@ impl Coordinators {
         let partitions: Vec<usize> = self.groups.read().keys().copied().collect();
         let mut answers = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            match self.ask_at(partition, &call).await {
+            let answer = match self.door(partition) {
+                Ok(door) => door.ask(&call).await,
+                Err(error) => Err(error),
+            };
+            match answer {
                 Ok(answer) => answers.push(answer),
                 // It went to another node meanwhile, which is asked too.
                 Err(CoordinatorError::NotCoordinator) => {}
@@ -121,6 +139,15 @@ impl Coordinators {
 }
 
 impl Door {
+    async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> GroupCall) -> Result<T, CoordinatorError> {
+        self.check()?;
+        let (reply, answer) = oneshot::channel();
+        if self.calls.send(call(Reply::new(reply))).await.is_err() {
+            return Err(CoordinatorError::NotCoordinator);
+        }
+        answer.await.map_err(|_| CoordinatorError::NotCoordinator)
+    }
+
     fn check(&self) -> Result<(), CoordinatorError> {
         let lasts = self.view.leadership() == Leadership { epoch: self.epoch, serving: true };
         // Without a majority somebody else may lead already, and know more. So may whoever follows when the leadership is over, and the door still there.

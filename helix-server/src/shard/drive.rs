@@ -133,6 +133,9 @@ impl Owner {
         if ready.leader_ready {
             self.on_leader_ready(group);
         }
+        if let Some(round) = ready.confirmed {
+            self.on_confirmed(group, round);
+        }
         if let Some(position) = ready.diverged {
             self.begin_anew(group, position);
         }

@@ -8,6 +8,7 @@ use super::owner::{Owner, TICK};
 use super::replica::{Machine, Replica};
 use crate::broker::leaders::LeaderInfo;
 use crate::env::Event;
+use crate::partition::view::Leadership;
 use crate::peers::control::ControlMessage;
 
 /// News of so many groups fit well into one control message.
@@ -23,6 +24,8 @@ impl Owner {
         }
         let follows = self.raft.follows(group);
         let Some(replica) = self.replicas.get_mut(&group) else { return };
+        // They asked about the leadership that has ended.
+        replica.confirming.clear();
         if let Some(partition) = replica.partition() {
             partition.view().set_following(follows);
         }
@@ -123,6 +126,26 @@ impl Owner {
     /// Publishes what this shard leads and follows, for the heartbeats.
     pub(super) fn publish_digests(&mut self) {
         self.context.digests.publish(&self.raft, self.context.cluster.others());
+    }
+
+    /// Has it confirmed that this replica still leads, if it serves in that epoch. Dropping `reply` says that it does not.
+    pub(super) fn confirm_leadership(&mut self, group: GroupId, epoch: i32, reply: oneshot::Sender<()>) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let asked = Leadership { epoch, serving: true };
+        if replica.partition().is_some_and(|partition| partition.view().leadership() == asked)
+            && let Ok(round) = self.raft.confirm_leadership(group)
+        {
+            replica.confirming.push_back((round, reply));
+        }
+    }
+
+    /// A majority has shown that this replica led when `round` began.
+    pub(super) fn on_confirmed(&mut self, group: GroupId, round: u64) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        while let Some((_, reply)) = replica.confirming.pop_front_if(|(asked, _)| *asked <= round) {
+            // Whoever asked may have given up.
+            let _told = reply.send(());
+        }
     }
 
     /// Starts to hand over everything that another replica could lead.

@@ -115,6 +115,8 @@ pub(crate) enum ShardMessage {
     Standings(StandingsRequest),
     /// Hand leadership of a group to this replica; answered when that has begun, or why not.
     HandOverOne { group: GroupId, to: ReplicaId, reply: oneshot::Sender<Result<(), String>> },
+    /// Does this replica still lead a group, in this epoch? Answered when a majority has shown it; dropped if it does not.
+    ConfirmLeadership { group: GroupId, epoch: i32, reply: oneshot::Sender<()> },
     /// How does a group that is led here stand?
     Quorum { group: GroupId, reply: oneshot::Sender<Option<QuorumStanding>> },
     /// Which producers does a partition remember?
@@ -187,6 +189,14 @@ impl Shards {
         let (reply, answer) = oneshot::channel();
         self.send(group, ShardMessage::HandOverOne { group, to, reply });
         answer.await.unwrap_or_else(|_| Err("the node stops".to_owned()))
+    }
+
+    /// Whether this replica still leads a group in this epoch, and nobody else was elected before this was asked. It takes a round trip to a
+    /// majority, which all share who ask at about the same time.
+    pub(crate) async fn confirm_leadership(&self, group: GroupId, epoch: i32) -> bool {
+        let (reply, confirmed) = oneshot::channel();
+        self.send(group, ShardMessage::ConfirmLeadership { group, epoch, reply });
+        confirmed.await.is_ok()
     }
 
     /// How a group that is led here stands.

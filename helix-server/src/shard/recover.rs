@@ -337,6 +337,7 @@ impl Owner {
             checkpointed: options.committed,
             applied_term: Term::ZERO,
             announced: None,
+            confirming: VecDeque::new(),
             floor: self.context.required,
             desired,
         };

@@ -31,6 +31,8 @@ pub(super) struct Replica {
     pub(super) applied_term: Term,
     /// What this shard last told the cluster about leading this group.
     pub(super) announced: Option<Term>,
+    /// Who waits to hear that this replica still leads, by the round that shows it, in order.
+    pub(super) confirming: VecDeque<(u64, oneshot::Sender<()>)>,
     /// Whatever its leader asks for, this replica stores its entries at least so safely: its node, or its topic, promises it.
     pub(super) floor: Durability,
     /// Who is to hold replicas of this group, as the metadata says.

@@ -228,9 +228,10 @@ impl Group {
         }
     }
 
-    /// Nobody is in it or about to be, and no offset is kept for it. What was on its way when it was to be deleted may have changed that.
+    /// Nobody is in it, and no offset is kept for it. What was on its way when it was to be deleted may have changed that; an id that was
+    /// given out is void, as in Kafka, and its owner asks for another.
     pub(super) fn is_unused(&self) -> bool {
-        self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty()
+        self.members.is_empty() && self.offsets.is_empty()
     }
 
     /// Whether clients are told of it.

@@ -17,6 +17,19 @@ const LEAST_WAIT_FOR_LEADER: std::time::Duration = std::time::Duration::from_sec
 
 /// Most protocols of a member. Clients have a handful; every one is looked at, and kept, for every member.
 const MAX_PROTOCOLS: usize = 1000;
+/// One JoinGroup, and what every step towards its answer needs.
+struct Joining<'a> {
+    request: JoinGroup,
+    reply: Reply<JoinAnswer>,
+    now: Now,
+    effects: &'a mut Effects<Then>,
+}
+
+impl Joining<'_> {
+    fn refuse(self, error: GroupError) {
+        refuse(self.reply, error, self.request.member);
+    }
+}
 
 impl Groups {
     pub(super) fn join(
@@ -36,7 +49,7 @@ impl Groups {
                 group.exists = true;
                 group.note(effects);
             }
-            groups.join_group(group, request, reply, now, effects);
+            groups.join_group(group, Joining { request, reply, now, effects });
         });
     }
 
@@ -64,66 +77,48 @@ impl Groups {
         Ok(())
     }
 
-    fn join_group(
-        &self,
-        group: &mut Group,
-        request: JoinGroup,
-        reply: Reply<JoinAnswer>,
-        now: Now,
-        effects: &mut Effects<Then>,
-    ) {
+    fn join_group(&self, group: &mut Group, joining: Joining<'_>) {
+        let request = &joining.request;
         if !group.supports(&request.protocol_type, &request.protocols) {
-            return refuse(reply, GroupError::InconsistentGroupProtocol, request.member);
+            return joining.refuse(GroupError::InconsistentGroupProtocol);
         }
         if !group.has_room_for(&request.member, self.config.max_size) {
             group.take_out(&request.member, &GroupError::GroupMaxSizeReached);
-            return refuse(reply, GroupError::GroupMaxSizeReached, request.member);
+            return joining.refuse(GroupError::GroupMaxSizeReached);
         }
         if request.member.is_empty() {
-            self.join_new(group, request, reply, now, effects);
+            self.join_new(group, joining);
         } else {
-            self.join_known(group, request, reply, now, effects);
+            self.join_known(group, joining);
         }
     }
 
-    fn join_new(
-        &self,
-        group: &mut Group,
-        request: JoinGroup,
-        reply: Reply<JoinAnswer>,
-        now: Now,
-        effects: &mut Effects<Then>,
-    ) {
+    fn join_new(&self, group: &mut Group, joining: Joining<'_>) {
+        let request = &joining.request;
         let uuid = (self.new_uuid)();
         let id = format!("{}-{uuid}", request.instance.as_ref().unwrap_or(&request.client_id));
         match &request.instance {
             Some(instance) => match group.statics.get(instance).cloned() {
-                Some(before) => self.replace_static(group, &before, id, request, reply, now, effects),
-                None => self.add(group, id, request, reply, now, effects),
+                Some(before) => self.replace_static(group, &before, id, joining),
+                None => self.add(group, id, joining),
             },
             None if request.takes_member_id => {
-                let until = now.instant + duration_of(request.session_timeout_ms);
+                let until = joining.now.instant + duration_of(request.session_timeout_ms);
                 group.pending.insert(id.clone(), until);
-                refuse(reply, GroupError::MemberIdRequired, id);
+                refuse(joining.reply, GroupError::MemberIdRequired, id);
             }
-            None => self.add(group, id, request, reply, now, effects),
+            None => self.add(group, id, joining),
         }
     }
 
-    fn join_known(
-        &self,
-        group: &mut Group,
-        request: JoinGroup,
-        reply: Reply<JoinAnswer>,
-        now: Now,
-        effects: &mut Effects<Then>,
-    ) {
+    fn join_known(&self, group: &mut Group, joining: Joining<'_>) {
+        let request = &joining.request;
         let id = request.member.clone();
         if group.pending.contains_key(&id) && request.instance.is_none() {
-            return self.add(group, id, request, reply, now, effects);
+            return self.add(group, id, joining);
         }
         if let Err(error) = group.check_member(&id, request.instance.as_deref()) {
-            return refuse(reply, error, id);
+            return joining.refuse(error);
         }
         let same = group.members.get(&id).is_some_and(|member| member.protocols == request.protocols);
         let again = match group.state {
@@ -132,24 +127,17 @@ impl Groups {
             // The answer may have been lost.
             State::CompletingRebalance => same,
             State::PreparingRebalance => false,
-            State::Empty => return refuse(reply, GroupError::UnknownMemberId, id),
+            State::Empty => return joining.refuse(GroupError::UnknownMemberId),
         };
         if again {
-            return reply.send(Ok(group.joined(&id)));
+            return joining.reply.send(Ok(group.joined(&id)));
         }
-        self.join_again(group, request, reply, now, effects);
+        self.join_again(group, joining);
     }
 
     /// A new member, with the id that it was given.
-    fn add(
-        &self,
-        group: &mut Group,
-        id: String,
-        request: JoinGroup,
-        reply: Reply<JoinAnswer>,
-        now: Now,
-        effects: &mut Effects<Then>,
-    ) {
+    fn add(&self, group: &mut Group, id: String, joining: Joining<'_>) {
+        let Joining { request, reply, now, effects } = joining;
         if let Some(rebalance) = &mut group.rebalance {
             rebalance.member_added = true;
         }
@@ -161,14 +149,8 @@ impl Groups {
         self.rebalance(group, now, effects);
     }
 
-    fn join_again(
-        &self,
-        group: &mut Group,
-        request: JoinGroup,
-        reply: Reply<JoinAnswer>,
-        now: Now,
-        effects: &mut Effects<Then>,
-    ) {
+    fn join_again(&self, group: &mut Group, joining: Joining<'_>) {
+        let Joining { request, reply, now, effects } = joining;
         let Some(member) = group.members.get_mut(&request.member) else { return };
         member.rebalance_timeout = duration_of(request.rebalance_timeout_ms);
         member.session_timeout = duration_of(request.session_timeout_ms);
@@ -179,17 +161,8 @@ impl Groups {
     }
 
     /// A static member has come back without its member id: it was started again, and takes the place that it had (KIP-345).
-    #[allow(clippy::too_many_arguments)] // One request, who is replaced, and what every step needs.
-    fn replace_static(
-        &self,
-        group: &mut Group,
-        before: &str,
-        id: String,
-        request: JoinGroup,
-        reply: Reply<JoinAnswer>,
-        now: Now,
-        effects: &mut Effects<Then>,
-    ) {
+    fn replace_static(&self, group: &mut Group, before: &str, id: String, joining: Joining<'_>) {
+        let Joining { request, reply, now, effects } = joining;
         let old_leader = group.leader.clone();
         let can_skip_assignment = request.can_skip_assignment;
         let was_leader = group.is_leader(before);

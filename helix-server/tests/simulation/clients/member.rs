@@ -240,7 +240,7 @@ impl Member {
             .with_partition_indexes((0..self.partitions).collect());
         let request =
             OffsetFetchRequest::default().with_group_id(self.group_id()).with_topics(Some(vec![asked]));
-        let before = self.offsets.all_acknowledged(&self.group, self.partitions);
+        let before = self.offsets.all_committed(&self.group, self.partitions);
         let answer: OffsetFetchResponse = self.ask(ApiKey::OffsetFetch, FETCH_VERSION, &request).await?;
         self.check(answer.error_code, "OffsetFetch")?;
         let mut committed = vec![-1; before.len()];

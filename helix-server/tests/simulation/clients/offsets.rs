@@ -21,8 +21,15 @@ pub(crate) struct Offsets {
 struct Told {
     /// Owners by generation and partition.
     owners: BTreeMap<(i32, i32), BTreeSet<String>>,
-    /// The highest offset whose commit was acknowledged, by partition.
-    acknowledged: BTreeMap<i32, i64>,
+    /// The highest offset of which somebody was told that it is committed, by partition: who committed it, or anybody who asked.
+    committed: BTreeMap<i32, i64>,
+}
+
+impl Told {
+    fn committed(&mut self, partition: i32, offset: i64) {
+        let known = self.committed.entry(partition).or_insert(offset);
+        *known = offset.max(*known);
+    }
 }
 
 impl Offsets {
@@ -59,27 +66,28 @@ impl Offsets {
     /// A commit was acknowledged.
     pub(crate) fn acknowledged(&self, group: &str, partition: i32, offset: i64) {
         self.ledger.witness().count(|seen| seen.offset_commits += 1);
-        let mut told = self.told.lock();
-        let known = told.entry(group.to_owned()).or_default().acknowledged.entry(partition).or_insert(offset);
-        *known = offset.max(*known);
+        self.told.lock().entry(group.to_owned()).or_default().committed(partition, offset);
     }
 
-    /// What is acknowledged so far, by partition; -1 where nothing is.
-    pub(crate) fn all_acknowledged(&self, group: &str, partitions: i32) -> Vec<i64> {
+    /// What is known to be committed so far, by partition; -1 where nothing is.
+    pub(crate) fn all_committed(&self, group: &str, partitions: i32) -> Vec<i64> {
         let told = self.told.lock();
         let of_group = told.get(group);
-        let acknowledged =
-            |number| of_group.and_then(|told| told.acknowledged.get(&number)).copied().unwrap_or(-1);
-        (0..partitions).map(acknowledged).collect()
+        let committed = |number| of_group.and_then(|told| told.committed.get(&number)).copied().unwrap_or(-1);
+        (0..partitions).map(committed).collect()
     }
 
-    /// The coordinator says what is committed; `before` was acknowledged when it was asked.
+    /// The coordinator says what is committed; `before` was known to be when it was asked.
     pub(crate) fn seen(&self, group: &str, before: &[i64], committed: &[i64]) {
         let back = before.iter().zip(committed).any(|(before, committed)| committed < before);
         if back && !self.has_lost() {
-            self.ledger.accuse(format!(
-                "group {group}: {before:?} was acknowledged, and {committed:?} is committed"
-            ));
+            self.ledger
+                .accuse(format!("group {group}: {before:?} was committed, and {committed:?} is said to be"));
+        }
+        let mut told = self.told.lock();
+        let told = told.entry(group.to_owned()).or_default();
+        for (partition, offset) in (0..).zip(committed) {
+            told.committed(partition, *offset);
         }
     }
 }
