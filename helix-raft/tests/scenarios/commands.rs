@@ -263,10 +263,7 @@ fn run_raft(world: &mut World, arguments: &Arguments<'_>) -> bool {
             let required = if synced { Durability::Synced } else { Durability::PageCache };
             world.raft(arguments.replica(1)).set_required(GROUP, required);
         }
-        "confirm" => match world.raft(arguments.replica(1)).confirm_leadership(GROUP) {
-            Ok(round) => world.say(&format!("round {round}")),
-            Err(error) => world.say(&format!("refused: {error}")),
-        },
+        "confirm" => confirm(world, arguments.replica(1)),
         "campaign" => world.raft(arguments.replica(1)).campaign(GROUP),
         "force-recover" => {
             if let Err(error) = world.raft(arguments.replica(1)).force_recover(GROUP) {
@@ -341,6 +338,13 @@ fn run_forged(world: &mut World, arguments: &Arguments<'_>) -> bool {
         _ => return false,
     }
     true
+}
+
+fn confirm(world: &mut World, id: ReplicaId) {
+    match world.raft(id).confirm_leadership(GROUP) {
+        Ok(round) => world.say(&format!("round {round}")),
+        Err(error) => world.say(&format!("refused: {error}")),
+    }
 }
 
 fn change(world: &mut World, leader: ReplicaId, target: &Membership) {

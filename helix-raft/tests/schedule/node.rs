@@ -380,9 +380,10 @@ impl Application {
         }
         let mut count = 0;
         while let Some((_, unknown)) =
-            self.confirming.pop_front_if(|(round, _)| Some(*round) <= ready.confirmed)
+            self.confirming.front().copied().filter(|(round, _)| Some(*round) <= ready.confirmed)
         {
             assert_eq!(unknown, None, "{group} is confirmed to be led, by a leader that was deposed");
+            self.confirming.pop_front();
             count += 1;
         }
         count

@@ -102,7 +102,8 @@ impl From<&GroupError> for ResponseError {
             GroupError::GroupIdNotFound => Self::GroupIdNotFound,
             GroupError::GroupSubscribedToTopic => Self::GroupSubscribedToTopic,
             GroupError::OffsetMetadataTooLarge => Self::OffsetMetadataTooLarge,
-            GroupError::InvalidRequest => Self::InvalidRequest,
+            GroupError::InvalidRequest | GroupError::TooManyProtocols { .. } => Self::InvalidRequest,
+            // As in Kafka since 4.0; INVALID_COMMIT_OFFSET_SIZE is of the time before.
             GroupError::TooLarge(_) => Self::UnknownServerError,
             // Nothing was stored: found again, the coordinator may be able to.
             GroupError::NotStored(_) => Self::CoordinatorNotAvailable,

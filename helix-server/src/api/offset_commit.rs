@@ -1,12 +1,12 @@
 //! OffsetCommit (key 8): how far a consumer group has come.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use helix_raft::GroupId;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::offset_commit_request::{
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -14,6 +14,7 @@ use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::{errors, owned};
 use crate::broker::Broker;
+use crate::controller::image::TopicImage;
 use crate::coordinator::CoordinatorError;
 use crate::coordinator::groups::GroupCall;
 use crate::coordinator::groups::call::{CommitOffsets, GroupError, NewOffset, OffsetKey};
@@ -34,32 +35,37 @@ pub(super) async fn handle(
         request;
     let retention_ms = Some(request.retention_time_ms).filter(|ms| version <= RETENTION_UNTIL && *ms >= 0);
     let image = broker.image();
-    let exists = |topic: &OffsetCommitRequestTopic, partition: &OffsetCommitRequestPartition| {
-        let count = image.topic_named(&topic.name).map_or(0, |topic| topic.partitions.len());
-        usize::try_from(partition.partition_index).is_ok_and(|number| number < count)
-    };
-    let offsets = request.topics.iter().flat_map(|topic| {
-        let known = topic.partitions.iter().filter(|partition| exists(topic, partition));
-        known.map(|partition| new_offset(&topic.name, partition, version))
-    });
+    let mut offsets = BTreeMap::new();
+    for topic in &request.topics {
+        let Some(found) = image.topic_named(&topic.name) else { continue };
+        let name: Arc<str> = found.name.as_str().into();
+        for partition in &topic.partitions {
+            let Some(incarnation) = group_of(found, partition) else { continue };
+            let new = new_offset(&name, partition, incarnation, version);
+            // Of one that is named again the last counts, and is stored.
+            offsets.insert(new.key.clone(), new);
+        }
+    }
     let call = CommitOffsets {
         group: group_id.to_string(),
         generation: generation_id_or_member_epoch,
         member: member_id.to_string(),
         instance: owned(group_instance_id.as_ref()),
         retention_ms,
-        offsets: offsets.collect(),
+        offsets: offsets.into_values().collect(),
     };
     let codes =
         if call.offsets.is_empty() { Ok(BTreeMap::new()) } else { commit(broker, call, version).await };
     let topics = request.topics.iter().map(|topic| {
+        let found = image.topic_named(&topic.name).map(|topic| (topic, Arc::from(topic.name.as_str())));
         let partitions = topic.partitions.iter().map(|partition| {
-            let key = || key(&topic.name, partition.partition_index);
-            let code = match &codes {
-                // Names that no topic has may be of any length: they are not copied.
-                _ if !exists(topic, partition) => ResponseError::UnknownTopicOrPartition.code(),
-                Ok(codes) => codes.get(&key()).copied().unwrap_or(errors::NONE),
-                Err(error) => error.code(),
+            let known = found.as_ref().filter(|(topic, _)| group_of(topic, partition).is_some());
+            let code = match (known, &codes) {
+                (None, _) => ResponseError::UnknownTopicOrPartition.code(),
+                (Some((_, name)), Ok(codes)) => {
+                    codes.get(&key(name, partition.partition_index)).copied().unwrap_or(errors::NONE)
+                }
+                (Some(_), Err(error)) => error.code(),
             };
             OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
@@ -90,15 +96,27 @@ async fn commit(
     Ok(answer.into_iter().map(|(key, error)| (key, error.as_ref().map_or(errors::NONE, code))).collect())
 }
 
-fn key(topic: &str, partition: i32) -> OffsetKey {
-    OffsetKey { topic: topic.to_owned(), partition }
+fn key(topic: &Arc<str>, partition: i32) -> OffsetKey {
+    OffsetKey { topic: Arc::clone(topic), partition }
 }
 
-fn new_offset(topic: &str, partition: &OffsetCommitRequestPartition, version: i16) -> NewOffset {
+/// The Raft group of a partition, if there is such a partition.
+fn group_of(topic: &TopicImage, partition: &OffsetCommitRequestPartition) -> Option<GroupId> {
+    let number = usize::try_from(partition.partition_index).ok()?;
+    Some(topic.partitions.get(number)?.group)
+}
+
+fn new_offset(
+    topic: &Arc<str>,
+    partition: &OffsetCommitRequestPartition,
+    incarnation: GroupId,
+    version: i16,
+) -> NewOffset {
     NewOffset {
         key: key(topic, partition.partition_index),
         offset: partition.committed_offset,
         leader_epoch: if version >= LEADER_EPOCH_FROM { partition.committed_leader_epoch } else { -1 },
         metadata: partition.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default(),
+        incarnation: Some(incarnation),
     }
 }

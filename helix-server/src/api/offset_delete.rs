@@ -1,6 +1,7 @@
 //! OffsetDelete (key 47): forgets what a group has committed for partitions that it does not read (KIP-496).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
@@ -21,26 +22,28 @@ pub(super) async fn handle(broker: &Broker, request: OffsetDeleteRequest) -> Off
         return OffsetDeleteResponse::default().with_error_code(ResponseError::InvalidGroupId.code());
     }
     let image = broker.image();
-    let key = |topic: &str, partition: i32| OffsetKey { topic: topic.to_owned(), partition };
-    let exists = |topic: &str, partition: i32| {
-        let count = image.topic_named(topic).map_or(0, |topic| topic.partitions.len());
-        usize::try_from(partition).is_ok_and(|number| number < count)
-    };
-    let keys = request.topics.iter().flat_map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
-        partitions.filter(|number| exists(&topic.name, *number)).map(|number| key(&topic.name, number))
-    });
-    let call = DeleteOffsets { group: request.group_id.to_string(), keys: keys.collect() };
+    let key = |topic: &Arc<str>, partition: i32| OffsetKey { topic: Arc::clone(topic), partition };
+    let mut keys = BTreeSet::new();
+    for topic in &request.topics {
+        let Some(found) = image.topic_named(&topic.name) else { continue };
+        let name: Arc<str> = found.name.as_str().into();
+        let numbers = topic.partitions.iter().map(|partition| partition.partition_index);
+        let exists =
+            |number: &i32| usize::try_from(*number).is_ok_and(|number| number < found.partitions.len());
+        keys.extend(numbers.filter(exists).map(|number| key(&name, number)));
+    }
+    let call = DeleteOffsets { group: request.group_id.to_string(), keys: keys.into_iter().collect() };
     let codes = match delete(broker, call).await {
         Ok(codes) => codes,
         Err(error) => return OffsetDeleteResponse::default().with_error_code(error.code()),
     };
     let topics = request.topics.iter().map(|topic| {
+        let name = image.topic_named(&topic.name).map(|topic| Arc::from(topic.name.as_str()));
         let partitions = topic.partitions.iter().map(|partition| {
             let number = partition.partition_index;
             let unknown = ResponseError::UnknownTopicOrPartition.code();
-            let known = exists(&topic.name, number).then(|| codes.get(&key(&topic.name, number)));
-            let code = known.flatten().copied().unwrap_or(unknown);
+            let code =
+                name.as_ref().and_then(|name| codes.get(&key(name, number))).copied().unwrap_or(unknown);
             OffsetDeleteResponsePartition::default().with_partition_index(number).with_error_code(code)
         });
         OffsetDeleteResponseTopic::default()

@@ -1,6 +1,7 @@
 //! OffsetFetch (key 9): how far consumer groups have come.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
@@ -13,11 +14,10 @@ use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse,
 use kafka_protocol::protocol::StrBytes;
 
 use super::answer_room::AnswerRoom;
-use super::mentions::first_mentions;
-use super::{errors, names};
+use super::errors;
 use crate::broker::Broker;
 use crate::coordinator::groups::GroupCall;
-use crate::coordinator::groups::call::{CommittedOffset, FetchOffsets, OffsetKey};
+use crate::coordinator::groups::call::{CommittedOffset, FetchOffsets, FetchedOffsets};
 
 /// First version that asks for several groups at once (KIP-709).
 const BATCHED_FROM: i16 = 8;
@@ -29,10 +29,8 @@ const MAX_FETCHES: usize = 64;
 /// Where there is no room. Clients ask once more for the groups that are answered so, and for them alone.
 const NO_ROOM: ResponseError = ResponseError::CoordinatorLoadInProgress;
 
-/// A partition, and what is committed for it.
-type Fetched = (i32, Option<CommittedOffset>);
-/// What is committed, by topic.
-type Found = BTreeMap<String, Vec<Fetched>>;
+/// Partitions that are asked for, by topic; each once, however often it is named.
+type Partitions = BTreeMap<Arc<str>, BTreeSet<i32>>;
 
 pub(super) async fn handle(
     broker: &Broker,
@@ -41,56 +39,57 @@ pub(super) async fn handle(
     room: &mut AnswerRoom,
 ) -> OffsetFetchResponse {
     if version < BATCHED_FROM {
-        let asked: Option<Vec<_>> = request.topics.map(|topics| {
-            topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect()
-        });
-        let found = fetch(broker, &request.group_id, asked.as_deref()).await;
-        return single(charged(room, found).await, asked.unwrap_or_default(), version);
+        let topics = request
+            .topics
+            .map(|topics| by_topic(topics.into_iter().map(|topic| (topic.name, topic.partition_indexes))));
+        let found = fetch(broker, &request.group_id, topics.clone()).await;
+        return single(charged(room, found).await, topics.unwrap_or_default(), version);
     }
     let mut groups = Vec::with_capacity(request.groups.len());
     let mut asked = request.groups.into_iter();
     loop {
-        let fetches: Vec<_> = asked
-            .by_ref()
-            .take(MAX_FETCHES)
-            .map(|group| fetch_group(broker, group, room.is_full()))
-            .collect();
-        if fetches.is_empty() {
-            break;
+        // Side by side: groups of one coordinator share the round in which it is confirmed.
+        let full = room.is_full();
+        let some = asked.by_ref().take(MAX_FETCHES).map(|group| fetch_one_of_many(broker, group, full));
+        let found = join_all(some).await;
+        if found.is_empty() {
+            return OffsetFetchResponse::default().with_groups(groups);
         }
-        for (id, found) in join_all(fetches).await {
-            let out = OffsetFetchResponseGroup::default().with_group_id(id);
+        for (group, found) in found {
+            let out = OffsetFetchResponseGroup::default().with_group_id(group);
             groups.push(match charged(room, found).await {
                 Ok(found) => out.with_topics(found.into_iter().map(of_group).collect()),
                 Err(error) => out.with_error_code(error.code()),
             });
         }
     }
-    OffsetFetchResponse::default().with_groups(groups)
 }
 
-async fn fetch_group(
+async fn fetch_one_of_many(
     broker: &Broker,
     group: OffsetFetchRequestGroup,
     full: bool,
-) -> (GroupId, Result<Found, ResponseError>) {
+) -> (GroupId, Result<FetchedOffsets, ResponseError>) {
     if full {
         return (group.group_id, Err(NO_ROOM));
     }
-    let asked: Option<Vec<_>> = group.topics.map(|topics| {
-        topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect()
-    });
-    let found = fetch(broker, &group.group_id, asked.as_deref()).await;
+    let topics = group
+        .topics
+        .map(|topics| by_topic(topics.into_iter().map(|topic| (topic.name, topic.partition_indexes))));
+    let found = fetch(broker, &group.group_id, topics).await;
     (group.group_id, found)
 }
 
 /// What was found, if there is room for it.
-async fn charged(room: &mut AnswerRoom, found: Result<Found, ResponseError>) -> Result<Found, ResponseError> {
+async fn charged(
+    room: &mut AnswerRoom,
+    found: Result<FetchedOffsets, ResponseError>,
+) -> Result<FetchedOffsets, ResponseError> {
     let found = room.hold(async { found }, |found| found.as_ref().map_or(0, bytes)).await;
     found.unwrap_or(Err(NO_ROOM))
 }
 
-fn bytes(found: &Found) -> usize {
+fn bytes(found: &FetchedOffsets) -> usize {
     let of_partition = |(_, committed): &Fetched| {
         // Once as a value and once encoded.
         let metadata = committed.as_ref().map_or(0, |committed| committed.metadata.len());
@@ -99,51 +98,36 @@ fn bytes(found: &Found) -> usize {
     found.iter().map(|(topic, all)| 2 * topic.len() + all.iter().map(of_partition).sum::<usize>()).sum()
 }
 
+fn by_topic(topics: impl Iterator<Item = (TopicName, Vec<i32>)>) -> Partitions {
+    let mut all = Partitions::new();
+    for (topic, partitions) in topics {
+        all.entry(Arc::from(topic.as_str())).or_default().extend(partitions);
+    }
+    all
+}
+
 async fn fetch(
     broker: &Broker,
     group: &str,
-    asked: Option<&[(String, Vec<i32>)]>,
-) -> Result<Found, ResponseError> {
-    let named = asked.into_iter().flatten().map(|(topic, _)| (topic.clone(), Vec::new()));
-    let mut found: Found = named.collect();
-    let keys = asked.map(|asked| keys(asked, &mut found));
-    let call = FetchOffsets { group: group.to_owned(), keys };
+    partitions: Option<Partitions>,
+) -> Result<FetchedOffsets, ResponseError> {
+    let call = FetchOffsets { group: group.to_owned(), partitions };
     let answer =
         broker.coordinators().ask_latest(broker, group, |reply| GroupCall::FetchOffsets(call, reply)).await?;
-    for one in answer.map_err(|error| ResponseError::from(&error))? {
-        found.entry(one.key.topic).or_default().push((one.key.partition, one.committed));
-    }
-    Ok(found)
-}
-
-/// Each partition once of those that something can be committed for; of the others nothing is.
-fn keys(asked: &[(String, Vec<i32>)], found: &mut Found) -> Vec<OffsetKey> {
-    let mut seen = HashSet::new();
-    let mut keys = Vec::new();
-    let topics = first_mentions(asked.iter().map(|(topic, _)| topic));
-    for ((topic, partitions), number) in asked.iter().zip(topics) {
-        let distinct = partitions.iter().copied().filter(|partition| seen.insert((number, *partition)));
-        if names::check(topic).is_ok() {
-            keys.extend(distinct.map(|partition| OffsetKey { topic: topic.clone(), partition }));
-        } else if let Some(of_topic) = found.get_mut(topic) {
-            // Its name may be of any length, and is not copied for each partition.
-            of_topic.extend(distinct.map(|partition| (partition, None)));
-        }
-    }
-    keys
+    answer.map_err(|error| ResponseError::from(&error))
 }
 
 /// The answer of versions that ask for one group.
 fn single(
-    found: Result<Found, ResponseError>,
-    asked: Vec<(String, Vec<i32>)>,
+    found: Result<FetchedOffsets, ResponseError>,
+    asked: Partitions,
     version: i16,
 ) -> OffsetFetchResponse {
     match found {
         Ok(found) => {
             let topics = found.into_iter().map(|(topic, offsets)| {
                 let partitions = offsets.into_iter().map(|one| partition(one, version)).collect();
-                OffsetFetchResponseTopic::default().with_name(name(topic)).with_partitions(partitions)
+                OffsetFetchResponseTopic::default().with_name(name(&topic)).with_partitions(partitions)
             });
             OffsetFetchResponse::default().with_topics(topics.collect())
         }
@@ -158,16 +142,18 @@ fn single(
                         .with_metadata(Some(StrBytes::default()))
                         .with_error_code(error.code())
                 });
-                OffsetFetchResponseTopic::default().with_name(name(topic)).with_partitions(refused.collect())
+                OffsetFetchResponseTopic::default().with_name(name(&topic)).with_partitions(refused.collect())
             });
             OffsetFetchResponse::default().with_topics(topics.collect())
         }
     }
 }
 
-fn name(topic: String) -> TopicName {
-    TopicName(StrBytes::from_string(topic))
+fn name(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_owned()))
 }
+
+type Fetched = (i32, Option<CommittedOffset>);
 
 fn partition((index, committed): Fetched, version: i16) -> OffsetFetchResponsePartition {
     let out =
@@ -182,7 +168,7 @@ fn partition((index, committed): Fetched, version: i16) -> OffsetFetchResponsePa
     if version >= 5 { out.with_committed_leader_epoch(committed.leader_epoch) } else { out }
 }
 
-fn of_group((topic, offsets): (String, Vec<Fetched>)) -> OffsetFetchResponseTopics {
+fn of_group((topic, offsets): (Arc<str>, Vec<Fetched>)) -> OffsetFetchResponseTopics {
     let partitions = offsets.into_iter().map(|(index, committed)| {
         let out = OffsetFetchResponsePartitions::default()
             .with_partition_index(index)
@@ -195,7 +181,7 @@ fn of_group((topic, offsets): (String, Vec<Fetched>)) -> OffsetFetchResponseTopi
                 .with_metadata(Some(StrBytes::from_string(committed.metadata))),
         }
     });
-    OffsetFetchResponseTopics::default().with_name(name(topic)).with_partitions(partitions.collect())
+    OffsetFetchResponseTopics::default().with_name(name(&topic)).with_partitions(partitions.collect())
 }
 
 #[cfg(test)]
@@ -203,18 +189,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_partition_is_asked_for_once_and_none_of_what_is_no_topic() {
-        let no_topic = "x".repeat(1000);
-        let asked = [
-            ("a".to_owned(), vec![1, 0, 1]),
-            (no_topic.clone(), vec![0, 0]),
-            ("b".to_owned(), vec![0]),
-            ("a".to_owned(), vec![0, 2]),
-        ];
-        let mut found = Found::from([(no_topic.clone(), Vec::new())]);
-        let keys: Vec<_> =
-            keys(&asked, &mut found).into_iter().map(|key| (key.topic, key.partition)).collect();
-        assert_eq!(keys, [("a", 1), ("a", 0), ("b", 0), ("a", 2)].map(|(topic, n)| (topic.to_owned(), n)));
-        assert_eq!(found, Found::from([(no_topic, vec![(0, None)])]));
+    fn what_is_named_often_is_asked_for_once() {
+        let asked = [("t", vec![1, 1, 0]), ("u", vec![2]), ("t", vec![1])];
+        let asked = by_topic(asked.into_iter().map(|(topic, partitions)| (name(topic), partitions)));
+        let each = [("t".into(), BTreeSet::from([0, 1])), ("u".into(), BTreeSet::from([2]))];
+        assert_eq!(asked, Partitions::from(each));
     }
 }

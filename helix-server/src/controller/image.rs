@@ -165,6 +165,16 @@ impl ClusterImage {
         group.0 < self.next_group
     }
 
+    /// Whether the partition of a topic that had this group was deleted; another one may have its name by now. An image that is not the latest
+    /// may not know yet, but never says so of a partition that is there.
+    pub fn was_deleted(&self, topic: &str, partition: i32, group: GroupId) -> bool {
+        let topic = self.topic_named(topic);
+        let is = topic
+            .zip(usize::try_from(partition).ok())
+            .and_then(|(topic, number)| topic.partitions.get(number));
+        self.was_allocated(group) && is.is_none_or(|is| is.group != group)
+    }
+
     /// What was altered of the configuration of one broker, or of all.
     pub fn broker_configs(&self, node: Option<NodeId>) -> &BTreeMap<String, String> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
@@ -492,6 +502,22 @@ mod tests {
         let second = image.topic_named("a").unwrap();
         let highest = first.partitions.iter().map(|p| p.group).max().unwrap();
         assert!(second.partitions.iter().all(|p| p.group > highest));
+    }
+
+    #[test]
+    fn a_partition_is_known_to_be_deleted_whoever_has_its_name() {
+        let mut image = cluster();
+        let before = image.clone();
+        image.apply(topic("a", 1, 3)).unwrap();
+        let first = image.topic_named("a").unwrap().clone();
+        let group = first.partitions[0].group;
+        assert!(!before.was_deleted("a", 0, group), "not made yet, as far as is known there");
+        assert!(!image.was_deleted("a", 0, group));
+        image.apply(MetadataCommand::DeleteTopic { topic_id: first.topic_id }).unwrap();
+        assert!(image.was_deleted("a", 0, group));
+        image.apply(topic("a", 1, 3)).unwrap();
+        assert!(image.was_deleted("a", 0, group));
+        assert!(!image.was_deleted("a", 0, image.topic_named("a").unwrap().partitions[0].group));
     }
 
     fn with_disk(node: i32, replica: u64, incarnation: u64) -> MetadataCommand {

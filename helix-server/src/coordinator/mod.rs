@@ -130,7 +130,7 @@ pub(crate) trait StateMachine: Send + 'static {
     fn handle(&mut self, call: Self::Call, now: Now, effects: &mut Effects<Self::Then>);
 
     /// The records of a write are committed, and replayed.
-    fn committed(&mut self, then: Self::Then, now: Now, effects: &mut Effects<Self::Then>);
+    fn committed(&mut self, then: Self::Then, now: Now);
 
     /// The records of a write were not taken.
     fn refused(&mut self, then: Self::Then, error: &WriteError, now: Now, effects: &mut Effects<Self::Then>);

@@ -2,23 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use helix_raft::planted;
+use helix_raft::{GroupId, planted};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use super::groups::call::Reply;
+use super::groups::call::{OffsetKey, Reply};
 use super::groups::{GroupCall, Groups, GroupsConfig};
 use super::runtime::{Ended, Led, Runtime};
 use super::{CoordinatorError, GROUPS_TOPIC, partition_of};
 use crate::broker::Broker;
 use crate::env::watch;
-use crate::partition::view::PartitionView;
+use crate::partition::view::{Leadership, PartitionView};
 
 /// Calls that may wait for one coordinator; further ones wait at its door.
 const MAX_WAITING_CALLS: usize = 1024;
@@ -37,16 +36,35 @@ pub(crate) struct Coordinators {
 #[derive(Debug, Clone)]
 struct Door {
     calls: mpsc::Sender<GroupCall>,
-    state: Arc<DoorState>,
+    standing: Arc<Standing>,
     /// The partition whose leadership it goes with, and the epoch of that.
     view: Arc<PartitionView>,
     epoch: i32,
 }
 
-#[derive(Debug, Default)]
-struct DoorState {
-    loaded: AtomicBool,
-    ended: AtomicBool,
+/// How far a coordinator is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It reads its log.
+    Loading,
+    /// It takes calls.
+    Serving,
+    /// It cannot read its log.
+    Unreadable,
+}
+
+/// How far a coordinator is, as its door sees it.
+#[derive(Debug)]
+struct Standing(RwLock<Stage>);
+
+impl Standing {
+    fn get(&self) -> Stage {
+        *self.0.read()
+    }
+
+    fn set(&self, stage: Stage) {
+        *self.0.write() = stage;
+    }
 }
 
 impl Coordinators {
@@ -131,22 +149,36 @@ impl Door {
     }
 
     fn check(&self) -> Result<(), CoordinatorError> {
-        if self.state.ended.load(Ordering::Acquire) {
-            Err(CoordinatorError::NotAvailable)
-        } else if !self.state.loaded.load(Ordering::Acquire) {
-            Err(CoordinatorError::Loading)
-        } else if !self.view.quorum_contact() {
-            // Somebody else may lead already, and know more.
-            Err(CoordinatorError::NotCoordinator)
-        } else {
-            Ok(())
+        let lasts = self.view.leadership() == Leadership { epoch: self.epoch, serving: true };
+        // Without a majority somebody else may lead already, and know more. So may whoever follows when the leadership is over, and the door still there.
+        if !lasts || !self.view.quorum_contact() {
+            return Err(CoordinatorError::NotCoordinator);
         }
+        match self.standing.get() {
+            Stage::Loading => Err(CoordinatorError::Loading),
+            Stage::Serving => Ok(()),
+            Stage::Unreadable => Err(CoordinatorError::NotAvailable),
+        }
+    }
+}
+
+/// The leadership that a coordinator goes with.
+#[derive(Debug, Clone, Copy)]
+struct Term {
+    /// The Raft group of the partition: a topic that is made again has others, which may be in the same epoch.
+    group: GroupId,
+    epoch: i32,
+}
+
+impl Term {
+    fn goes_on(self, led: Option<&(Arc<PartitionView>, i32)>) -> bool {
+        led.is_some_and(|(view, epoch)| (view.group, *epoch) == (self.group, self.epoch))
     }
 }
 
 /// A coordinator that runs.
 struct Running {
-    epoch: i32,
+    term: Term,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -198,15 +230,16 @@ fn led(broker: &Broker) -> BTreeMap<usize, (Arc<PartitionView>, i32)> {
 
 async fn follow(broker: &Arc<Broker>, running: &mut BTreeMap<usize, Running>) {
     let led = led(broker);
-    let over: Vec<usize> = running
-        .iter()
-        .filter(|(partition, one)| led.get(partition).is_none_or(|(_, epoch)| *epoch != one.epoch))
-        .map(|(partition, _)| *partition)
-        .collect();
+    let over = running.iter().filter(|(partition, one)| !one.term.goes_on(led.get(partition)));
+    let over: Vec<usize> = over.map(|(partition, _)| *partition).collect();
     for partition in over {
         broker.coordinators().groups.write().remove(&partition);
         if let Some(one) = running.remove(&partition) {
-            debug!(partition, epoch = one.epoch, "this node coordinates the groups of a partition no longer");
+            debug!(
+                partition,
+                epoch = one.term.epoch,
+                "this node coordinates the groups of a partition no longer"
+            );
             one.end().await;
         }
     }
@@ -218,22 +251,27 @@ async fn follow(broker: &Arc<Broker>, running: &mut BTreeMap<usize, Running>) {
 fn begin(broker: &Arc<Broker>, partition: usize, view: Arc<PartitionView>, epoch: i32) -> Running {
     let (calls, queue) = mpsc::channel(MAX_WAITING_CALLS);
     let (stop, stopped) = watch::channel(false);
-    let state = Arc::<DoorState>::default();
-    let door = Door { calls, state: Arc::clone(&state), view: Arc::clone(&view), epoch };
+    let standing = Arc::new(Standing(RwLock::new(Stage::Loading)));
+    let group = view.group;
+    let door = Door { calls, standing: Arc::clone(&standing), view: Arc::clone(&view), epoch };
     broker.coordinators().groups.write().insert(partition, door);
     let env = broker.env().clone();
     let config = GroupsConfig::of(&broker.config());
+    let broker_of_machine = Arc::clone(broker);
     let machine = move || {
-        let env = env.clone();
-        Groups::new(config.clone(), Box::new(move || env.random_uuid()))
+        let (env, broker) = (env.clone(), Arc::clone(&broker_of_machine));
+        let is_gone = move |key: &OffsetKey, incarnation| {
+            broker.image().was_deleted(&key.topic, key.partition, incarnation)
+        };
+        Groups::new(config.clone(), Box::new(move || env.random_uuid()), Box::new(is_gone))
     };
     let broker_of_task = Arc::clone(broker);
     let task = broker.env().spawn(async move {
         let leadership = Led { broker: broker_of_task, view, epoch };
-        let ended = keep_running(&leadership, &machine, queue, stopped, &state).await;
+        let ended = keep_running(&leadership, &machine, queue, stopped, &standing).await;
         debug!(partition, epoch, ?ended, "coordinator ended");
     });
-    Running { epoch, stop, task }
+    Running { term: Term { group, epoch }, stop, task }
 }
 
 /// Runs a coordinator until the leadership is over. Appends may be refused while it is handed over, and that may fail: then it begins again.
@@ -242,14 +280,13 @@ async fn keep_running(
     machine: &(impl Fn() -> Groups + Send + Sync),
     mut queue: mpsc::Receiver<GroupCall>,
     mut stop: watch::Receiver<bool>,
-    state: &DoorState,
+    standing: &Standing,
 ) -> Ended {
     let mut first = true;
     loop {
         let runtime = Runtime::new(led.clone(), machine(), first);
-        let ended = runtime.run(&mut queue, &mut stop, || state.loaded.store(true, Ordering::Release)).await;
-        state.loaded.store(false, Ordering::Release);
-        state.ended.store(ended == Ended::Unreadable, Ordering::Release);
+        let ended = runtime.run(&mut queue, &mut stop, || standing.set(Stage::Serving)).await;
+        standing.set(if ended == Ended::Unreadable { Stage::Unreadable } else { Stage::Loading });
         if ended != Ended::NotLeader || !led.lasts() {
             return ended;
         }
@@ -279,4 +316,47 @@ fn forget_deleted_topics(broker: &Broker, known: &mut BTreeMap<String, Uuid>) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BrokerConfig;
+    use crate::config::topic::TopicConfig;
+
+    fn view() -> Arc<PartitionView> {
+        let config = Arc::new(TopicConfig::resolve(&Default::default(), &BrokerConfig::default()));
+        Arc::new(PartitionView::new(GroupId(1), config, 0, 0, Default::default()))
+    }
+
+    #[test]
+    fn a_coordinator_goes_with_one_leadership_of_one_group() {
+        let led = (view(), 3);
+        assert!(Term { group: GroupId(1), epoch: 3 }.goes_on(Some(&led)));
+        assert!(!Term { group: GroupId(1), epoch: 2 }.goes_on(Some(&led)));
+        assert!(!Term { group: GroupId(9), epoch: 3 }.goes_on(Some(&led)), "the topic was made again");
+        assert!(!Term { group: GroupId(1), epoch: 3 }.goes_on(None));
+    }
+
+    #[test]
+    fn a_door_is_shut_when_its_leadership_is_over() {
+        let view = view();
+        let (calls, _queue) = mpsc::channel(1);
+        let standing = Arc::new(Standing(RwLock::new(Stage::Loading)));
+        let door = Door { calls, standing: Arc::clone(&standing), view: Arc::clone(&view), epoch: 3 };
+        assert_eq!(door.check(), Err(CoordinatorError::NotCoordinator), "it does not lead");
+        view.set_leadership(Leadership { epoch: 3, serving: true });
+        assert_eq!(door.check(), Err(CoordinatorError::NotCoordinator), "nobody follows");
+        view.set_contact(true, 1);
+        assert_eq!(door.check(), Err(CoordinatorError::Loading));
+        standing.set(Stage::Serving);
+        assert_eq!(door.check(), Ok(()));
+        for over in [Leadership { epoch: 3, serving: false }, Leadership { epoch: 4, serving: true }] {
+            view.set_leadership(over);
+            assert_eq!(door.check(), Err(CoordinatorError::NotCoordinator), "{over:?}");
+        }
+        view.set_leadership(Leadership { epoch: 3, serving: true });
+        standing.set(Stage::Unreadable);
+        assert_eq!(door.check(), Err(CoordinatorError::NotAvailable));
+    }
 }

@@ -98,6 +98,39 @@ pub(super) struct Runtime<M: StateMachine> {
     machine: M,
     in_flight: FuturesOrdered<BoxFuture<'static, Decided<M::Then>>>,
     garbage: Garbage,
+    clock: Clock,
+}
+
+/// The clock of the machine. It stands while no calls are taken: heartbeats that wait meanwhile must not count as missing.
+#[derive(Debug, Default)]
+struct Clock {
+    /// For how long it has stood.
+    lost: Duration,
+    stands_since: Option<Instant>,
+}
+
+impl Clock {
+    /// Stops it, or lets it go on.
+    fn stand(&mut self, stand: bool, now: Instant) {
+        match (stand, self.stands_since) {
+            (true, None) => self.stands_since = Some(now),
+            (false, Some(since)) => {
+                self.lost += now.saturating_duration_since(since);
+                self.stands_since = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// What it says.
+    fn read(&self, now: Instant) -> Instant {
+        self.stands_since.unwrap_or(now) - self.lost
+    }
+
+    /// When it will say this, if it does not stand.
+    fn when(&self, deadline: Instant) -> Instant {
+        deadline + self.lost
+    }
 }
 
 /// How large the log is, and where it is written anew.
@@ -112,11 +145,22 @@ struct Garbage {
     begun: Option<(i64, u64)>,
 }
 
+impl Garbage {
+    const fn is_full(&self) -> bool {
+        self.log_bytes >= self.limit_bytes
+    }
+
+    /// So much of the log is live. It is not written anew below `least_bytes`.
+    fn set_limit(&mut self, live_bytes: u64, least_bytes: u64) {
+        self.limit_bytes = live_bytes.saturating_mul(GARBAGE_FACTOR).max(least_bytes);
+    }
+}
+
 impl<M: StateMachine> Runtime<M> {
     pub(super) fn new(led: Led, machine: M, is_first: bool) -> Self {
         let limit_bytes = led.broker.config().coordinator_log_bytes;
         let garbage = Garbage { limit_bytes, ..Garbage::default() };
-        Self { led, is_first, machine, in_flight: FuturesOrdered::new(), garbage }
+        Self { led, is_first, machine, in_flight: FuturesOrdered::new(), garbage, clock: Clock::default() }
     }
 
     /// Loads, tells `loaded`, and serves until the leadership ends or `stop` says so.
@@ -139,13 +183,14 @@ impl<M: StateMachine> Runtime<M> {
         loaded();
         loop {
             let busy = self.in_flight.len() >= MAX_IN_FLIGHT || self.garbage.due;
-            let deadline = self.machine.next_deadline();
+            self.clock.stand(busy, Instant::now());
+            let deadline = self.machine.next_deadline().map(|deadline| self.clock.when(deadline));
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
                 Some(decided) = self.in_flight.next(), if !self.in_flight.is_empty() => {
-                    if !self.decided(decided) {
-                        return Ended::NotLeader;
+                    if let Err(ended) = self.decided(decided) {
+                        return ended;
                     }
                 }
                 () = until(deadline), if !busy => self.step(|machine, now, effects| machine.expire(now, effects)),
@@ -163,7 +208,7 @@ impl<M: StateMachine> Runtime<M> {
     }
 
     fn now(&self) -> Now {
-        Now { instant: Instant::now(), unix_ms: self.led.broker.env().unix_ms() }
+        Now { instant: self.clock.read(Instant::now()), unix_ms: self.led.broker.env().unix_ms() }
     }
 
     fn step(&mut self, what: impl FnOnce(&mut M, Now, &mut Effects<M::Then>)) {
@@ -191,6 +236,11 @@ impl<M: StateMachine> Runtime<M> {
                     tokio::time::sleep(LOAD_RETRY).await;
                 }
             }
+        }
+        if self.garbage.is_full() {
+            // What it holds may all be live.
+            let parts = parts_of(self.machine.snapshot(), M::barrier);
+            self.garbage.set_limit(bytes_of(&parts), self.least_bytes());
         }
         let (bytes, group) = (self.garbage.log_bytes, self.view().group);
         debug!(%group, epoch = self.led.epoch, bytes, took = ?begun.elapsed(), "coordinator loaded");
@@ -265,22 +315,24 @@ impl<M: StateMachine> Runtime<M> {
         }));
     }
 
-    /// Takes the end of an append over. `false`: the leadership has ended, and what is not decided never will be here.
-    fn decided(&mut self, decided: Decided<M::Then>) -> bool {
+    /// Takes the end of an append over. [`Ended::NotLeader`]: the leadership has ended, and what is not decided never will be here.
+    fn decided(&mut self, decided: Decided<M::Then>) -> Result<(), Ended> {
         let Decided { purpose, batch_bytes, result } = decided;
         match result {
             Ok(appended) => {
                 self.garbage.log_bytes += batch_bytes;
                 match purpose {
                     Purpose::Write(write) => self.committed(write, appended.base_offset),
-                    Purpose::Barrier => true,
+                    Purpose::Barrier => Ok(()),
                     Purpose::Snapshot { is_first, is_last } => {
                         self.snapshot_written(appended.base_offset, batch_bytes, is_first, is_last);
-                        true
+                        Ok(())
                     }
                 }
             }
-            Err(AppendError::NotLeader | AppendError::Timeout | AppendError::UnknownPartition) => false,
+            Err(AppendError::NotLeader | AppendError::Timeout | AppendError::UnknownPartition) => {
+                Err(Ended::NotLeader)
+            }
             Err(error) => {
                 match purpose {
                     Purpose::Write(write) => {
@@ -290,34 +342,35 @@ impl<M: StateMachine> Runtime<M> {
                     Purpose::Barrier => {}
                     Purpose::Snapshot { .. } => self.garbage.begun = None,
                 }
-                true
+                Ok(())
             }
         }
     }
 
-    fn committed(&mut self, write: Write<M::Then>, base_offset: i64) -> bool {
+    fn committed(&mut self, write: Write<M::Then>, base_offset: i64) -> Result<(), Ended> {
         let Write { records, then } = write;
         for (offset, record) in (base_offset..).zip(&records) {
             if let Err(reason) = self.machine.replay(record) {
                 let error = ReplayError { offset, reason };
                 tracing::error!(group = %self.view().group, %error, "a coordinator cannot read what it wrote");
-                return false;
+                return Err(Ended::Unreadable);
             }
         }
-        self.step(|machine, now, effects| machine.committed(then, now, effects));
-        true
+        let now = self.now();
+        self.machine.committed(then, now);
+        Ok(())
     }
 
     /// Writes the log anew when it is much larger than what is live in it. What is on its way would come to lie in front of an older state of the
     /// same, so this waits until nothing is.
     fn collect_garbage(&mut self) {
-        self.garbage.due |= self.garbage.log_bytes >= self.garbage.limit_bytes;
+        self.garbage.due |= self.garbage.is_full();
         let busy = !self.in_flight.is_empty() && !planted("rewritten-while-busy");
         if !self.garbage.due || busy {
             return;
         }
         self.garbage.due = false;
-        let parts = parts_of(self.machine.snapshot());
+        let parts = parts_of(self.machine.snapshot(), M::barrier);
         let last = parts.len().saturating_sub(1);
         // Should it fail, it is tried again when as much has come.
         self.garbage.limit_bytes = self.garbage.log_bytes.saturating_mul(2);
@@ -335,6 +388,10 @@ impl<M: StateMachine> Runtime<M> {
         }
     }
 
+    fn least_bytes(&self) -> u64 {
+        self.led.broker.config().coordinator_log_bytes
+    }
+
     fn snapshot_written(&mut self, base_offset: i64, batch_bytes: u64, is_first: bool, is_last: bool) {
         if is_first {
             self.garbage.begun = Some((base_offset, 0));
@@ -346,12 +403,8 @@ impl<M: StateMachine> Runtime<M> {
         }
         let (log_start, live_bytes) = (*begin, *bytes);
         debug!(group = %self.view().group, log_start, live_bytes, "a coordinator's log was written anew");
-        let least_bytes = self.led.broker.config().coordinator_log_bytes;
-        self.garbage = Garbage {
-            log_bytes: live_bytes,
-            limit_bytes: live_bytes.saturating_mul(GARBAGE_FACTOR).max(least_bytes),
-            ..Garbage::default()
-        };
+        self.garbage = Garbage { log_bytes: live_bytes, ..Garbage::default() };
+        self.garbage.set_limit(live_bytes, self.least_bytes());
         let group = self.view().group;
         self.led.broker.parts.shards.send(group, ShardMessage::Retire { group, log_start });
     }
@@ -364,8 +417,11 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Records in parts that are not too large for a batch each. There is at least one part, so that an empty log can begin anew too.
-fn parts_of(records: Vec<LogRecord>) -> Vec<Vec<LogRecord>> {
+/// Records in parts that are not too large for a batch each. There is at least one part: something has to lie where an empty log is to begin.
+fn parts_of(records: Vec<LogRecord>, barrier: impl FnOnce() -> LogRecord) -> Vec<Vec<LogRecord>> {
+    if records.is_empty() {
+        return vec![vec![barrier()]];
+    }
     let mut parts: Vec<Vec<LogRecord>> = Vec::new();
     let mut bytes = 0;
     for record in records {
@@ -382,4 +438,61 @@ fn parts_of(records: Vec<LogRecord>) -> Vec<Vec<LogRecord>> {
         }
     }
     parts
+}
+
+/// Bytes of these parts as batches.
+fn bytes_of(parts: &[Vec<LogRecord>]) -> u64 {
+    // A part that is no batch is not written anew either.
+    let bytes = |part: &Vec<LogRecord>| log::to_batch(part, 0).map_or(0, |batch| batch.total_bytes() as u64);
+    parts.iter().map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn record(value: &'static str) -> LogRecord {
+        LogRecord { key: Bytes::from_static(b"key"), value: Some(Bytes::from_static(value.as_bytes())) }
+    }
+
+    #[test]
+    fn a_log_in_which_nothing_is_live_can_begin_anew() {
+        let parts = parts_of(Vec::new(), || record("barrier"));
+        assert_eq!(parts, [[record("barrier")]]);
+        assert_eq!(parts_of(vec![record("live")], || record("barrier")), [[record("live")]]);
+    }
+
+    #[test]
+    fn a_log_that_is_all_live_is_not_written_anew_when_it_is_read() {
+        let parts = parts_of(vec![record("live"); 100], || record("barrier"));
+        let live_bytes = bytes_of(&parts);
+        assert!(live_bytes > 700, "key and value of each, at least: {live_bytes}");
+        let mut garbage = Garbage { log_bytes: live_bytes, limit_bytes: 500, ..Garbage::default() };
+        assert!(garbage.is_full());
+        garbage.set_limit(live_bytes, 500);
+        assert!(!garbage.is_full());
+        garbage.log_bytes = 3 * live_bytes;
+        assert!(garbage.is_full());
+        garbage.set_limit(10, 500);
+        assert_eq!(garbage.limit_bytes, 500, "little is not worth it");
+    }
+
+    #[test]
+    fn the_clock_stands_while_no_calls_are_taken() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut clock = Clock::default();
+        assert_eq!((clock.read(at(5)), clock.when(at(20))), (at(5), at(20)));
+        clock.stand(true, at(10));
+        clock.stand(true, at(15));
+        assert_eq!(clock.read(at(40)), at(10), "a deadline at 20 is not over");
+        clock.stand(false, at(40));
+        assert_eq!((clock.read(at(40)), clock.when(at(20))), (at(10), at(50)));
+        clock.stand(false, at(45));
+        clock.stand(true, at(60));
+        clock.stand(false, at(61));
+        assert_eq!((clock.read(at(61)), clock.when(at(20))), (at(30), at(51)));
+    }
 }

@@ -129,20 +129,24 @@ impl Owner {
     }
 
     /// Has it confirmed that this replica still leads, if it serves in that epoch. Dropping `reply` says that it does not.
-    pub(super) fn confirm_leadership(&mut self, group: GroupId, epoch: i32, reply: oneshot::Sender<()>) {
-        let Some(replica) = self.replicas.get_mut(&group) else { return };
-        let asked = Leadership { epoch, serving: true };
-        if replica.partition().is_some_and(|partition| partition.view().leadership() == asked)
-            && let Ok(round) = self.raft.confirm_leadership(group)
-        {
-            replica.confirming.push_back((round, reply));
-        }
+    pub(super) fn confirm(&mut self, group: GroupId, epoch: i32, reply: oneshot::Sender<()>) {
+        self.guarded(group, |owner| {
+            let Some(replica) = owner.replicas.get_mut(&group) else { return };
+            let asked = Leadership { epoch, serving: true };
+            if replica.partition().is_some_and(|partition| partition.view().leadership() == asked)
+                && let Ok(round) = owner.raft.confirm_leadership(group)
+            {
+                replica.confirming.push_back((round, reply));
+            }
+        });
     }
 
     /// A majority has shown that this replica led when `round` began.
     pub(super) fn on_confirmed(&mut self, group: GroupId, round: u64) {
         let Some(replica) = self.replicas.get_mut(&group) else { return };
-        while let Some((_, reply)) = replica.confirming.pop_front_if(|(asked, _)| *asked <= round) {
+        while replica.confirming.front().is_some_and(|(asked, _)| *asked <= round)
+            && let Some((_, reply)) = replica.confirming.pop_front()
+        {
             // Whoever asked may have given up.
             let _told = reply.send(());
         }

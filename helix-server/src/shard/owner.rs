@@ -262,9 +262,7 @@ impl Owner {
             ShardMessage::HandOverOne { group, to, reply } => {
                 self.guarded(group, |owner| drop(reply.send(owner.hand_over_one(group, to))));
             }
-            ShardMessage::ConfirmLeadership { group, epoch, reply } => {
-                self.guarded(group, |owner| owner.confirm_leadership(group, epoch, reply));
-            }
+            ShardMessage::ConfirmLeadership { group, epoch, reply } => self.confirm(group, epoch, reply),
             ShardMessage::Quorum { group, reply } => drop(reply.send(self.quorum(group))),
             ShardMessage::Producers { group, reply } => drop(reply.send(self.producers(group))),
             ShardMessage::HandOver { done } => self.hand_over(done),

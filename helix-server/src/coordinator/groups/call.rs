@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub(crate) use super::offsets::{
-    CommitOffsets, CommittedOffset, DeleteOffsets, FetchOffsets, FetchedOffset, NewOffset, OffsetKey,
+    CommitOffsets, CommittedOffset, DeleteOffsets, FetchOffsets, FetchedOffsets, NewOffset, OffsetKey,
 };
 use crate::broker::produce::AppendError;
 use crate::coordinator::WriteError;
@@ -38,12 +38,12 @@ pub(crate) enum GroupCall {
     Heartbeat(Heartbeat, Reply<Result<(), GroupError>>),
     Leave(LeaveGroup, Reply<Result<Vec<LeftMember>, GroupError>>),
     CommitOffsets(CommitOffsets, Reply<OffsetResults>),
-    FetchOffsets(FetchOffsets, Reply<Result<Vec<FetchedOffset>, GroupError>>),
+    FetchOffsets(FetchOffsets, Reply<Result<FetchedOffsets, GroupError>>),
     DeleteOffsets(DeleteOffsets, Reply<Result<OffsetResults, GroupError>>),
     Describe(String, Reply<Option<DescribedGroup>>),
     List(Reply<Vec<ListedGroup>>),
     Delete(String, Reply<Result<(), GroupError>>),
-    /// These topics are gone.
+    /// These topics are gone, or others have their names.
     TopicsDeleted(Vec<String>),
 }
 
@@ -80,6 +80,11 @@ pub(crate) enum GroupError {
     OffsetMetadataTooLarge,
     #[error("a name is longer than 32767 bytes, or a number is out of range")]
     InvalidRequest,
+    #[error("a member speaks at most {limit} protocols: set fewer partition.assignment.strategy")]
+    TooManyProtocols {
+        /// Most protocols of a member.
+        limit: usize,
+    },
     #[error("what is to be stored is larger than the log of groups takes: {0}")]
     TooLarge(String),
     /// Nothing was stored; it may be later.

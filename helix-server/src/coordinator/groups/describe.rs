@@ -2,13 +2,14 @@
 
 use super::call::{DescribedGroup, DescribedMember, GroupError, ListedGroup, Reply};
 use super::group::{Member, State};
-use super::{Groups, Then, records};
+use super::undecided::Change;
+use super::{Groups, Then, What};
 use crate::coordinator::Effects;
 
 impl Groups {
     /// `None`: there is no such group.
     pub(super) fn describe(&self, id: &str) -> Option<DescribedGroup> {
-        let group = self.groups.get(id)?;
+        let group = self.groups.get(id).filter(|group| group.is_known())?;
         // Between two generations no protocol is chosen; members still hold what they were assigned last.
         let stable = group.state == State::Stable;
         let protocol = group.protocol.as_deref().filter(|_| stable);
@@ -29,7 +30,8 @@ impl Groups {
     }
 
     pub(super) fn list(&self) -> Vec<ListedGroup> {
-        let listed = self.groups.values().map(|group| ListedGroup {
+        let known = self.groups.values().filter(|group| group.is_known());
+        let listed = known.map(|group| ListedGroup {
             id: group.id.clone(),
             protocol_type: group.protocol_type.clone().unwrap_or_default(),
             state: group.state.name(),
@@ -43,12 +45,15 @@ impl Groups {
         reply: Reply<Result<(), GroupError>>,
         effects: &mut Effects<Then>,
     ) {
-        let Some(group) = self.groups.get(id) else { return reply.send(Err(GroupError::GroupIdNotFound)) };
+        let Some(group) = self.groups.get_mut(id) else {
+            return reply.send(Err(GroupError::GroupIdNotFound));
+        };
         if group.state != State::Empty {
             return reply.send(Err(GroupError::NonEmptyGroup));
         }
-        let offsets = group.offsets.keys().map(|key| records::offset_record(id, key, None));
-        let records = offsets.chain([records::group_record(id, None)]).collect();
-        effects.write(records, Then::Deleted(reply));
+        // Also those that are on their way: whoever hears that the group is gone must not find them.
+        let mut change = Change::default();
+        group.offsets_to_come().into_keys().for_each(|key| change.delete_offset(id, key.clone()));
+        group.write(change.group(id, None), What::Deleted(reply), effects);
     }
 }

@@ -1,6 +1,6 @@
 //! One group: its members, how far its rebalance is, and the rules that every call goes by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::call::{
 };
 use super::offsets::{CommittedOffset, OffsetKey};
 use super::records::{StoredGroup, StoredMember};
+use super::undecided::Undecided;
 use crate::coordinator::Now;
 
 /// How far a group is.
@@ -130,10 +131,6 @@ impl Member {
         spoken.map(|spoken| spoken.metadata.clone()).unwrap_or_default()
     }
 
-    fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|spoken| spoken.name == protocol)
-    }
-
     /// Answers whatever it waits for.
     pub(super) fn refuse(&mut self, error: &GroupError) {
         if let Some(reply) = self.joining.take() {
@@ -166,6 +163,12 @@ impl Member {
     }
 }
 
+/// The names of protocols, each once.
+fn names(protocols: &[Protocol]) -> impl Iterator<Item = &str> {
+    let names: BTreeSet<&str> = protocols.iter().map(|protocol| protocol.name.as_str()).collect();
+    names.into_iter()
+}
+
 /// A group.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -178,6 +181,8 @@ pub(super) struct Group {
     pub(super) protocol: Option<String>,
     pub(super) leader: Option<String>,
     pub(super) members: BTreeMap<String, Member>,
+    /// How many members speak each protocol.
+    spoken: BTreeMap<String, usize>,
     /// Members by instance id (KIP-345).
     pub(super) statics: BTreeMap<String, String>,
     /// Ids that were given out, to be joined with until then (KIP-394).
@@ -190,6 +195,10 @@ pub(super) struct Group {
     /// As of the last record of it.
     pub(super) stored: Option<StoredGroup>,
     pub(super) offsets: BTreeMap<OffsetKey, CommittedOffset>,
+    /// Clients are told that there is such a group: somebody has asked to join it, or it is in the log. Until a record says that it is gone.
+    pub(super) exists: bool,
+    /// What of it is on its way to the log.
+    pub(super) undecided: Undecided,
     /// When it is noted to be looked at.
     pub(super) wake_at: Option<Instant>,
 }
@@ -205,6 +214,7 @@ impl Group {
             protocol: None,
             leader: None,
             members: BTreeMap::new(),
+            spoken: BTreeMap::new(),
             statics: BTreeMap::new(),
             pending: BTreeMap::new(),
             rebalance: None,
@@ -212,6 +222,8 @@ impl Group {
             storing: false,
             stored: None,
             offsets: BTreeMap::new(),
+            exists: false,
+            undecided: Undecided::default(),
             wake_at: None,
         }
     }
@@ -220,6 +232,17 @@ impl Group {
     /// given out is void, as in Kafka, and its owner asks for another.
     pub(super) fn is_unused(&self) -> bool {
         self.members.is_empty() && self.offsets.is_empty()
+    }
+
+    /// Whether clients are told of it.
+    pub(super) fn is_known(&self) -> bool {
+        self.exists || !self.is_unused()
+    }
+
+    /// Something would be lost with it. What is on its way has to find the group that it was written for: another one of the same id would begin
+    /// with the same generation, and take what is not its own.
+    pub(super) fn stays(&self) -> bool {
+        self.is_known() || !self.undecided.is_none()
     }
 
     /// Comes to life as it was stored: whoever was a member is one, and has a session's time to show that it is there.
@@ -235,7 +258,7 @@ impl Group {
                 self.statics.insert(instance.clone(), member.id.clone());
             }
             let member = Member::restored(member, stored.protocol.as_deref(), now);
-            self.members.insert(member.id.clone(), member);
+            self.insert(member);
         }
         self.protocol = stored.protocol;
     }
@@ -317,12 +340,38 @@ impl Group {
             self.statics.insert(instance.clone(), member.id.clone());
         }
         self.leader.get_or_insert_with(|| member.id.clone());
+        self.insert(member);
+    }
+
+    fn insert(&mut self, member: Member) {
+        names(&member.protocols).for_each(|name| *self.spoken.entry(name.to_owned()).or_default() += 1);
         self.members.insert(member.id.clone(), member);
+    }
+
+    /// A member speaks these protocols from now on.
+    pub(super) fn set_protocols(&mut self, member: &str, protocols: Vec<Protocol>) {
+        if let Some(mut member) = self.remove(member) {
+            member.protocols = protocols;
+            self.insert(member);
+        }
+    }
+
+    fn remove(&mut self, id: &str) -> Option<Member> {
+        let member = self.members.remove(id)?;
+        for name in names(&member.protocols) {
+            if let Some(count) = self.spoken.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.spoken.remove(name);
+                }
+            }
+        }
+        Some(member)
     }
 
     /// Takes a member out. Whatever it waits for is answered with `error`.
     pub(super) fn take_out(&mut self, id: &str, error: &GroupError) -> Option<Member> {
-        let mut member = self.members.remove(id)?;
+        let mut member = self.remove(id)?;
         member.refuse(error);
         if let Some(instance) = &member.instance
             && self.statics.get(instance).is_some_and(|known| known == id)
@@ -364,17 +413,17 @@ impl Group {
     }
 
     fn is_common(&self, protocol: &str) -> bool {
-        self.members.values().all(|member| member.supports(protocol))
+        self.spoken.get(protocol).copied().unwrap_or(0) == self.members.len()
     }
 
     /// The protocol that most members prefer of those that all speak. Between equals the leader's order decides.
     pub(super) fn select_protocol(&self) -> Option<String> {
-        let vote = |member: &Member| {
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for member in self.members.values() {
             let common = member.protocols.iter().find(|protocol| self.is_common(&protocol.name));
-            common.map(|protocol| protocol.name.clone())
-        };
-        let votes: Vec<String> = self.members.values().filter_map(vote).collect();
-        let count = |name: &str| votes.iter().filter(|vote| *vote == name).count();
+            common.into_iter().for_each(|common| *votes.entry(&common.name).or_default() += 1);
+        }
+        let count = |name: &str| votes.get(name).copied().unwrap_or(0);
         let leader = self.leader.as_ref().and_then(|leader| self.members.get(leader));
         let spoken = &leader.or_else(|| self.members.values().next())?.protocols;
         // `max_by_key` takes the last of equals.

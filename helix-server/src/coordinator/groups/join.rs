@@ -4,13 +4,19 @@ use tokio::time::Instant;
 
 use super::call::{GroupError, JoinAnswer, JoinGroup, JoinRefused, Reply, duration_of};
 use super::group::{Group, Member, Rebalance, State};
-use super::{Groups, Then, records};
+use super::undecided::Change;
+use super::{Groups, Then, What, records};
 use crate::coordinator::{Effects, Now};
 
 /// How long a new member's JoinGroup may wait. It has no id yet with which to send heartbeats, and its connection cannot show that it is gone: it is
 /// expected to ask again after this. As in Kafka.
 const NEW_MEMBER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
+/// How long static members that have not come back are waited for at least, at a time: their timeouts are their own, and may be 0.
+const LEAST_WAIT_FOR_LEADER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Most protocols of a member. Clients have a handful; every one is looked at, and kept, for every member.
+const MAX_PROTOCOLS: usize = 1000;
 /// One JoinGroup, and what every step towards its answer needs.
 struct Joining<'a> {
     request: JoinGroup,
@@ -37,7 +43,12 @@ impl Groups {
             return refuse(reply, error, request.member);
         }
         let id = request.group.clone();
-        self.with_new(&id, now, effects, |groups, group, effects| {
+        self.with_new(&id, now, |groups, group| {
+            if !group.stays() {
+                // Whatever comes of it, it is listed until it expires: as in Kafka.
+                group.exists = true;
+                group.note(effects);
+            }
             groups.join_group(group, Joining { request, reply, now, effects });
         });
     }
@@ -52,6 +63,9 @@ impl Groups {
         }
         if !texts.into_iter().chain(names).all(|text| records::fits(text) && room_for_id(text)) {
             return Err(GroupError::InvalidRequest);
+        }
+        if request.protocols.len() > MAX_PROTOCOLS {
+            return Err(GroupError::TooManyProtocols { limit: MAX_PROTOCOLS });
         }
         let valid = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
         if !valid.contains(&request.session_timeout_ms) {
@@ -138,11 +152,11 @@ impl Groups {
     fn join_again(&self, group: &mut Group, joining: Joining<'_>) {
         let Joining { request, reply, now, effects } = joining;
         let Some(member) = group.members.get_mut(&request.member) else { return };
-        member.protocols = request.protocols;
         member.rebalance_timeout = duration_of(request.rebalance_timeout_ms);
         member.session_timeout = duration_of(request.session_timeout_ms);
         // An earlier request of it that waits is of a connection that is gone.
         member.joining = Some(reply);
+        group.set_protocols(&request.member, request.protocols);
         self.rebalance(group, now, effects);
     }
 
@@ -178,11 +192,12 @@ impl Groups {
             joined.members.clear();
         }
         let assignments = group.members.values().map(|m| (m.id.as_str(), m.assignment.clone())).collect();
-        let record = records::group_record(&group.id, Some(&group.to_store(&assignments)));
+        let stored = group.to_store(&assignments);
         if let Some(member) = group.members.get_mut(&id) {
             member.replacing = Some((joined, reply));
         }
-        effects.write(vec![record], Then::MemberReplaced { group: group.id.clone(), member: id });
+        let change = Change::default().group(&group.id, Some(&stored));
+        group.write(change, What::MemberReplaced { member: id }, effects);
     }
 
     /// Members are to join anew; or it is over, if this was the last one to wait for.
@@ -244,7 +259,7 @@ impl Groups {
         let waits_for_leader = !group.elect_joined_leader() && !group.members.is_empty();
         if waits_for_leader {
             // None but static members, and none of them has come back: their sessions decide.
-            let deadline: Instant = now.instant + group.rebalance_timeout();
+            let deadline: Instant = now.instant + group.rebalance_timeout().max(LEAST_WAIT_FOR_LEADER);
             group.rebalance = Some(Rebalance { deadline, initial: None, member_added: false });
             return;
         }
@@ -273,8 +288,7 @@ impl Groups {
         group.protocol = None;
         group.leader = None;
         group.enter(State::Empty, now);
-        let record = records::group_record(&group.id, Some(&group.to_store(&Default::default())));
-        effects.write(vec![record], Then::Noted);
+        group.note(effects);
     }
 }
 

@@ -16,10 +16,12 @@ mod leave;
 mod offsets;
 mod records;
 mod sync;
+mod undecided;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use helix_raft::GroupId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -31,7 +33,7 @@ use crate::config::BrokerConfig;
 use call::GroupError;
 use group::Group;
 use offsets::OffsetKey;
-use records::{Key, StoredGroup};
+use records::Key;
 
 /// What of the node's configuration groups go by.
 #[derive(Debug, Clone)]
@@ -61,16 +63,23 @@ impl GroupsConfig {
     }
 }
 
+/// A write that is to be decided.
+pub(crate) struct Then {
+    /// Whose records they are.
+    group: String,
+    /// The offsets among them.
+    offsets: Vec<OffsetKey>,
+    what: What,
+}
+
 /// What is to be done when a write is decided.
-pub(crate) enum Then {
+enum What {
     /// A group's assignment is stored: its members get theirs.
     AssignmentStored {
-        group: String,
         generation: i32,
     },
     /// A static member has taken the place of another with the same instance id.
     MemberReplaced {
-        group: String,
         member: String,
     },
     /// There is a group, or it has no members any more: nobody waits for that to be stored.
@@ -84,10 +93,14 @@ pub(crate) enum Then {
     Expired,
 }
 
+/// Whether the partition of an offset, as it was when that was committed, is gone for good.
+pub(crate) type IsGone = Box<dyn Fn(&OffsetKey, GroupId) -> bool + Send + Sync>;
+
 /// The groups of one partition.
 pub(crate) struct Groups {
     config: GroupsConfig,
     new_uuid: Box<dyn Fn() -> Uuid + Send + Sync>,
+    is_gone: IsGone,
     groups: BTreeMap<String, Group>,
     /// When groups want to be looked at; each at most once.
     wake: BTreeSet<(Instant, String)>,
@@ -102,8 +115,13 @@ impl std::fmt::Debug for Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(config: GroupsConfig, new_uuid: Box<dyn Fn() -> Uuid + Send + Sync>) -> Self {
-        Self { config, new_uuid, groups: BTreeMap::new(), wake: BTreeSet::new(), retention_check: None }
+    pub(crate) fn new(
+        config: GroupsConfig,
+        new_uuid: Box<dyn Fn() -> Uuid + Send + Sync>,
+        is_gone: IsGone,
+    ) -> Self {
+        let (groups, wake) = (BTreeMap::new(), BTreeSet::new());
+        Self { config, new_uuid, is_gone, groups, wake, retention_check: None }
     }
 
     /// Does something with a group that there is; afterwards it is known when it wants to be looked at.
@@ -111,31 +129,30 @@ impl Groups {
         // It is taken out meanwhile so that both can be changed.
         let mut taken = self.groups.remove(group)?;
         let done = what(self, &mut taken);
-        self.rearm(&mut taken);
-        self.groups.insert(group.to_owned(), taken);
+        self.put_back(taken);
         Some(done)
     }
 
-    /// As [`Self::with`], for a group that is made if there is none. It is stored that there is one, as in Kafka: whatever comes of it, it
-    /// is listed until it expires.
-    fn with_new<T>(
-        &mut self,
-        group: &str,
-        now: Now,
-        effects: &mut Effects<Then>,
-        what: impl FnOnce(&mut Self, &mut Group, &mut Effects<Then>) -> T,
-    ) -> T {
-        let mut taken = self.groups.remove(group).unwrap_or_else(|| {
-            let stored = StoredGroup { since_ms: now.unix_ms, ..StoredGroup::default() };
-            effects.write(vec![records::group_record(group, Some(&stored))], Then::Noted);
-            Group::new(group, now.unix_ms)
-        });
-        let done = what(self, &mut taken, effects);
-        self.rearm(&mut taken);
-        self.groups.insert(group.to_owned(), taken);
+    /// As [`Self::with`], for a group that is made if there is none, and stays if something comes of it.
+    fn with_new<T>(&mut self, group: &str, now: Now, what: impl FnOnce(&mut Self, &mut Group) -> T) -> T {
+        let mut taken = self.groups.remove(group).unwrap_or_else(|| Group::new(group, now.unix_ms));
+        let done = what(self, &mut taken);
+        self.put_back(taken);
         done
     }
 
+    /// Takes back what was taken out: the one place where it is decided whether a group stays.
+    fn put_back(&mut self, mut group: Group) {
+        if group.stays() {
+            self.rearm(&mut group);
+            self.groups.insert(group.id.clone(), group);
+        } else if let Some(at) = group.wake_at {
+            self.wake.remove(&(at, group.id));
+        }
+    }
+
+    /// Notes when a group wants to be looked at. That asks all its members: a heartbeat costs as much as the group has members, which is little up to
+    /// thousands of them.
     fn rearm(&mut self, group: &mut Group) {
         let next = group.next_deadline();
         // Deadlines move on with every heartbeat; to wake too early costs less than to note that every time.
@@ -152,6 +169,16 @@ impl Groups {
         }
     }
 
+    /// The groups that want to be looked at by now. None of them is noted any more.
+    fn take_due(&mut self, now: Now) -> Vec<String> {
+        let mut due = Vec::new();
+        while let Some((_, id)) = self.wake.first().filter(|(at, _)| *at <= now.instant) {
+            due.push(id.clone());
+            self.wake.pop_first();
+        }
+        due
+    }
+
     fn replay_offset(&mut self, group: String, key: OffsetKey, value: Option<&[u8]>) -> Result<(), String> {
         let Some(value) = value else {
             // The group stays, without offsets, until it expires.
@@ -160,33 +187,31 @@ impl Groups {
         };
         let offset = records::decode_offset(value)?;
         let group = self.groups.entry(group).or_insert_with_key(|id| Group::new(id, offset.committed_ms));
+        group.exists = true;
         group.offsets.insert(key, offset);
         Ok(())
     }
 
     fn replay_group(&mut self, id: String, value: Option<&[u8]>) -> Result<(), String> {
         let Some(value) = value else {
-            let is_unused = self.with(&id, |_, group| {
+            self.with(&id, |_, group| {
                 group.stored = None;
-                group.is_unused()
+                group.exists = false;
             });
-            if is_unused == Some(true) {
-                self.forget(&id);
-            }
             return Ok(());
         };
         let stored = records::decode_group(value)?;
         let group = self.groups.entry(id).or_insert_with_key(|id| Group::new(id, stored.since_ms));
+        group.exists = true;
         group.stored = Some(stored);
         Ok(())
     }
 
-    fn forget(&mut self, id: &str) {
-        if let Some(group) = self.groups.remove(id)
-            && let Some(at) = group.wake_at
-        {
-            self.wake.remove(&(at, group.id));
-        }
+    /// Nothing of a write is on its way any more.
+    fn decided(&mut self, then: Then) -> (String, What) {
+        let Then { group, offsets, what } = then;
+        self.with(&group, |_, group| group.undecided.end(&offsets));
+        (group, what)
     }
 }
 
@@ -196,7 +221,7 @@ impl StateMachine for Groups {
 
     fn barrier() -> LogRecord {
         // No client can have committed it: partitions begin at 0.
-        records::offset_record("", &OffsetKey { topic: String::new(), partition: -1 }, None)
+        records::offset_record("", &OffsetKey { topic: "".into(), partition: -1 }, None)
     }
 
     fn replay(&mut self, record: &LogRecord) -> Result<(), String> {
@@ -218,6 +243,8 @@ impl StateMachine for Groups {
                 }
             });
         }
+        // Nobody may have been there to hear of it when their topics were deleted.
+        self.delete_gone(&[], effects);
         self.retention_check = Some(now.instant + self.config.offsets_retention_check_interval);
     }
 
@@ -228,47 +255,48 @@ impl StateMachine for Groups {
             GroupCall::Heartbeat(request, reply) => reply.send(self.heartbeat(&request, now)),
             GroupCall::Leave(request, reply) => reply.send(self.leave(&request, now, effects)),
             GroupCall::CommitOffsets(request, reply) => self.commit_offsets(request, reply, now, effects),
-            GroupCall::FetchOffsets(request, reply) => reply.send(self.fetch_offsets(&request)),
+            GroupCall::FetchOffsets(request, reply) => reply.send(self.fetch_offsets(request)),
             GroupCall::DeleteOffsets(request, reply) => self.delete_offsets(request, reply, effects),
             GroupCall::Describe(group, reply) => reply.send(self.describe(&group)),
             GroupCall::List(reply) => reply.send(self.list()),
             GroupCall::Delete(group, reply) => self.delete(&group, reply, effects),
-            GroupCall::TopicsDeleted(topics) => self.topics_deleted(&topics, effects),
+            GroupCall::TopicsDeleted(topics) => self.delete_gone(&topics, effects),
         }
     }
 
-    fn committed(&mut self, then: Then, now: Now, effects: &mut Effects<Then>) {
-        match then {
-            Then::AssignmentStored { group, generation } => {
+    fn committed(&mut self, then: Then, now: Now) {
+        let (group, what) = self.decided(then);
+        match what {
+            What::AssignmentStored { generation } => {
                 self.with(&group, |_, group| group.assignment_stored(generation, now));
             }
-            Then::MemberReplaced { group, member } => {
+            What::MemberReplaced { member } => {
                 self.with(&group, |_, group| group.answer_replaced(&member));
             }
-            Then::OffsetsCommitted(reply) => reply.committed(),
-            Then::Deleted(reply) => reply.send(Ok(())),
-            Then::OffsetsDeleted(reply) => reply.deleted(),
-            Then::Noted | Then::Expired => {}
+            What::OffsetsCommitted(reply) => reply.committed(),
+            What::Deleted(reply) => reply.send(Ok(())),
+            What::OffsetsDeleted(reply) => reply.deleted(),
+            What::Noted | What::Expired => {}
         }
-        let _ = effects;
     }
 
     fn refused(&mut self, then: Then, error: &WriteError, now: Now, effects: &mut Effects<Then>) {
         let error = GroupError::from(error);
-        match then {
-            Then::AssignmentStored { group, generation } => {
+        let (group, what) = self.decided(then);
+        match what {
+            What::AssignmentStored { generation } => {
                 self.with(&group, |groups, group| {
                     groups.assignment_refused(group, generation, &error, now, effects);
                 });
             }
-            Then::MemberReplaced { group, member } => {
+            What::MemberReplaced { member } => {
                 self.with(&group, |_, group| group.refuse_replaced(&member, &error));
             }
-            Then::OffsetsCommitted(reply) => reply.refused(&error),
-            Then::Deleted(reply) => reply.send(Err(error)),
-            Then::OffsetsDeleted(reply) => reply.refused(&error),
+            What::OffsetsCommitted(reply) => reply.refused(&error),
+            What::Deleted(reply) => reply.send(Err(error)),
+            What::OffsetsDeleted(reply) => reply.refused(&error),
             // What expires is looked for again; a group that has become empty is stored as it was, and its members of then will be found missing.
-            Then::Noted | Then::Expired => {
+            What::Noted | What::Expired => {
                 tracing::debug!(%error, "an upkeep of consumer groups was not stored");
             }
         }
@@ -280,17 +308,15 @@ impl StateMachine for Groups {
     }
 
     fn expire(&mut self, now: Now, effects: &mut Effects<Then>) {
-        while let Some((at, group)) = self.wake.first().cloned() {
-            if at > now.instant {
-                break;
-            }
-            self.wake.pop_first();
-            self.with(&group, |groups, group| {
+        // Once each: what is due again at once has to wait its turn behind everything else.
+        for id in self.take_due(now) {
+            self.with(&id, |groups, group| {
                 group.wake_at = None;
                 groups.look_after(group, now, effects);
             });
         }
         if self.retention_check.is_some_and(|at| at <= now.instant) {
+            self.delete_gone(&[], effects);
             self.expire_offsets(now, effects);
             self.retention_check = Some(now.instant + self.config.offsets_retention_check_interval);
         }

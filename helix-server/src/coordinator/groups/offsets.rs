@@ -1,14 +1,16 @@
 //! Committed offsets: OffsetCommit, OffsetFetch, OffsetDelete, and their expiry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Buf;
-use helix_raft::planted;
+use helix_raft::{GroupId, planted};
 
 use super::call::{GroupError, OffsetResults, Reply};
 use super::group::{Group, State};
-use super::{Groups, Then, records};
-use crate::coordinator::{Effects, LogRecord, Now};
+use super::undecided::Change;
+use super::{Groups, Then, What, records};
+use crate::coordinator::{Effects, Now};
 
 /// Largest `offset.metadata.max.bytes`: records hold texts with a length of 16 bits.
 pub(crate) const MAX_METADATA_BYTES_LIMIT: i64 = i16::MAX as i64;
@@ -18,7 +20,8 @@ const CONSUMER: &str = "consumer";
 /// Which partition an offset is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OffsetKey {
-    pub(crate) topic: String,
+    /// Shared: a request may name many partitions of a topic, and a topic's name may be long.
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
 }
 
@@ -33,6 +36,8 @@ pub(crate) struct CommittedOffset {
     pub(crate) committed_ms: i64,
     /// When it expires, if the client has said so.
     pub(crate) expires_ms: Option<i64>,
+    /// The Raft group of the partition. It tells the partition from another of the same name, before or after it. `None` if it is not known.
+    pub(crate) incarnation: Option<GroupId>,
 }
 
 /// An offset to be committed.
@@ -42,6 +47,8 @@ pub(crate) struct NewOffset {
     pub(crate) offset: i64,
     pub(crate) leader_epoch: i32,
     pub(crate) metadata: String,
+    /// As in [`CommittedOffset`].
+    pub(crate) incarnation: Option<GroupId>,
 }
 
 /// OffsetCommit.
@@ -61,16 +68,13 @@ pub(crate) struct CommitOffsets {
 #[derive(Debug, Clone)]
 pub(crate) struct FetchOffsets {
     pub(crate) group: String,
-    /// `None`: all that there are.
-    pub(crate) keys: Option<Vec<OffsetKey>>,
+    /// Partitions by topic, each of them once: what is committed may be a thousand times as large as the name of a partition. `None`: all that
+    /// there are.
+    pub(crate) partitions: Option<BTreeMap<Arc<str>, BTreeSet<i32>>>,
 }
 
-/// An answer to [`FetchOffsets`]; `None`: nothing is committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FetchedOffset {
-    pub(crate) key: OffsetKey,
-    pub(crate) committed: Option<CommittedOffset>,
-}
+/// An answer to [`FetchOffsets`]: partitions by topic, in their order. `None`: nothing is committed.
+pub(crate) type FetchedOffsets = BTreeMap<Arc<str>, Vec<(i32, Option<CommittedOffset>)>>;
 
 /// OffsetDelete.
 #[derive(Debug, Clone)]
@@ -122,19 +126,29 @@ impl Groups {
         now: Now,
         effects: &mut Effects<Then>,
     ) {
-        let id = request.group.clone();
-        let checked = self.with(&id, |_, group| check_commit(group, &request, now)).unwrap_or(
-            // Whoever keeps offsets without being a member needs no group.
-            if request.generation < 0 { Ok(()) } else { Err(GroupError::GroupIdNotFound) },
-        );
-        if let Err(error) = checked {
-            let refused = |new: NewOffset| (new.key, Some(error.clone()));
-            return reply.send(request.offsets.into_iter().map(refused).collect());
+        // Whoever keeps offsets without being a member needs no group.
+        if request.generation >= 0 && !self.groups.contains_key(&request.group) {
+            return refuse(request, reply, &GroupError::GroupIdNotFound);
         }
+        let id = request.group.clone();
+        self.with_new(&id, now, |groups, group| match check_commit(group, &request, now) {
+            Ok(()) => groups.commit_in(group, request, reply, now, effects),
+            Err(error) => refuse(request, reply, &error),
+        });
+    }
+
+    fn commit_in(
+        &self,
+        group: &mut Group,
+        request: CommitOffsets,
+        reply: Reply<OffsetResults>,
+        now: Now,
+        effects: &mut Effects<Then>,
+    ) {
         let expires_ms = request.retention_ms.map(|ms| now.unix_ms.saturating_add(ms));
-        let (mut records, mut results) = (Vec::new(), Vec::new());
+        let (mut change, mut results) = (Change::default(), Vec::new());
         for new in request.offsets {
-            let refused = self.check_offset(&id, &new).err();
+            let refused = self.check_offset(&group.id, &new).err();
             if refused.is_none() {
                 let committed = CommittedOffset {
                     offset: new.offset,
@@ -142,19 +156,20 @@ impl Groups {
                     metadata: new.metadata,
                     committed_ms: now.unix_ms,
                     expires_ms,
+                    incarnation: new.incarnation,
                 };
-                records.push(records::offset_record(&id, &new.key, Some(&committed)));
+                change.set_offset(&group.id, new.key.clone(), &committed);
             }
             results.push((new.key, refused));
         }
         let reply = CommitReply { reply, results };
-        if records.is_empty() {
+        if change.is_empty() {
             reply.committed();
         } else if planted("offsets-acknowledged-early") {
             reply.committed();
-            effects.write(records, Then::Expired);
+            group.write(change, What::Expired, effects);
         } else {
-            effects.write(records, Then::OffsetsCommitted(reply));
+            group.write(change, What::OffsetsCommitted(reply), effects);
         }
     }
 
@@ -162,23 +177,30 @@ impl Groups {
         if new.metadata.len() > self.config.offset_metadata_max_bytes {
             return Err(GroupError::OffsetMetadataTooLarge);
         }
-        let fits = [group, &new.key.topic, &new.metadata].into_iter().all(records::fits);
+        let fits = [group, &*new.key.topic, &new.metadata].into_iter().all(records::fits);
         if fits { Ok(()) } else { Err(GroupError::InvalidRequest) }
     }
 
-    pub(super) fn fetch_offsets(&self, request: &FetchOffsets) -> Result<Vec<FetchedOffset>, GroupError> {
+    pub(super) fn fetch_offsets(&self, request: FetchOffsets) -> Result<FetchedOffsets, GroupError> {
         let group = self.groups.get(&request.group);
-        let committed = |key: &OffsetKey| group.and_then(|group| group.offsets.get(key)).cloned();
-        Ok(match &request.keys {
-            Some(keys) => {
-                keys.iter().map(|key| FetchedOffset { key: key.clone(), committed: committed(key) }).collect()
+        let Some(asked) = request.partitions else {
+            let mut all = FetchedOffsets::new();
+            for (key, offset) in group.into_iter().flat_map(|group| &group.offsets) {
+                let of_topic = all.entry(Arc::clone(&key.topic)).or_default();
+                of_topic.push((key.partition, Some(offset.clone())));
             }
-            None => {
-                let all = group.into_iter().flat_map(|group| &group.offsets);
-                all.map(|(key, offset)| FetchedOffset { key: key.clone(), committed: Some(offset.clone()) })
-                    .collect()
-            }
-        })
+            return Ok(all);
+        };
+        let committed = |topic: &Arc<str>, partition| {
+            let key = OffsetKey { topic: Arc::clone(topic), partition };
+            group.and_then(|group| group.offsets.get(&key)).cloned()
+        };
+        let of_topic = |(topic, partitions): (Arc<str>, BTreeSet<i32>)| {
+            let found =
+                partitions.into_iter().map(|partition| (partition, committed(&topic, partition))).collect();
+            (topic, found)
+        };
+        Ok(asked.into_iter().map(of_topic).collect())
     }
 
     pub(super) fn delete_offsets(
@@ -187,7 +209,7 @@ impl Groups {
         reply: Reply<Result<OffsetResults, GroupError>>,
         effects: &mut Effects<Then>,
     ) {
-        let Some(group) = self.groups.get(&request.group) else {
+        let Some(group) = self.groups.get_mut(&request.group) else {
             return reply.send(Err(GroupError::GroupIdNotFound));
         };
         let read = match subscribed_topics(group) {
@@ -196,49 +218,67 @@ impl Groups {
             // It is not known what such members read.
             None => return reply.send(Err(GroupError::NonEmptyGroup)),
         };
-        let (mut records, mut results) = (Vec::new(), Vec::new());
+        let (mut change, mut results) = (Change::default(), Vec::new());
         for key in request.keys {
-            let refused = read.contains(&key.topic).then_some(GroupError::GroupSubscribedToTopic);
-            if refused.is_none() && group.offsets.contains_key(&key) {
-                records.push(records::offset_record(&group.id, &key, None));
+            let refused = read.contains(&*key.topic).then_some(GroupError::GroupSubscribedToTopic);
+            if refused.is_none() && (group.offsets.contains_key(&key) || group.undecided.holds(&key)) {
+                change.delete_offset(&group.id, key.clone());
             }
             results.push((key, refused));
         }
         let reply = DeleteReply { reply, results };
-        if records.is_empty() {
+        if change.is_empty() {
             reply.deleted();
         } else {
-            effects.write(records, Then::OffsetsDeleted(reply));
+            group.write(change, What::OffsetsDeleted(reply), effects);
         }
     }
 
-    /// What was committed for topics that are gone goes too: another topic of that name begins at 0.
-    pub(super) fn topics_deleted(&self, topics: &[String], effects: &mut Effects<Then>) {
-        for group in self.groups.values() {
-            let gone = group.offsets.keys().filter(|key| topics.contains(&key.topic));
-            let records: Vec<LogRecord> =
-                gone.map(|key| records::offset_record(&group.id, key, None)).collect();
-            if !records.is_empty() {
-                effects.write(records, Then::Expired);
+    /// What was committed for partitions that are gone goes too: another one of that name begins at 0. Of offsets that do not say which partition
+    /// they are of it is asked whether their topic is among `topics`.
+    ///
+    /// What is on its way is in the log already when this comes to lie behind it, so the last write of an offset counts.
+    pub(super) fn delete_gone(&mut self, topics: &[String], effects: &mut Effects<Then>) {
+        for group in self.groups.values_mut() {
+            let is_gone = |key: &OffsetKey, incarnation: Option<GroupId>| match incarnation {
+                Some(incarnation) => (self.is_gone)(key, incarnation),
+                None => topics.iter().any(|topic| **topic == *key.topic),
+            };
+            let offsets = group.offsets_to_come().into_iter();
+            let gone: Vec<&OffsetKey> =
+                offsets.filter(|(key, incarnation)| is_gone(key, *incarnation)).map(|(key, _)| key).collect();
+            let mut change = Change::default();
+            gone.into_iter().for_each(|key| change.delete_offset(&group.id, key.clone()));
+            if !change.is_empty() {
+                group.write(change, What::Expired, effects);
             }
         }
     }
 
-    /// Deletes what has not been used for `offsets.retention.minutes` (KIP-211), and groups without members that no offset is kept for.
-    pub(super) fn expire_offsets(&self, now: Now, effects: &mut Effects<Then>) {
-        for group in self.groups.values() {
+    /// Deletes what has not been used for `offsets.retention.minutes` (KIP-211), and groups without members that no offset is kept for. What is
+    /// on its way may be news of either: then it is looked again the next time.
+    pub(super) fn expire_offsets(&mut self, now: Now, effects: &mut Effects<Then>) {
+        for group in self.groups.values_mut() {
             let expired = expired(group, self.config.offsets_retention_ms, now);
             let nothing_left = group.state == State::Empty
                 && expired.len() == group.offsets.len()
-                && group.pending.is_empty();
-            let offsets = expired.into_iter().map(|key| records::offset_record(&group.id, key, None));
-            let whole = nothing_left.then(|| records::group_record(&group.id, None));
-            let records: Vec<LogRecord> = offsets.chain(whole).collect();
-            if !records.is_empty() {
-                effects.write(records, Then::Expired);
+                && group.pending.is_empty()
+                && group.undecided.is_none();
+            let mut change = Change::default();
+            expired.into_iter().for_each(|key| change.delete_offset(&group.id, key.clone()));
+            if nothing_left {
+                change = change.group(&group.id, None);
+            }
+            if !change.is_empty() {
+                group.write(change, What::Expired, effects);
             }
         }
     }
+}
+
+fn refuse(request: CommitOffsets, reply: Reply<OffsetResults>, error: &GroupError) {
+    let refused = |new: NewOffset| (new.key, Some(error.clone()));
+    reply.send(request.offsets.into_iter().map(refused).collect());
 }
 
 /// Whether a commit may be taken. That a member commits shows that it is there.
@@ -275,12 +315,15 @@ fn expired(group: &Group, retention_ms: i64, now: Now) -> Vec<&OffsetKey> {
         }
         (State::Empty, None) => is_past(group.since_ms.max(offset.committed_ms), retention_ms, now),
         // As long as there are members, only what they do not read (any more).
-        (State::Stable, _) if read.as_ref().is_none_or(|read| read.contains(&key.topic)) => false,
+        (State::Stable, _) if read.as_ref().is_none_or(|read| read.contains(&*key.topic)) => false,
         (State::Stable, Some(expires_ms)) => now.unix_ms >= expires_ms,
         (State::Stable, None) => is_past(offset.committed_ms, retention_ms, now),
         (State::PreparingRebalance | State::CompletingRebalance, _) => false,
     };
-    group.offsets.iter().filter(|(key, offset)| is_expired(key, offset)).map(|(key, _)| key).collect()
+    let expired = |(key, offset): &(&OffsetKey, &CommittedOffset)| {
+        is_expired(key, offset) && !group.undecided.holds(key)
+    };
+    group.offsets.iter().filter(expired).map(|(key, _)| key).collect()
 }
 
 /// The topics that the members read; `None` if they are no consumers, or it cannot be told.

@@ -1,6 +1,7 @@
-//! Records of the offsets topic, in Kafka's formats: keys of versions 1 (an offset) and 2 (a group), values of versions 1 and 3.
+//! Records of the offsets topic, in Kafka's formats: keys of versions 1 (an offset) and 2 (a group), values of versions 1, 3 and 4.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use helix_raft::GroupId;
 
 use super::offsets::{CommittedOffset, OffsetKey};
 use crate::coordinator::LogRecord;
@@ -10,6 +11,10 @@ const GROUP_KEY: i16 = 2;
 /// With a time at which it expires, as clients before version 5 of OffsetCommit ask for.
 const OFFSET_VALUE_EXPIRING: i16 = 1;
 const OFFSET_VALUE: i16 = 3;
+/// With tagged fields.
+const OFFSET_VALUE_TAGGED: i16 = 4;
+/// The Raft group of the partition, in 8 bytes. Not a field of Kafka's, which passes over those that it does not know.
+const INCARNATION_TAG: u32 = 10_000;
 const GROUP_VALUE: i16 = 3;
 
 /// What a record is about.
@@ -66,20 +71,31 @@ pub(super) fn group_record(group: &str, value: Option<&StoredGroup>) -> LogRecor
 
 fn encode_offset(offset: &CommittedOffset) -> Bytes {
     let mut out = BytesMut::new();
-    match offset.expires_ms {
-        Some(expires_ms) => {
+    match (offset.expires_ms, offset.incarnation) {
+        (Some(expires_ms), _) => {
             out.put_i16(OFFSET_VALUE_EXPIRING);
             out.put_i64(offset.offset);
             put_text(&mut out, &offset.metadata);
             out.put_i64(offset.committed_ms);
             out.put_i64(expires_ms);
         }
-        None => {
+        (None, None) => {
             out.put_i16(OFFSET_VALUE);
             out.put_i64(offset.offset);
             out.put_i32(offset.leader_epoch);
             put_text(&mut out, &offset.metadata);
             out.put_i64(offset.committed_ms);
+        }
+        (None, Some(incarnation)) => {
+            out.put_i16(OFFSET_VALUE_TAGGED);
+            out.put_i64(offset.offset);
+            out.put_i32(offset.leader_epoch);
+            put_compact_text(&mut out, &offset.metadata);
+            out.put_i64(offset.committed_ms);
+            put_varint(&mut out, 1);
+            put_varint(&mut out, INCARNATION_TAG);
+            put_varint(&mut out, 8);
+            out.put_u64(incarnation.0);
         }
     }
     out.freeze()
@@ -124,6 +140,21 @@ fn put_optional(out: &mut BytesMut, text: Option<&str>) {
     }
 }
 
+/// A text of a flexible version: its length, plus one, is a varint.
+fn put_compact_text(out: &mut BytesMut, text: &str) {
+    put_varint(out, u32::try_from(text.len() + 1).expect("texts that are stored were checked with `fits`"));
+    out.put_slice(text.as_bytes());
+}
+
+/// Seven bits a byte, the lowest first; all but the last have the highest bit set.
+fn put_varint(out: &mut BytesMut, mut value: u32) {
+    while value >= 0x80 {
+        out.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
 fn put_blob(out: &mut BytesMut, bytes: &[u8]) {
     out.put_i32(i32::try_from(bytes.len()).expect("a request is smaller"));
     out.put_slice(bytes);
@@ -139,7 +170,7 @@ pub(super) fn decode_key(mut bytes: &[u8]) -> Result<Key, String> {
             let group = text(&mut bytes)?;
             let topic = text(&mut bytes)?;
             let partition = bytes.try_get_i32().map_err(short)?;
-            Key::Offset(group, OffsetKey { topic, partition })
+            Key::Offset(group, OffsetKey { topic: topic.into(), partition })
         }
         GROUP_KEY => Key::Group(text(&mut bytes)?),
         _ => return Ok(Key::Unknown),
@@ -156,18 +187,25 @@ pub(super) fn decode_offset(mut bytes: &[u8]) -> Result<CommittedOffset, String>
     let version = bytes.try_get_i16().map_err(short)?;
     let offset = bytes.try_get_i64().map_err(short)?;
     let leader_epoch = match version {
-        OFFSET_VALUE => bytes.try_get_i32().map_err(short)?,
+        OFFSET_VALUE | OFFSET_VALUE_TAGGED => bytes.try_get_i32().map_err(short)?,
         OFFSET_VALUE_EXPIRING => -1,
         other => return Err(format!("a committed offset of version {other}")),
     };
-    let metadata = text(&mut bytes)?;
+    let metadata = match version {
+        OFFSET_VALUE_TAGGED => compact_text(&mut bytes)?,
+        _ => text(&mut bytes)?,
+    };
     let committed_ms = bytes.try_get_i64().map_err(short)?;
     let expires_ms = match version {
         OFFSET_VALUE_EXPIRING => Some(bytes.try_get_i64().map_err(short)?),
         _ => None,
     };
+    let incarnation = match version {
+        OFFSET_VALUE_TAGGED => incarnation(&mut bytes)?,
+        _ => None,
+    };
     ended(bytes)?;
-    Ok(CommittedOffset { offset, leader_epoch, metadata, committed_ms, expires_ms })
+    Ok(CommittedOffset { offset, leader_epoch, metadata, committed_ms, expires_ms, incarnation })
 }
 
 /// Reads a group.
@@ -225,6 +263,39 @@ fn text(bytes: &mut &[u8]) -> Result<String, String> {
     optional(bytes)?.ok_or_else(|| "a text is missing".to_owned())
 }
 
+fn compact_text(bytes: &mut &[u8]) -> Result<String, String> {
+    let len = varint(bytes)?.checked_sub(1).ok_or_else(|| "a text is missing".to_owned())?;
+    let taken = take(bytes, len as usize)?;
+    String::from_utf8(taken.to_vec()).map_err(|error| error.to_string())
+}
+
+/// The incarnation among tagged fields; others are passed over.
+fn incarnation(bytes: &mut &[u8]) -> Result<Option<GroupId>, String> {
+    let mut found = None;
+    for _ in 0..varint(bytes)? {
+        let tag = varint(bytes)?;
+        let len = varint(bytes)?;
+        let mut value = take(bytes, len as usize)?;
+        if tag == INCARNATION_TAG {
+            found = Some(GroupId(value.try_get_u64().map_err(short)?));
+            ended(value)?;
+        }
+    }
+    Ok(found)
+}
+
+fn varint(bytes: &mut &[u8]) -> Result<u32, String> {
+    let mut value = 0;
+    for shift in (0..32).step_by(7) {
+        let byte = bytes.try_get_u8().map_err(short)?;
+        value |= u32::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err("a number is too long".to_owned())
+}
+
 fn blob(bytes: &mut &[u8]) -> Result<Bytes, String> {
     let len = usize::try_from(bytes.try_get_i32().map_err(short)?).map_err(|error| error.to_string())?;
     Ok(Bytes::copy_from_slice(take(bytes, len)?))
@@ -243,15 +314,15 @@ mod tests {
     use super::*;
 
     fn offsets() -> impl Strategy<Value = CommittedOffset> {
-        (any::<i64>(), any::<i32>(), ".{0,20}", any::<i64>(), any::<Option<i64>>()).prop_map(
-            |(offset, epoch, metadata, committed_ms, expires_ms)| CommittedOffset {
+        (any::<i64>(), any::<i32>(), ".{0,20}", any::<i64>(), any::<Option<i64>>(), any::<Option<u64>>())
+            .prop_map(|(offset, epoch, metadata, committed_ms, expires_ms, incarnation)| CommittedOffset {
                 offset,
                 leader_epoch: if expires_ms.is_some() { -1 } else { epoch },
                 metadata,
                 committed_ms,
                 expires_ms,
-            },
-        )
+                incarnation: incarnation.filter(|_| expires_ms.is_none()).map(GroupId),
+            })
     }
 
     fn members() -> impl Strategy<Value = StoredMember> {
@@ -272,7 +343,7 @@ mod tests {
     proptest! {
         #[test]
         fn offsets_come_back(group in ".{0,9}", topic in ".{0,9}", partition in any::<i32>(), offset in offsets()) {
-            let key = OffsetKey { topic, partition };
+            let key = OffsetKey { topic: topic.into(), partition };
             let record = offset_record(&group, &key, Some(&offset));
             prop_assert_eq!(decode_key(&record.key), Ok(Key::Offset(group, key)));
             prop_assert_eq!(decode_offset(&record.value.unwrap()), Ok(offset));
@@ -301,7 +372,8 @@ mod tests {
                 prop_assert_eq!(group_record(&name, None).key, &bytes[..]);
             }
             if let Ok(offset) = offset {
-                prop_assert_eq!(encode_offset(&offset), &bytes[..]);
+                // But for tagged fields that are not known.
+                prop_assert_eq!(decode_offset(&encode_offset(&offset)), Ok(offset));
             }
             if let Ok(group) = group {
                 prop_assert_eq!(encode_group(&group), &bytes[..]);
@@ -311,18 +383,27 @@ mod tests {
 
     #[test]
     fn formats_are_those_of_kafka() {
-        let key = OffsetKey { topic: "t".to_owned(), partition: 2 };
+        let key = OffsetKey { topic: "t".into(), partition: 2 };
         let offset = CommittedOffset {
             offset: 5,
             leader_epoch: 1,
             metadata: "m".to_owned(),
             committed_ms: 7,
             expires_ms: None,
+            incarnation: None,
         };
         let record = offset_record("g", &key, Some(&offset));
         assert_eq!(record.key, &b"\0\x01\0\x01g\0\x01t\0\0\0\x02"[..]);
         let value = b"\0\x03\0\0\0\0\0\0\0\x05\0\0\0\x01\0\x01m\0\0\0\0\0\0\0\x07";
         assert_eq!(record.value.unwrap(), &value[..]);
         assert_eq!(decode_key(b"\0\x09whatever"), Ok(Key::Unknown));
+        let tagged = CommittedOffset { incarnation: Some(GroupId(6)), ..offset };
+        let value =
+            b"\0\x04\0\0\0\0\0\0\0\x05\0\0\0\x01\x02m\0\0\0\0\0\0\0\x07\x01\x90\x4e\x08\0\0\0\0\0\0\0\x06";
+        assert_eq!(encode_offset(&tagged), &value[..]);
+        // As Kafka writes it, with the id of the topic.
+        let mut kafka = b"\0\x04\0\0\0\0\0\0\0\x05\0\0\0\x01\x02m\0\0\0\0\0\0\0\x07\x01\0\x10".to_vec();
+        kafka.extend([7; 16]);
+        assert_eq!(decode_offset(&kafka), Ok(CommittedOffset { incarnation: None, ..tagged }));
     }
 }

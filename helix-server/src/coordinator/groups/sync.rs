@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::call::{GroupError, Reply, SyncAnswer, SyncGroup};
 use super::group::{Group, State};
-use super::{Groups, Then, records};
+use super::undecided::Change;
+use super::{Groups, Then, What};
 use crate::coordinator::{Effects, Now};
 
 impl Groups {
@@ -105,9 +106,9 @@ fn store_assignments(group: &mut Group, request: &SyncGroup, effects: &mut Effec
     group.storing = true;
     let assignments: BTreeMap<&str, _> =
         request.assignments.iter().map(|(member, bytes)| (member.as_str(), bytes.clone())).collect();
-    let record = records::group_record(&group.id, Some(&group.to_store(&assignments)));
-    let (id, generation) = (group.id.clone(), group.generation);
-    effects.write(vec![record], Then::AssignmentStored { group: id, generation });
+    let change = Change::default().group(&group.id, Some(&group.to_store(&assignments)));
+    let generation = group.generation;
+    group.write(change, What::AssignmentStored { generation }, effects);
 }
 
 impl Group {

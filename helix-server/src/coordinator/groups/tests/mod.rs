@@ -6,9 +6,13 @@ mod join;
 mod leave;
 mod log;
 mod offsets;
+mod protocols;
 mod static_members;
 mod sync;
+mod timeouts;
+mod undecided;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -47,11 +51,16 @@ struct World {
     /// Writes that are not decided.
     writes: Vec<Write<Then>>,
     log: Vec<LogRecord>,
+    /// Partitions up to this incarnation are gone.
+    gone: Arc<AtomicU64>,
 }
 
-fn machine(config: GroupsConfig) -> Groups {
-    let next = AtomicU64::new(1);
-    Groups::new(config, Box::new(move || Uuid::from_u128(next.fetch_add(1, Ordering::Relaxed).into())))
+fn machine(config: GroupsConfig, gone: Arc<AtomicU64>) -> Groups {
+    // Ids are never given out twice, whoever coordinates.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let new_uuid = || Uuid::from_u128(NEXT.fetch_add(1, Ordering::Relaxed).into());
+    let is_gone = move |_: &OffsetKey, incarnation: GroupId| incarnation.0 <= gone.load(Ordering::Relaxed);
+    Groups::new(config, Box::new(new_uuid), Box::new(is_gone))
 }
 
 impl World {
@@ -61,9 +70,10 @@ impl World {
 
     fn with(config: GroupsConfig) -> Self {
         let now = Now { instant: Instant::now(), unix_ms: 1_000_000_000 };
-        let mut groups = machine(config.clone());
+        let gone = Arc::new(AtomicU64::new(0));
+        let mut groups = machine(config.clone(), Arc::clone(&gone));
         groups.loaded(now, &mut Effects::new());
-        Self { groups, config, now, writes: Vec::new(), log: Vec::new() }
+        Self { groups, config, now, writes: Vec::new(), log: Vec::new(), gone }
     }
 
     fn step(&mut self, what: impl FnOnce(&mut Groups, Now, &mut Effects<Then>)) {
@@ -87,7 +97,7 @@ impl World {
                     self.groups.replay(record).expect("just written");
                 }
                 self.log.extend(write.records);
-                self.step(|groups, now, effects| groups.committed(write.then, now, effects));
+                self.groups.committed(write.then, self.now);
             }
         }
     }
@@ -118,7 +128,7 @@ impl World {
 
     /// Another coordinator takes over, with the log.
     fn fail_over(&mut self) {
-        self.groups = machine(self.config.clone());
+        self.groups = machine(self.config.clone(), Arc::clone(&self.gone));
         for record in &self.log {
             self.groups.replay(record).expect("just written");
         }
@@ -234,9 +244,10 @@ impl World {
 
     /// What is committed for partition 0 of a topic.
     fn committed(&mut self, topic: &str) -> Option<i64> {
-        let request = FetchOffsets { group: GROUP.to_owned(), keys: Some(vec![key(topic)]) };
+        let partitions = Some(BTreeMap::from([(topic.into(), BTreeSet::from([0]))]));
+        let request = FetchOffsets { group: GROUP.to_owned(), partitions };
         let found = self.call(|reply| GroupCall::FetchOffsets(request, reply)).now().expect("never refused");
-        found[0].committed.as_ref().map(|committed| committed.offset)
+        found[topic][0].1.as_ref().map(|committed| committed.offset)
     }
 
     fn delete(&mut self) -> Answer<Result<(), GroupError>> {
@@ -302,9 +313,9 @@ fn subscription(topics: &[&str]) -> Bytes {
 }
 
 fn key(topic: &str) -> OffsetKey {
-    OffsetKey { topic: topic.to_owned(), partition: 0 }
+    OffsetKey { topic: topic.into(), partition: 0 }
 }
 
 fn offset(topic: &str, offset: i64) -> NewOffset {
-    NewOffset { key: key(topic), offset, leader_epoch: 1, metadata: "note".to_owned() }
+    NewOffset { key: key(topic), offset, leader_epoch: 1, metadata: "note".to_owned(), incarnation: None }
 }
