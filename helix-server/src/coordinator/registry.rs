@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use helix_raft::{GroupId, planted};
+use helix_raft::GroupId;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -95,9 +95,7 @@ impl Coordinators {
         let door = self.door_of(broker, group)?;
         door.check()?;
         // What this coordinator has acknowledged it has replayed, and what its predecessors had it has read before it took calls.
-        if !planted("deposed-coordinator")
-            && !broker.parts.shards.confirm_leadership(door.view.group, door.epoch).await
-        {
+        if !broker.parts.shards.confirm_leadership(door.view.group, door.epoch).await {
             return Err(CoordinatorError::NotCoordinator);
         }
         door.ask(call).await

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::call::{GroupError, JoinAnswer, JoinGroup, JoinRefused, Reply, duration_of};
 use super::group::{Group, Member, Rebalance, State};
+use super::records::StoredGroup;
 use super::undecided::Change;
 use super::{Groups, Then, What, records};
 use crate::coordinator::{Effects, Now};
@@ -274,12 +275,19 @@ impl Groups {
         let ids: Vec<String> = group.members.keys().cloned().collect();
         for id in ids {
             let joined = group.joined(&id);
+            let renamed = group.written_as(&id);
             let Some(member) = group.members.get_mut(&id) else { continue };
             member.synced = false;
-            if let Some(reply) = member.joining.take() {
-                member.is_new = false;
-                member.heard(now);
-                reply.send(Ok(joined));
+            let Some(reply) = member.joining.take() else { continue };
+            member.is_new = false;
+            member.heard(now);
+            match renamed {
+                None => reply.send(Ok(joined)),
+                Some(written) => {
+                    member.replacing = Some((joined, reply));
+                    let change = Change::default().group(&group.id, Some(&written));
+                    group.write(change, What::MemberReplaced { member: id }, effects);
+                }
             }
         }
     }
@@ -303,6 +311,22 @@ fn refuse(reply: Reply<JoinAnswer>, error: GroupError, member: String) {
 }
 
 impl Group {
+    /// The last record of the group, under the id that a static member has now, if it has another one there. Nobody may be told of such an id
+    /// before it is stored: the next coordinator would know the former one alone, and refuse the member for good. (Kafka's does.)
+    fn written_as(&self, id: &str) -> Option<StoredGroup> {
+        let instance = self.members.get(id)?.instance.as_ref()?;
+        let mut written = self.written()?.clone();
+        let place = written.members.iter_mut().find(|one| one.instance_id.as_ref() == Some(instance))?;
+        if place.id == id {
+            return None;
+        }
+        let before = std::mem::replace(&mut place.id, id.to_owned());
+        if written.leader.as_ref() == Some(&before) {
+            written.leader = Some(id.to_owned());
+        }
+        Some(written)
+    }
+
     /// It is stored that a member has taken another's place.
     pub(super) fn answer_replaced(&mut self, member: &str) {
         if let Some((joined, reply)) = self.members.get_mut(member).and_then(|m| m.replacing.take()) {

@@ -67,6 +67,8 @@ impl GroupsConfig {
 pub(crate) struct Then {
     /// Whose records they are.
     group: String,
+    /// One is of the group itself.
+    of_group: bool,
     /// The offsets among them.
     offsets: Vec<OffsetKey>,
     what: What,
@@ -209,8 +211,8 @@ impl Groups {
 
     /// Nothing of a write is on its way any more.
     fn decided(&mut self, then: Then) -> (String, What) {
-        let Then { group, offsets, what } = then;
-        self.with(&group, |_, group| group.undecided.end(&offsets));
+        let Then { group, of_group, offsets, what } = then;
+        self.with(&group, |_, group| group.undecided.end(of_group, &offsets));
         (group, what)
     }
 }

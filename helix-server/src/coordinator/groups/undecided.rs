@@ -14,6 +14,8 @@ use crate::coordinator::{Effects, LogRecord};
 #[derive(Debug, Default)]
 pub(super) struct Change {
     records: Vec<LogRecord>,
+    /// The group, if it is among them; `None` in there if it is deleted.
+    group: Option<Option<StoredGroup>>,
     /// The offsets among them, with the partition that each is of; `None` for one that is deleted.
     offsets: Vec<(OffsetKey, Option<GroupId>)>,
 }
@@ -26,6 +28,7 @@ impl Change {
     /// The group is as this, or there is none any more.
     pub(super) fn group(mut self, id: &str, stored: Option<&StoredGroup>) -> Self {
         self.records.push(records::group_record(id, stored));
+        self.group = Some(stored.cloned());
         self
     }
 
@@ -44,6 +47,9 @@ impl Change {
 #[derive(Debug, Default)]
 pub(super) struct Undecided {
     writes: usize,
+    /// The last one of the group itself, and how many there are.
+    group: Option<StoredGroup>,
+    groups: usize,
     offsets: BTreeMap<OffsetKey, OffsetWrites>,
 }
 
@@ -70,8 +76,12 @@ impl Undecided {
         self.offsets.iter().map(|(key, writes)| (key, writes.last))
     }
 
-    fn begin(&mut self, offsets: &[(OffsetKey, Option<GroupId>)]) {
+    fn begin(&mut self, group: Option<Option<StoredGroup>>, offsets: &[(OffsetKey, Option<GroupId>)]) {
         self.writes += 1;
+        if let Some(group) = group {
+            self.group = group;
+            self.groups += 1;
+        }
         for (key, partition) in offsets {
             let writes = self.offsets.entry(key.clone()).or_default();
             writes.count += 1;
@@ -80,8 +90,12 @@ impl Undecided {
     }
 
     /// A write is decided, one way or the other.
-    pub(super) fn end(&mut self, offsets: &[OffsetKey]) {
+    pub(super) fn end(&mut self, of_group: bool, offsets: &[OffsetKey]) {
         self.writes = self.writes.saturating_sub(1);
+        self.groups = self.groups.saturating_sub(usize::from(of_group));
+        if self.groups == 0 {
+            self.group = None;
+        }
         for key in offsets {
             let Some(writes) = self.offsets.get_mut(key) else { continue };
             writes.count = writes.count.saturating_sub(1);
@@ -95,10 +109,16 @@ impl Undecided {
 impl Group {
     /// Has records of this group written. Until that is decided the group stays, so that what comes then finds the same one.
     pub(super) fn write(&mut self, change: Change, what: What, effects: &mut Effects<Then>) {
-        let Change { records, offsets } = change;
-        self.undecided.begin(&offsets);
+        let Change { records, group, offsets } = change;
+        let of_group = group.is_some();
+        self.undecided.begin(group, &offsets);
         let offsets = offsets.into_iter().map(|(key, _)| key).collect();
-        effects.write(records, Then { group: self.id.clone(), offsets, what });
+        effects.write(records, Then { group: self.id.clone(), of_group, offsets, what });
+    }
+
+    /// The group as the last record of it has it, decided or not.
+    pub(super) fn written(&self) -> Option<&StoredGroup> {
+        if self.undecided.groups > 0 { self.undecided.group.as_ref() } else { self.stored.as_ref() }
     }
 
     /// Has the group stored as it is now, without assignments.

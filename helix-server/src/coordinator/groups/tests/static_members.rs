@@ -60,6 +60,32 @@ fn a_static_member_is_sent_away_by_its_instance() {
 }
 
 #[test]
+fn a_static_member_that_comes_back_into_a_rebalance_is_known_to_the_next_coordinator() {
+    let mut world = World::new();
+    let (first, second) = (world.join(static_member("one")), world.join(static_member("two")));
+    world.wait_ms(6000);
+    let mut members = [first.joined(), second.joined()];
+    members.sort_by_key(|one| one.leader != one.member);
+    world.assign(&members);
+    let third = world.newcomer("c");
+    let [leader, mut other] = members.each_ref().map(|one| {
+        let mut again = static_member(one.member.split('-').next().unwrap());
+        if one.member == members[0].member {
+            again.member.clone_from(&one.member);
+        }
+        world.join(again)
+    });
+    let leader = leader.joined();
+    assert!(other.is_open(), "not before it is stored which id it has");
+    world.commit();
+    let (other, third) = (other.joined(), third.joined());
+    assert_eq!([leader.generation, other.generation, third.generation], [2; 3]);
+    assert_ne!(other.member, members[1].member);
+    world.fail_over();
+    assert_eq!(world.heartbeat(&other.member, 1), Ok(()), "it is known by the id that it was told");
+}
+
+#[test]
 fn an_absent_static_member_does_not_hold_up_the_others() {
     let mut world = World::new();
     let (first, second) = (world.join(static_member("one")), world.join(static_member("two")));
