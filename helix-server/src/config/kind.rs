@@ -92,7 +92,7 @@ pub fn parse(kind: ConfigKind, valid: Valid, text: &str) -> Result<Parsed, Strin
         ConfigKind::Int => number(text.parse::<i32>().map(i64::from), kind, valid),
         ConfigKind::Short => number(text.parse::<i16>().map(i64::from), kind, valid),
         ConfigKind::Long => number(text.parse(), kind, valid),
-        ConfigKind::Double => text.parse().map(Parsed::Double).map_err(|_| not_a_number(kind)),
+        ConfigKind::Double => fraction(text, valid),
         ConfigKind::String => word(text, valid).map(|()| Parsed::Text(text.to_owned())),
         ConfigKind::List => {
             let words = list(text);
@@ -130,6 +130,17 @@ fn number(
     }
 }
 
+fn fraction(text: &str, valid: Valid) -> Result<Parsed, String> {
+    let number: f64 = text.parse().map_err(|_| not_a_number(ConfigKind::Double))?;
+    match valid {
+        Valid::Between(least, _) if number.is_nan() || number < least as f64 => {
+            Err(format!("Value must be at least {least}"))
+        }
+        Valid::Between(_, most) if number > most as f64 => Err(format!("Value must be no more than {most}")),
+        _ => Ok(Parsed::Double(number)),
+    }
+}
+
 fn word(text: &str, valid: Valid) -> Result<(), String> {
     match valid {
         Valid::Words(words) if !words.contains(&text) => {
@@ -144,6 +155,7 @@ impl Valid {
     pub fn describe(self, kind: ConfigKind) -> String {
         match (self, kind) {
             (Self::AtLeast(least), _) => format!("integer, from {least}"),
+            (Self::Between(least, most), ConfigKind::Double) => format!("a number, {least} to {most}"),
             (Self::Between(least, most), _) => format!("integer, {least} to {most}"),
             (Self::BetweenOr(least, most, or), _) => format!("integer, {least} to {most}, or {or}"),
             (Self::Words(words), _) => {
@@ -167,6 +179,11 @@ mod tests {
         assert_eq!(refusal(ConfigKind::Long, Valid::Any, "abc"), "Not a number of type LONG");
         assert_eq!(refusal(ConfigKind::Int, Valid::Any, "2147483648"), "Not a number of type INT");
         assert_eq!(refusal(ConfigKind::Long, Valid::AtLeast(-1), "-5"), "Value must be at least -1");
+        let ratio = |text| refusal(ConfigKind::Double, Valid::Between(0, 1), text);
+        assert_eq!(ratio("-0.1"), "Value must be at least 0");
+        assert_eq!(ratio("NaN"), "Value must be at least 0");
+        assert_eq!(ratio("1.1"), "Value must be no more than 1");
+        assert_eq!(ratio("half"), "Not a number of type DOUBLE");
         assert_eq!(refusal(ConfigKind::Int, Valid::Between(1, 9), "10"), "Value must be no more than 9");
         assert_eq!(
             refusal(ConfigKind::Boolean, Valid::Any, "maybe"),

@@ -168,7 +168,7 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
     TopicProperty {
         name: "min.cleanable.dirty.ratio",
         kind: ConfigKind::Double,
-        valid: Any,
+        valid: Between(0, 1),
         default: Fixed { value: "0.5", broker: Some("log.cleaner.min.cleanable.ratio") },
         doc: "How much of a log has to be superseded before it is compacted.",
         effect: NoneNeeded("nothing is compacted"),
