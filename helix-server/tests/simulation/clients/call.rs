@@ -1,7 +1,7 @@
 //! The way from a client to the nodes: answers take time, and some never come.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -40,8 +40,8 @@ pub(crate) struct Connection {
     door: Door,
     broker: Arc<Broker>,
     nodes: Nodes,
-    /// Names the process at the other end.
-    pub(crate) process: usize,
+    /// The process at the other end. As long as this is there, no other one has its address.
+    pub(crate) process: Weak<Broker>,
 }
 
 /// An answer that is on its way; `None` if it never comes.
@@ -74,7 +74,7 @@ impl Nodes {
         Some(Connection {
             client: DirectClient::new(Arc::clone(&broker)),
             door: door.clone(),
-            process: Arc::as_ptr(&broker).addr(),
+            process: Arc::downgrade(&broker),
             broker,
             nodes: self.clone(),
         })

@@ -1,9 +1,10 @@
 //! A consumer of one partition: reads from the beginning on, without a gap but for what retention has removed, never back. From the leader,
 //! or from any replica that serves it as one that is near.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use helix_server::broker::Broker;
 use helix_server::env::watch;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -33,7 +34,7 @@ pub(crate) struct Reader {
     epoch: i32,
     connection: Option<Connection>,
     /// The process that answered last, and how far it said that readers may go.
-    high_watermark: Option<(usize, i64)>,
+    high_watermark: Option<(Weak<Broker>, i64)>,
     /// Whether old records are removed.
     retention: bool,
 }
@@ -76,7 +77,7 @@ impl Reader {
         let Some(data) = data else { return false };
         match ResponseError::try_from_code(data.error_code) {
             None => {
-                self.take(&data, connection.process);
+                self.take(&data, &connection.process);
                 self.connection = Some(connection);
                 true
             }
@@ -110,10 +111,10 @@ impl Reader {
             .with_topics(vec![topic])
     }
 
-    fn take(&mut self, data: &PartitionData, process: usize) {
-        if let Some((before, high_watermark)) = self.high_watermark
-            && before == process
-            && data.high_watermark < high_watermark
+    fn take(&mut self, data: &PartitionData, process: &Weak<Broker>) {
+        if let Some((before, high_watermark)) = &self.high_watermark
+            && before.ptr_eq(process)
+            && data.high_watermark < *high_watermark
             && !self.ledger.has_lost(&self.partition)
         {
             self.ledger.accuse(format!(
@@ -121,7 +122,7 @@ impl Reader {
                 self.partition, data.high_watermark
             ));
         }
-        self.high_watermark = Some((process, data.high_watermark));
+        self.high_watermark = Some((Weak::clone(process), data.high_watermark));
         let Some(records) = data.records.clone() else { return };
         let messages = match message::messages(records) {
             Ok(messages) => messages,
