@@ -1,7 +1,6 @@
 //! Topic names, by Kafka's rules.
 
-/// The longest topic name: a partition's directory in Kafka must fit a file name.
-pub(crate) const MAX_NAME_BYTES: usize = 249;
+use crate::controller::image::MAX_TOPIC_NAME_BYTES;
 
 /// Checks a topic name.
 ///
@@ -13,8 +12,11 @@ pub(crate) fn check(name: &str) -> Result<(), String> {
         Err("topic name is empty".into())
     } else if name == "." || name == ".." {
         Err(format!("topic name cannot be '{name}'"))
-    } else if name.len() > MAX_NAME_BYTES {
-        Err(format!("topic name is {} characters long, and at most {MAX_NAME_BYTES} are allowed", name.len()))
+    } else if name.len() > MAX_TOPIC_NAME_BYTES {
+        Err(format!(
+            "topic name is {} characters long, and at most {MAX_TOPIC_NAME_BYTES} are allowed",
+            name.len()
+        ))
     } else if !name.chars().all(legal) {
         Err(format!("topic name {name:?} has characters other than ASCII letters, digits, '.', '_' and '-'"))
     } else {

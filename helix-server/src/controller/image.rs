@@ -15,13 +15,15 @@ use super::commands::{
     MAX_TOPIC_PARTITIONS, MetadataCommand, NewTopic,
 };
 use super::placement;
-use crate::api::names::MAX_NAME_BYTES;
 use crate::ids::NodeId;
 use crate::versioned::{self, VersionedError, decode_rest, encode_as};
 
 /// No cluster ever gives out as many ids; a checkpoint that says so is damaged.
 const GROUPS_END: u64 = 1 << 62;
 const PRODUCER_IDS_END: i64 = 1 << 62;
+
+/// The longest topic name: a partition's directory in Kafka must fit a file name.
+pub(crate) const MAX_TOPIC_NAME_BYTES: usize = 249;
 
 /// One replica of a partition: the broker and the disk that holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,7 +210,7 @@ impl ClusterImage {
     /// A topic by name.
     pub fn topic_named(&self, name: &str) -> Option<&Arc<TopicImage>> {
         // A client can send millions of bytes as a name, and have it looked up for each of as many partitions.
-        if name.len() > MAX_NAME_BYTES {
+        if name.len() > MAX_TOPIC_NAME_BYTES {
             return None;
         }
         self.names.get(name).and_then(|id| self.topics.get(id))
@@ -483,7 +485,7 @@ mod tests {
     #[test]
     fn a_name_that_no_topic_can_have_is_not_looked_up() {
         let mut image = cluster();
-        let longest = "x".repeat(MAX_NAME_BYTES);
+        let longest = "x".repeat(MAX_TOPIC_NAME_BYTES);
         image.apply(topic(&longest, 1, 1)).unwrap();
         assert!(image.topic_named(&longest).is_some());
         // Looked at whole each time this would take hours.
