@@ -99,8 +99,8 @@ async fn coordinator_of_patient_groups(settings: &[&str]) -> Node {
     node
 }
 
-/// Sends the request of a new member that says this much of itself, and comes back when it waits in the group.
-async fn wait_in_group(node: &Node, connection: &mut TcpStream, metadata_bytes: usize, members: usize) {
+/// The request of a new member that says this much of itself.
+fn join(metadata_bytes: usize) -> Vec<u8> {
     let protocol = JoinGroupRequestProtocol::default()
         .with_name(StrBytes::from_static_str("range"))
         .with_metadata(Bytes::from(vec![0; metadata_bytes]));
@@ -110,15 +110,41 @@ async fn wait_in_group(node: &Node, connection: &mut TcpStream, metadata_bytes: 
         .with_rebalance_timeout_ms(FOR_EVER_MS)
         .with_protocol_type(StrBytes::from_static_str("consumer"))
         .with_protocols(vec![protocol]);
-    let request = framed(ApiKey::JoinGroup, JOIN_VERSION, &encoded(&request, JOIN_VERSION));
-    connection.write_all(&request).await.unwrap();
+    framed(ApiKey::JoinGroup, JOIN_VERSION, &encoded(&request, JOIN_VERSION))
+}
+
+/// Sends the request of a new member, and comes back when it waits in the group.
+async fn wait_in_group(node: &Node, connection: &mut TcpStream, metadata_bytes: usize, members: usize) {
+    connection.write_all(&join(metadata_bytes)).await.unwrap();
     let mut other = node.connect().await;
+    until("the member", async || (members_of_group(&mut other).await == members).then_some(())).await;
+}
+
+async fn members_of_group(connection: &mut TcpStream) -> usize {
     let describe = DescribeGroupsRequest::default().with_groups(vec![GROUP]);
-    until("the member", async || {
-        let described: DescribeGroupsResponse = call(&mut other, ApiKey::DescribeGroups, 0, &describe).await;
-        (described.groups[0].members.len() == members).then_some(())
+    let described: DescribeGroupsResponse = call(connection, ApiKey::DescribeGroups, 0, &describe).await;
+    described.groups[0].members.len()
+}
+
+#[tokio::test]
+async fn nobody_becomes_a_member_whose_connection_ended_before() {
+    let node = coordinator_of_patient_groups(&[]).await;
+    let mut connection = node.connect_to(TOPIC).await;
+    wait_in_fetch(&node, &mut connection).await;
+    connection.write_all(&join(100)).await.unwrap();
+    until("the request behind it", async || {
+        node.metric("helix_requests_total{api=\"JoinGroup\"}").await.filter(|count| *count >= 1.0)
     })
     .await;
+    drop(connection);
+    until("the connection's end", async || {
+        node.metric("helix_connections").await.filter(|open| *open == 0.0)
+    })
+    .await;
+    let mut other = node.connect().await;
+    assert_eq!(members_of_group(&mut other).await, 0);
+    drop(other);
+    node.end().await;
 }
 
 #[tokio::test]

@@ -242,8 +242,10 @@ macro_rules! with_others {
             let $b = &*broker;
             tokio::select! {
                 biased;
+                // Nothing is ever sent: the sender is gone. What has not begun by then must not: its client may have asked again elsewhere, and
+                // would lose to itself.
+                _ = reading.changed() => Outcome::Close,
                 response = $answer => reply.whole(&response),
-                _ = reading.changed() => Outcome::Close, // nothing is ever sent: the sender is gone
             }
         })
     }};

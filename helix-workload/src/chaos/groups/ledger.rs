@@ -43,6 +43,8 @@ pub struct Tally {
     pub vanished: u64,
     /// Partitions that two members owned in one generation.
     pub owned_twice: u64,
+    /// Members that their library gave up for good while faults struck.
+    pub given_up: u64,
     /// Answers to members that Kafka does not give.
     pub refused: u64,
     /// In words, what of the last four happened first.
@@ -227,6 +229,12 @@ impl Ledger {
     pub fn refused(&mut self, group: usize, text: &str) {
         self.tally.refused += 1;
         self.example(group, text);
+    }
+
+    /// A member's library does nothing any more while faults strike: a request of an earlier member of the same name was held up somewhere and
+    /// has taken its place since, as it would in Kafka.
+    pub fn given_up(&mut self) {
+        self.tally.given_up += 1;
     }
 
     /// A record is shown to a member.

@@ -192,10 +192,15 @@ impl Member {
                 Stage::Restless | Stage::Settling => {}
                 Stage::Ending => break,
             }
-            // After such an error the library does nothing any more, such as that another one has this member's name. None has.
+            // After such an error the library does nothing any more, such as that another one has this member's name.
             if let Some((code, text)) = consumer.client().fatal_error() {
-                let text = format!("a member is given up for good, {code}: {text}");
-                self.shared.ledger.lock().refused(self.group, &text);
+                let mut ledger = self.shared.ledger.lock();
+                match self.shared.stage() {
+                    Stage::Restless => ledger.given_up(),
+                    Stage::Settling | Stage::Ending => {
+                        ledger.refused(self.group, &format!("a member is given up for good, {code}: {text}"));
+                    }
+                }
                 break;
             }
             // Other errors are of brokers that can't be reached; the library goes on by itself.

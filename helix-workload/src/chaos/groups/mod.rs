@@ -263,6 +263,10 @@ impl GroupsReport {
                 "consumer groups: delivered",
                 format!("{} records, {} of them once more", tally.delivered, tally.repeated),
             ),
+            (
+                "consumer groups: given up for good",
+                format!("{} members, while faults struck", tally.given_up),
+            ),
             ("consumer groups: all stable in the end", stable),
         ]
     }
