@@ -308,12 +308,15 @@ impl Group {
     /// Whether a call comes from a member.
     ///
     /// # Errors
-    /// [`GroupError::UnknownMemberId`], or [`GroupError::FencedInstanceId`] if another one has taken its place.
+    /// [`GroupError::UnknownMemberId`], or [`GroupError::FencedInstanceId`] if another one has taken its place. Who has no id has given up its
+    /// place itself: librdkafka sends a heartbeat so when its session is over, and takes being fenced (which it is in Kafka) for the end.
     pub(super) fn check_member(&self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
         if let Some(instance) = instance {
             match self.statics.get(instance) {
                 None => return Err(GroupError::UnknownMemberId),
-                Some(known) if known != member => return Err(GroupError::FencedInstanceId),
+                Some(known) if known != member && !member.is_empty() => {
+                    return Err(GroupError::FencedInstanceId);
+                }
                 Some(_) => {}
             }
         }

@@ -231,8 +231,8 @@ impl Ledger {
         self.example(group, text);
     }
 
-    /// A member's library does nothing any more while faults strike: a request of an earlier member of the same name was held up somewhere and
-    /// has taken its place since, as it would in Kafka.
+    /// A member's library does nothing any more while faults strike. A request of an earlier member of the same name may have been held up
+    /// somewhere, and have taken its place since, as it would in Kafka.
     pub fn given_up(&mut self) {
         self.tally.given_up += 1;
     }

@@ -86,6 +86,23 @@ fn a_static_member_that_comes_back_into_a_rebalance_is_known_to_the_next_coordin
 }
 
 #[test]
+fn who_has_given_up_its_place_is_not_fenced() {
+    let mut world = World::new();
+    let first = world.join(static_member("one"));
+    world.wait_ms(3000);
+    let first = first.joined();
+    world.assign(std::slice::from_ref(&first));
+    let mut heartbeat = |member: &str| {
+        let (group, member) = (GROUP.to_owned(), member.to_owned());
+        let request = Heartbeat { group, generation: 1, member, instance: Some("one".to_owned()) };
+        world.call(|reply| GroupCall::Heartbeat(request, reply)).now()
+    };
+    assert_eq!(heartbeat(&first.member), Ok(()));
+    assert_eq!(heartbeat("another"), Err(GroupError::FencedInstanceId));
+    assert_eq!(heartbeat(""), Err(GroupError::UnknownMemberId));
+}
+
+#[test]
 fn an_absent_static_member_does_not_hold_up_the_others() {
     let mut world = World::new();
     let (first, second) = (world.join(static_member("one")), world.join(static_member("two")));
