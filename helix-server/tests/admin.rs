@@ -369,6 +369,30 @@ async fn brokers_are_altered_one_by_one_and_all_at_once_and_stay_so() {
 }
 
 #[tokio::test]
+async fn topics_follow_what_the_brokers_say_for_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, mut client) = node_with_topic(directory.path(), &["--set", "log.segment.bytes=1048576"]).await;
+    client.set("t", "max.message.bytes", "3000000").await;
+    until("a limit from the start", async || {
+        is(RECORD_LIST_TOO_LARGE, client.produce("t", batch(1_100_000, None)).await.error_code)
+    })
+    .await;
+    assert_eq!(client.value(TOPIC, "t", "segment.bytes").await, ("1048576".to_owned(), 4));
+
+    let larger = [("log.segment.bytes", SET, Some("2097152"))];
+    assert_eq!(client.alter((BROKER, ""), &larger).await, (NONE, String::new()));
+    until("a higher limit", async || is(NONE, client.produce("t", batch(1_100_000, None)).await.error_code))
+        .await;
+    assert_eq!(client.value(TOPIC, "t", "segment.bytes").await, ("2097152".to_owned(), 3));
+    assert_eq!(client.alter((BROKER, ""), &[("log.segment.bytes", DELETE, None)]).await.0, NONE);
+    until("the limit from the start", async || {
+        is(RECORD_LIST_TOO_LARGE, client.produce("t", batch(1_100_000, None)).await.error_code)
+    })
+    .await;
+    node.end().await;
+}
+
+#[tokio::test]
 async fn a_topic_chooses_how_safely_it_is_written() {
     const SYNCED: &str = "helix_wal_appends_synced_total";
     let directory = tempfile::tempdir().unwrap();
@@ -658,13 +682,13 @@ async fn no_change_of_a_list_is_lost_to_another_at_the_same_time() {
     let (code, message) = client.alter((TOPIC, "t"), &[("retention.ms", SUBTRACT, Some("1"))]).await;
     assert_eq!((code, message.contains("not LIST")), (INVALID_CONFIG, true), "{message}");
 
-    // Of brokers' lists too what is inherited counts, which they may not differ from.
-    let of_all = [("log.cleanup.policy", APPEND, Some("delete"))];
-    assert_eq!(client.alter((BROKER, ""), &of_all).await, (NONE, String::new()));
-    assert_eq!(client.value(BROKER, "", "log.cleanup.policy").await.0, "delete");
-    let (code, message) =
-        client.alter((BROKER, "1"), &[("log.cleanup.policy", APPEND, Some("compact"))]).await;
-    assert_eq!((code, message.contains("delete,compact")), (INVALID_CONFIG, true), "{message}");
+    // Of a broker's list too.
+    let of_brokers = [("log.cleanup.policy", APPEND, Some("compact"))];
+    assert_eq!(client.alter((BROKER, ""), &of_brokers).await, (NONE, String::new()));
+    assert_eq!(client.value(BROKER, "", "log.cleanup.policy").await.0, "delete,compact");
+    let shredded = [("log.cleanup.policy", APPEND, Some("shred"))];
+    let (code, message) = client.alter((BROKER, "1"), &shredded).await;
+    assert_eq!((code, message.contains("shred")), (INVALID_REQUEST, true), "{message}");
     node.end().await;
 }
 

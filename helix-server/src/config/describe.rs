@@ -64,7 +64,9 @@ fn topic_entry(
     let default = match property.default {
         DefaultValue::Broker("log.retention.ms") => Some(live.get().retention_ms().to_string()),
         DefaultValue::Broker(name) => find(name).and_then(|shown| live.value(shown)),
-        DefaultValue::Fixed { value, .. } => Some(value.to_owned()),
+        DefaultValue::Literal { value, .. } => {
+            Some(live.get().topic_defaults.get(property).unwrap_or(value).to_owned())
+        }
     };
     let own = own.get(property.name);
     let given = own.map(|value| ConfigSynonym {
@@ -73,11 +75,10 @@ fn topic_entry(
         source: ConfigSource::DynamicTopic,
     });
     let of_broker = match property.default {
-        DefaultValue::Broker(name) | DefaultValue::Fixed { broker: Some(name), .. } => {
-            broker_synonyms(live, name, altered)
-        }
-        DefaultValue::Fixed { broker: None, .. } => Vec::new(),
+        DefaultValue::Broker(name) => Some(name),
+        DefaultValue::Literal { brokers, .. } => brokers.name(),
     };
+    let of_broker = of_broker.into_iter().flat_map(|name| broker_synonyms(live, name, altered));
     let synonyms: Vec<_> = given.into_iter().chain(of_broker).collect();
     ConfigEntry {
         name: property.name,
@@ -184,6 +185,11 @@ mod tests {
         );
         assert_eq!(topic_shown(&live, "segment.ms", &none, untouched), "604800000 Default ");
         assert_eq!(topic_shown(&live, "retention.ms", &none, untouched), "360000000 Default ");
+        let live = self::live(&[("log.retention.hours", "100"), ("log.roll.ms", "60000")]);
+        assert_eq!(
+            topic_shown(&live, "segment.ms", &none, untouched),
+            "60000 StaticBroker log.roll.ms=60000:StaticBroker"
+        );
         let own = one("retention.ms", "12345");
         assert_eq!(
             topic_shown(&live, "retention.ms", &own, untouched),

@@ -38,6 +38,9 @@ const TOPICS_HEAD: &str = "
 Given when a topic is created, or altered later (`kafka-configs --alter --entity-type topics`); what is altered is in
 force on a live topic at once. `kafka-configs --describe` says what is in force and where it comes from.
 
+The default is the broker's, by the name that is given, and so can be set for all topics at once: with `--set` or in the file,
+and by altering it for one broker or for all, as Kafka lets it be altered.
+
 ";
 
 const HELD_HEAD: &str = "
@@ -85,7 +88,10 @@ fn property_row(property: &Property) -> Vec<String> {
 fn topic_row(property: &TopicProperty) -> Vec<String> {
     let default = match property.default {
         DefaultValue::Broker(name) => format!("the broker's `{name}`"),
-        DefaultValue::Fixed { value, .. } => format!("`{value}`"),
+        DefaultValue::Literal { value, brokers } => match brokers.name() {
+            Some(name) => format!("`{value}`, or the broker's `{name}`"),
+            None => format!("`{value}`"),
+        },
     };
     let valid = property.valid.describe(property.kind);
     vec![format!("`{}`", property.name), default, valid, property.doc.to_owned()]
@@ -93,8 +99,8 @@ fn topic_row(property: &TopicProperty) -> Vec<String> {
 
 fn fixed_row(property: &TopicProperty) -> Vec<String> {
     let only = match property.default {
-        DefaultValue::Fixed { value: "", .. } => "(empty)".to_owned(),
-        DefaultValue::Fixed { value, .. } | DefaultValue::Broker(value) => format!("`{value}`"),
+        DefaultValue::Literal { value: "", .. } => "(empty)".to_owned(),
+        DefaultValue::Literal { value, .. } | DefaultValue::Broker(value) => format!("`{value}`"),
     };
     vec![format!("`{}`", property.name), only, property.advice().to_owned()]
 }

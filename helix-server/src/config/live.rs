@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 
 use super::kind::ConfigKind;
-use super::topic::{DefaultValue, TOPIC_PROPERTIES, TopicConfigError, TopicProperty};
+use super::topic::{DefaultValue, OnBrokers, TOPIC_PROPERTIES, TopicConfigError, TopicProperty};
 use super::{BrokerConfig, PROPERTIES, Property, ServerConfig, suggest};
 
 /// Configurations that were altered, by name.
@@ -82,8 +82,8 @@ pub(super) enum Shown {
     Property(&'static Property),
     /// A setting, under Kafka's name.
     Setting(&'static ShownSetting),
-    /// One that Helix has not, with what it does instead.
-    Fixed { name: &'static str, value: &'static str, topic: &'static TopicProperty },
+    /// The default of a topics' configuration that has no property of its own, with what it is if nobody says anything.
+    TopicDefault { name: &'static str, value: Option<&'static str>, topic: &'static TopicProperty },
 }
 
 /// A setting as Kafka's clients know it.
@@ -151,11 +151,16 @@ static SHOWN_SETTINGS: &[ShownSetting] = &[
 
 /// Every broker configuration that is shown.
 pub(super) fn shown() -> impl Iterator<Item = Shown> {
-    let fixed = TOPIC_PROPERTIES.iter().filter_map(|topic| match topic.default {
-        DefaultValue::Fixed { value, broker: Some(name) } => Some(Shown::Fixed { name, value, topic }),
-        _ => None,
+    let of_topics = TOPIC_PROPERTIES.iter().filter_map(|topic| match topic.default {
+        DefaultValue::Literal { value, brokers: OnBrokers::Same(name) } => {
+            Some(Shown::TopicDefault { name, value: Some(value), topic })
+        }
+        DefaultValue::Literal { brokers: OnBrokers::NotSet(name), .. } => {
+            Some(Shown::TopicDefault { name, value: None, topic })
+        }
+        DefaultValue::Literal { brokers: OnBrokers::Nothing, .. } | DefaultValue::Broker(_) => None,
     });
-    PROPERTIES.iter().map(Shown::Property).chain(SHOWN_SETTINGS.iter().map(Shown::Setting)).chain(fixed)
+    PROPERTIES.iter().map(Shown::Property).chain(SHOWN_SETTINGS.iter().map(Shown::Setting)).chain(of_topics)
 }
 
 pub(super) fn find(name: &str) -> Option<Shown> {
@@ -167,7 +172,7 @@ impl Shown {
         match self {
             Self::Property(property) => property.name,
             Self::Setting(setting) => setting.name,
-            Self::Fixed { name, .. } => name,
+            Self::TopicDefault { name, .. } => name,
         }
     }
 
@@ -175,7 +180,7 @@ impl Shown {
         match self {
             Self::Property(property) => property.kind(),
             Self::Setting(setting) => setting.kind,
-            Self::Fixed { topic, .. } => topic.kind,
+            Self::TopicDefault { topic, .. } => topic.kind,
         }
     }
 
@@ -183,12 +188,16 @@ impl Shown {
         match self {
             Self::Property(property) => property.doc.trim(),
             Self::Setting(setting) => setting.doc,
-            Self::Fixed { topic, .. } => topic.doc,
+            Self::TopicDefault { topic, .. } => topic.doc,
         }
     }
 
     pub(super) fn is_dynamic(self) -> bool {
-        matches!(self, Self::Property(property) if property.dynamic)
+        match self {
+            Self::Property(property) => property.dynamic,
+            Self::Setting(_) => false,
+            Self::TopicDefault { topic, .. } => topic.advice().is_empty(),
+        }
     }
 
     /// The names under which the same thing can be configured, this one included.
@@ -253,7 +262,9 @@ impl LiveConfig {
         match shown {
             Shown::Property(property) => property.value(&self.get()),
             Shown::Setting(setting) => (setting.value)(&self.started),
-            Shown::Fixed { value, .. } => Some(value.to_owned()),
+            Shown::TopicDefault { value, topic, .. } => {
+                self.get().topic_defaults.get(topic).or(value).map(str::to_owned)
+            }
         }
     }
 
@@ -263,6 +274,9 @@ impl LiveConfig {
         match shown {
             Shown::Property(property) if given(property.name) => property.value(&self.started.broker),
             Shown::Setting(setting) if given(setting.flag) => (setting.value)(&self.started),
+            Shown::TopicDefault { name, topic, .. } if given(name) => {
+                self.started.broker.topic_defaults.get(topic).map(str::to_owned)
+            }
             _ => None,
         }
     }
@@ -275,7 +289,7 @@ impl LiveConfig {
                 Some(super::WriteDurability::ReplicationOnly.name().to_owned())
             }
             Shown::Setting(_) => None,
-            Shown::Fixed { value, .. } => Some(value.to_owned()),
+            Shown::TopicDefault { value, .. } => value.map(str::to_owned),
         }
     }
 }
@@ -287,17 +301,19 @@ fn set(config: &mut BrokerConfig, name: &str, value: &str) -> Result<(), BrokerC
             .set(config, value.trim())
             .map_err(|reason| BrokerConfigError::BadValue { name: name_, value: value_, reason }),
         Some(Shown::Property(_) | Shown::Setting(_)) => Err(BrokerConfigError::ReadOnly { name: name_ }),
-        Some(Shown::Fixed { topic, .. }) => topic.check_default(value).map_err(|error| match error {
-            TopicConfigError::Unsupported { value, advice, .. } => {
-                BrokerConfigError::Unsupported { name: name_, value, advice }
-            }
-            TopicConfigError::BadValue { value, reason, .. } => {
-                BrokerConfigError::BadValue { name: name_, value, reason }
-            }
-            TopicConfigError::UnknownName { name, nearest } => {
-                BrokerConfigError::UnknownName { name, nearest }
-            }
-        }),
+        Some(Shown::TopicDefault { topic, .. }) => {
+            config.topic_defaults.set(topic, value).map_err(|error| match error {
+                TopicConfigError::Unsupported { value, advice, .. } => {
+                    BrokerConfigError::Unsupported { name: name_, value, advice }
+                }
+                TopicConfigError::BadValue { value, reason, .. } => {
+                    BrokerConfigError::BadValue { name: name_, value, reason }
+                }
+                TopicConfigError::UnknownName { name, nearest } => {
+                    BrokerConfigError::UnknownName { name, nearest }
+                }
+            })
+        }
         None => {
             let nearest = suggest::nearest(name, shown().map(Shown::name));
             Err(BrokerConfigError::UnknownName { name: name_, nearest })
@@ -308,6 +324,7 @@ fn set(config: &mut BrokerConfig, name: &str, value: &str) -> Result<(), BrokerC
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::topic::TopicConfig;
     use crate::config::{Given, Source, resolve};
 
     fn started(values: &[(&str, &str)]) -> LiveConfig {
@@ -357,11 +374,33 @@ mod tests {
                 .starts_with("Invalid value x for configuration message.max.bytes")
         );
         assert!(refusal("message.max.bytes", "200000000").contains("socket.request.max.bytes"));
-        assert!(refusal("log.cleanup.policy", "compact").contains("set it on topics"));
-        assert!(refusal("log.segment.bytes", "2000000").contains("set it on topics"));
-        assert!(refusal("log.preallocate", "perhaps").contains("either true or false"));
-        let same = overrides(&[("log.cleanup.policy", "delete")]);
+        assert_eq!(
+            refusal("log.preallocate", "perhaps"),
+            "Invalid value perhaps for configuration log.preallocate: Expected value to be either true or false"
+        );
+        assert!(refusal("log.flush.interval.ms", "1").contains("helix.write.durability=fsync"));
+        assert!(refusal("unclean.leader.election.enable", "true").contains("use false"));
+        let same = overrides(&[("unclean.leader.election.enable", "false")]);
         live.check(Altered { everywhere: &same, here: &none }, |_| true).expect("what Helix does");
+    }
+
+    #[test]
+    fn topics_follow_what_is_altered_for_them_on_brokers() {
+        let live = started(&[("log.segment.bytes", "3000000")]);
+        let resolved = || {
+            let config = TopicConfig::resolve(&Overrides::new(), &live.get());
+            (config.deletes, config.segment_bytes)
+        };
+        assert_eq!(resolved(), (true, 3_000_000));
+        let everywhere = overrides(&[("log.cleanup.policy", "compact"), ("log.segment.bytes", "4000000")]);
+        let here = overrides(&[("log.segment.bytes", "5000000"), ("log.roll.ms", "1000")]);
+        let altered = Altered { everywhere: &everywhere, here: &here };
+        live.check(altered, |_| true).expect("all valid");
+        assert!(live.alter(altered));
+        assert_eq!(resolved(), (false, 5_000_000));
+        let none = Overrides::new();
+        assert!(live.alter(Altered { everywhere: &none, here: &none }));
+        assert_eq!(resolved(), (true, 3_000_000));
     }
 
     #[test]

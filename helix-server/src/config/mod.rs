@@ -14,6 +14,7 @@ mod properties;
 mod settings;
 mod suggest;
 pub mod topic;
+mod topic_defaults;
 mod topic_table;
 mod value;
 
@@ -25,6 +26,7 @@ use thiserror::Error;
 pub use address::{AddressError, HostPort, Peer, parse_peers};
 pub use properties::{BrokerConfig, PROPERTIES, Property};
 pub use settings::{SETTINGS, ServerConfig, Setting, WriteDurability};
+use topic::TopicConfigError;
 pub use value::{CompressionType, GzipLevel, ReplicaSelector, TimestampType};
 
 /// Where a value was given, weakest first.
@@ -142,6 +144,9 @@ pub fn resolve(mut given: Vec<Given>) -> Result<ServerConfig, ConfigError> {
         } else if let Some(setting) = settings::find(&given.name) {
             (setting.set)(&mut raw, &given.value).map_err(expected)?;
             names.insert(setting.name);
+        } else if let Some((name, property)) = topic_defaults::find(&given.name) {
+            broker.topic_defaults.set(property, &given.value).map_err(|error| of_topics(given, error))?;
+            names.insert(name);
         } else {
             return Err(unknown(given));
         }
@@ -166,6 +171,20 @@ pub fn parse_assignment(text: &str) -> Result<Given, ConfigError> {
 /// When it cannot be read or is not valid.
 pub fn read_file(path: &std::path::Path) -> Result<Vec<Given>, ConfigError> {
     file::read(path)
+}
+
+/// Why a default for topics is refused.
+fn of_topics(given: &Given, error: TopicConfigError) -> ConfigError {
+    let place = given.place();
+    match error {
+        TopicConfigError::BadValue { value, reason, .. } => {
+            ConfigError::BadValue { place, value, expected: reason }
+        }
+        TopicConfigError::Unsupported { advice, .. } => {
+            ConfigError::KafkaName { place, advice: suggest::kafka_advice(&given.name).unwrap_or(advice) }
+        }
+        TopicConfigError::UnknownName { nearest, .. } => ConfigError::UnknownName { place, nearest },
+    }
 }
 
 fn unknown(given: &Given) -> ConfigError {

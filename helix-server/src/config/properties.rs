@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::kind::ConfigKind;
+use super::topic_defaults::TopicDefaults;
 use super::value::{CompressionType, GzipLevel, NOT_SET, ReplicaSelector, TimestampType, Value};
 use crate::coordinator::MAX_METADATA_BYTES_LIMIT;
 
@@ -83,11 +84,13 @@ macro_rules! properties {
                 #[doc = concat!("\n\nProperty `", $name, "`.")]
                 pub $field: $type,
             )+
+            /// What it says for topics, beyond the properties above.
+            pub topic_defaults: TopicDefaults,
         }
 
         impl Default for BrokerConfig {
             fn default() -> Self {
-                Self { $($field: $default,)+ }
+                Self { $($field: $default,)+ topic_defaults: TopicDefaults::default() }
             }
         }
 

@@ -12,10 +12,8 @@ const KAFKA_NAMES: &[(&str, &str)] = &[
     ("log.dirs", "use --data-dir"),
     ("log.flush.interval.messages", "use --write-durability fsync, which syncs before it acknowledges"),
     ("log.flush.interval.ms", "use helix.wal.background.sync.ms, or --write-durability fsync"),
-    ("log.segment.bytes", "use helix.wal.segment.bytes: the partitions of a node share one log"),
     ("node.id", "use --node-id"),
     ("process.roles", "every node of Helix is broker and controller; leave it out"),
-    ("unclean.leader.election.enable", "no election here gives up committed records by choice; leave it out"),
     ("zookeeper.connect", "Helix needs no ZooKeeper; use --peers"),
 ];
 

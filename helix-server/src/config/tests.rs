@@ -97,6 +97,22 @@ fn errors_name_the_nearest_name_and_the_range() {
 }
 
 #[test]
+fn defaults_for_topics_are_given_by_kafkas_names() {
+    use Source::Set;
+    resolved(&[(Set, "log.cleanup.policy", "compact"), (Set, "log.preallocate", "true")]).expect("valid");
+    resolved(&[(Set, "unclean.leader.election.enable", "false")]).expect("what Helix does");
+    assert_eq!(
+        refusal(&[(Set, "log.segment.bytes", "1")]),
+        "--set log.segment.bytes: \"1\" does not fit: Value must be at least 1048576"
+    );
+    assert_eq!(
+        refusal(&[(Set, "log.flush.interval.ms", "1")]),
+        "--set log.flush.interval.ms: use helix.wal.background.sync.ms, or --write-durability fsync"
+    );
+    assert!(refusal(&[(Set, "log.cleaner.max.compaction.lag.ms", "1")]).contains("does not compact"));
+}
+
+#[test]
 fn retention_is_set_in_the_smallest_unit_given() {
     let retention = |values: &[(Source, &str, &str)]| resolved(values).expect("valid").broker.retention_ms();
     use Source::Set;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use super::kind::{ConfigKind, Parsed, Valid, parse};
+pub use super::topic_defaults::OnBrokers;
 pub use super::topic_table::TOPIC_PROPERTIES;
 use super::value::{CompressionType, GzipLevel, TimestampType};
 use super::{BrokerConfig, WriteDurability, suggest};
@@ -90,14 +91,14 @@ pub struct TopicProperty {
 /// Where a topic's default comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultValue {
-    /// The broker's configuration of that name.
+    /// The broker's property of that name.
     Broker(&'static str),
-    /// Always the same. Kafka has a broker configuration for most of these; Helix has not, and shows it with this value.
-    Fixed {
+    /// This value, unless the broker was given another one for topics.
+    Literal {
         /// The value.
         value: &'static str,
-        /// Kafka's broker configuration.
-        broker: Option<&'static str>,
+        /// What a broker is given it by.
+        brokers: OnBrokers,
     },
 }
 
@@ -189,22 +190,8 @@ impl TopicProperty {
         Ok(())
     }
 
-    /// Checks a value where nothing but the default is acted on.
-    ///
-    /// # Errors
-    /// When it does not fit, or is not the default.
-    pub fn check_default(&self, value: &str) -> Result<(), TopicConfigError> {
-        self.check(value)?;
-        let parsed = parse(self.kind, self.valid, value);
-        if parsed.is_ok_and(|parsed| self.is_default(&parsed)) {
-            return Ok(());
-        }
-        let advice = "set it on topics, where it is acted on";
-        Err(TopicConfigError::Unsupported { name: self.name.to_owned(), value: value.to_owned(), advice })
-    }
-
     fn is_default(&self, parsed: &Parsed) -> bool {
-        let DefaultValue::Fixed { value, .. } = self.default else { return false };
+        let DefaultValue::Literal { value, .. } = self.default else { return false };
         parse(self.kind, self.valid, value).as_ref() == Ok(parsed)
     }
 }
@@ -263,7 +250,8 @@ impl TopicConfig {
     /// not valid here, is passed over: it was checked when it was stored.
     pub fn resolve(own: &BTreeMap<String, String>, broker: &BrokerConfig) -> Self {
         let mut draft = Draft::new(broker);
-        for (name, value) in own {
+        let defaults = broker.topic_defaults.iter();
+        for (name, value) in defaults.chain(own.iter().map(|(name, value)| (name.as_str(), value.as_str()))) {
             if let Err(error) = apply(&mut draft, name, value) {
                 tracing::warn!(%error, "a stored topic configuration is not in force");
             }
@@ -319,6 +307,19 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_gives_a_default_to_topics_that_say_nothing() {
+        let mut broker = BrokerConfig::default();
+        for (name, value) in [("cleanup.policy", "compact"), ("segment.bytes", " 2000000 ")] {
+            broker.topic_defaults.set(find(name).expect("a name"), value).expect("valid");
+        }
+        let config = TopicConfig::resolve(&BTreeMap::new(), &broker);
+        assert_eq!((config.deletes, config.segment_bytes), (false, 2_000_000));
+        let own = [("cleanup.policy".to_owned(), "delete".to_owned())].into();
+        let config = TopicConfig::resolve(&own, &broker);
+        assert_eq!((config.deletes, config.segment_bytes), (true, 2_000_000));
+    }
+
+    #[test]
     fn what_is_compacted_is_not_deleted() {
         let resolved = |policy: &str| {
             let own = [("cleanup.policy", policy), ("retention.ms", "5"), ("retention.bytes", "6")];
@@ -365,9 +366,9 @@ mod tests {
     }
 
     #[test]
-    fn every_fixed_default_is_valid_and_accepted() {
+    fn every_literal_default_is_valid_and_accepted() {
         for property in TOPIC_PROPERTIES {
-            if let DefaultValue::Fixed { value, .. } = property.default {
+            if let DefaultValue::Literal { value, .. } = property.default {
                 check(property.name, value).unwrap_or_else(|error| panic!("{}: {error}", property.name));
             }
         }

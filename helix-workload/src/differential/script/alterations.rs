@@ -26,8 +26,17 @@ const FIRST_MARK: i32 = 1_000_000;
 const OWN_VERSION: i16 = 1;
 
 /// The broker's configurations that are altered, and so asked for afterwards.
-const BROKER_CONFIGS: &[&str] =
-    &[BROKER_MARK, "compression.type", "log.cleanup.policy", "log.retention.bytes", "log.retention.ms"];
+const BROKER_CONFIGS: &[&str] = &[
+    BROKER_MARK,
+    "compression.type",
+    "log.cleaner.min.cleanable.ratio",
+    "log.cleanup.policy",
+    "log.preallocate",
+    "log.retention.bytes",
+    "log.retention.ms",
+    "log.roll.ms",
+    "log.segment.bytes",
+];
 
 type Config<'a> = (&'a str, Option<&'a str>);
 
@@ -220,7 +229,21 @@ const BROKER_VALUES: &[Config<'static>] = &[
     ("compression.type", Some("zstd")),
     ("compression.type", Some("nonsense")),
     ("log.cleanup.policy", Some("delete")),
+    ("log.cleanup.policy", Some("compact,delete")),
     ("log.cleanup.policy", Some("nonsense")),
+    ("log.segment.bytes", Some("2000000")),
+    ("log.segment.bytes", Some("1")),
+    ("log.roll.ms", Some("3600000")),
+    ("log.roll.jitter.ms", Some("1")),
+    ("log.index.interval.bytes", Some("8192")),
+    ("log.index.size.max.bytes", Some("3")),
+    ("log.preallocate", Some("perhaps")),
+    ("log.cleaner.min.cleanable.ratio", Some("0.25")),
+    ("log.cleaner.min.cleanable.ratio", Some("2")),
+    ("log.cleaner.delete.retention.ms", Some("-1")),
+    ("log.segment.delete.delay.ms", Some("1000")),
+    ("log.flush.interval.messages", Some("1")),
+    ("unclean.leader.election.enable", Some("true")),
     ("num.partitions", Some("3")),
     ("broker.id", Some("1")),
     ("node.id", Some("1")),
@@ -432,6 +455,18 @@ fn alter_brokers(steps: &mut Steps, version: i16) {
             ("delete what is read-only", &[(DELETE, "num.partitions", None)]),
             ("delete an unknown one", &[(DELETE, "no.such.config", None)]),
             ("append to a list", &[(APPEND, "log.cleanup.policy", Some("delete"))]),
+            ("append another to a list", &[(APPEND, "log.cleanup.policy", Some("compact"))]),
+            (
+                "set what topics inherit",
+                &[(SET, "log.segment.bytes", Some(" 2000000 ")), (SET, "log.roll.ms", Some("3600000"))],
+            ),
+            (
+                "set what nothing has to be done for",
+                &[
+                    (SET, "log.preallocate", Some("TRUE")),
+                    (SET, "log.cleaner.min.cleanable.ratio", Some("0.25")),
+                ],
+            ),
             ("append to a number", &[(APPEND, retention, Some("1"))]),
             ("append to an unknown one", &[(APPEND, "no.such.config", Some("1"))]),
             ("subtract from a number", &[(SUBTRACT, retention, Some("1"))]),
@@ -442,6 +477,8 @@ fn alter_brokers(steps: &mut Steps, version: i16) {
             steps.go(one(&what, name, operations));
             steps.look_at_broker(&what);
         }
+        steps.look(&format!("{whose} were altered"));
     }
     steps.clear_brokers();
+    steps.look("brokers were altered back");
 }

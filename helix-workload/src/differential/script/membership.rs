@@ -307,8 +307,30 @@ pub(super) fn heartbeat(version: i16, _: &Times) -> Vec<Case> {
     ]);
     if version >= INSTANCE_FROM {
         cases.push(by("unknown instance", |request| request.with_group_instance_id(Some(text("two")))));
+        cases.extend(static_heartbeats(version));
     }
     cases
+}
+
+/// A static member beats with its own id, with another's, and as librdkafka does after its session: with none.
+fn static_heartbeats(version: i16) -> Vec<Case> {
+    let of = format!("beating-static-{version}");
+    let (member, generation) = (format!("member of {of}"), format!("generation of {of}"));
+    let joins = join(JOIN, &of, StrBytes::default()).with_group_instance_id(Some(text("one")));
+    let by = |what: &str, id: Option<&'static str>| {
+        let (of, member, generation) = (of.clone(), member.clone(), generation.clone());
+        ask_with(what, version, move |known| {
+            let id = id.map_or_else(|| known.text(&member), |id| Ok(text(id)))?;
+            Ok(heart(&of, known.number(&generation)?, id).with_group_instance_id(Some(text("one"))))
+        })
+    };
+    vec![
+        ask("instance joins", JOIN, joins).keep(&member, "member_id").keep(&generation, "generation_id"),
+        by("instance with its id", None),
+        by("instance with another's id", Some("nobody")),
+        by("instance without an id", Some("")),
+        by("instance with its id again", None),
+    ]
 }
 
 /// First version of LeaveGroup with several members.
