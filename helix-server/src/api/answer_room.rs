@@ -7,8 +7,6 @@
 use crate::broker::budget::{Budget, Permit};
 use kafka_protocol::protocol::Encodable;
 
-/// Bytes that such answers hold at one time, until they have left.
-pub(crate) const MAX_ANSWERS_BYTES: usize = 128 << 20;
 /// Bytes of one such answer, so that a client that does not take its answer leaves room for others.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 

@@ -10,17 +10,13 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
 use kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::{names, partition_standing};
+use super::{names, operations, partition_standing};
 use crate::broker::Broker;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::coordinator;
 
 /// Most partitions of one page (Kafka's `max.request.partition.size.limit`).
 const MAX_PARTITIONS: i32 = 2000;
-/// Everything that may be done with a topic, as bits (KIP-430): nobody is refused anything.
-const ALL_OPERATIONS: i32 = 0b1101_1111_1000;
-/// Says that it is not told what may be done.
-const NO_OPERATIONS: i32 = i32::MIN;
 
 pub(super) async fn handle(
     broker: &Broker,
@@ -44,7 +40,7 @@ pub(super) async fn handle(
     if cursor.is_some_and(|(name, partition)| partition < 0 || !(all || asked.contains(&name))) {
         let refused = |topic: &TopicRequest| {
             refused(&topic.name, ResponseError::InvalidRequest)
-                .with_topic_authorized_operations(NO_OPERATIONS)
+                .with_topic_authorized_operations(operations::NOT_ASKED)
         };
         let topics = request.topics.iter().map(refused).collect();
         return DescribeTopicPartitionsResponse::default().with_topics(topics);
@@ -72,7 +68,7 @@ fn refused(name: &str, error: ResponseError) -> DescribeTopicPartitionsResponseT
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(error.code())
         .with_name(Some(topic_name(name)))
-        .with_topic_authorized_operations(ALL_OPERATIONS)
+        .with_topic_authorized_operations(operations::on_topic(true))
 }
 
 fn describe(
@@ -102,7 +98,7 @@ fn describe(
         .with_is_internal(coordinator::is_internal(&topic.name))
         .with_topic_id(topic.topic_id)
         .with_partitions(partitions.collect())
-        .with_topic_authorized_operations(ALL_OPERATIONS)
+        .with_topic_authorized_operations(operations::on_topic(true))
 }
 
 /// A part of a topic's partitions. Empty for a topic that does not exist.

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::CurrentLeader;
 use super::fetch_encode::{FetchReply, FetchedPartition, FetchedTopic};
 use super::fetch_plan::{self, SessionPart, Wanted};
 use crate::broker::budget::Permit;
 use crate::broker::fetch_sessions::{Answered, Asked, TopicKey};
+use crate::broker::leaders::CurrentLeader;
 use crate::broker::{Broker, fetch};
 use crate::config::BrokerConfig;
 use crate::env::watch;

@@ -7,9 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::TopicName;
 use uuid::Uuid;
 
-use super::{CurrentLeader, LeaderEndpoint};
+use super::LeaderEndpoint;
 use crate::broker::budget::Permit;
 use crate::broker::fetch_sessions::Answered;
+use crate::broker::leaders::CurrentLeader;
 use crate::ids::NodeId;
 use crate::partition::slices::Slice;
 

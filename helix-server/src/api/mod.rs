@@ -48,10 +48,8 @@ mod sync_group;
 use std::sync::Arc;
 
 use answer_room::AnswerRoom;
-pub(crate) use answer_room::MAX_ANSWERS_BYTES;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use helix_raft::GroupId;
 use kafka_protocol::messages::{ApiKey, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use thiserror::Error;
@@ -59,6 +57,7 @@ use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::broker::budget::Permit;
+use crate::broker::leaders::CurrentLeader;
 use crate::env::watch;
 use crate::ids::NodeId;
 use crate::net::guard;
@@ -140,13 +139,6 @@ pub(crate) enum RequestError {
     Guard(#[from] guard::GuardError),
     #[error("cannot be decoded: {0}")]
     Decode(String),
-}
-
-/// A partition's leader, for clients that would rather be told than ask (KIP-951).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CurrentLeader {
-    pub(crate) node: NodeId,
-    pub(crate) epoch: i32,
 }
 
 /// Where a leader listens.
@@ -419,11 +411,4 @@ impl Reply {
         chunks.extend(body);
         Outcome::Response(Response { chunks, permit })
     }
-}
-
-/// A group's leader in the words of the Kafka edge.
-pub(crate) fn current_leader(broker: &Broker, group: GroupId) -> Option<CurrentLeader> {
-    let info = broker.leaders().get(group)?;
-    let node = broker.image().broker_of_replica(info.leader?)?.node;
-    Some(CurrentLeader { node, epoch: info.term.0 as i32 })
 }

@@ -17,10 +17,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::errors::{self, ApiError};
-use super::{CurrentLeader, leader_endpoints};
+use super::leader_endpoints;
 use crate::broker::Broker;
 use crate::broker::batch::{BatchError, ProduceRules, ValidBatch, validate_produce};
 use crate::broker::budget::Permit;
+use crate::broker::leaders::CurrentLeader;
 use crate::broker::produce::{Acks, AppendError, AppendRequest, AppendResult, expect_answers};
 use crate::coordinator;
 use crate::partition::view::PartitionView;

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+/// Bytes that answers hold at one time, until they have left, where they can be much larger than the requests.
+pub(crate) const MAX_ANSWERS_BYTES: usize = 128 << 20;
+
 /// A bound on bytes (or on any other countable thing) held at one time.
 #[derive(Debug, Clone)]
 pub struct Budget {

@@ -6,6 +6,7 @@ use helix_raft::{GroupId, ReplicaId, Term};
 use parking_lot::{Mutex, RwLock};
 
 use crate::env::watch;
+use crate::ids::NodeId;
 use crate::peers::control::LeaderDelta;
 
 /// What a leader says of one of its groups.
@@ -17,6 +18,14 @@ pub struct LeaderInfo {
     pub term: Term,
     /// Replicas that keep up with it, itself included.
     pub in_sync: Vec<ReplicaId>,
+}
+
+/// A partition's leader as clients know it, for those that would rather be told than ask (KIP-951).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CurrentLeader {
+    pub(crate) node: NodeId,
+    /// Its term.
+    pub(crate) epoch: i32,
 }
 
 impl LeaderInfo {

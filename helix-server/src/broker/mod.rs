@@ -25,7 +25,6 @@ use helix_wal::Wal;
 use kafka_protocol::ResponseError;
 use tokio::time::Instant;
 
-use crate::api::CurrentLeader;
 use crate::cluster::{ClusterLink, NodeLiveness};
 use crate::config::BrokerConfig;
 use crate::config::live::{Altered, LiveConfig};
@@ -41,7 +40,7 @@ use crate::repair::Repairs;
 use crate::shard::Shards;
 use budget::Budget;
 use fetch_sessions::FetchSessions;
-use leaders::LeaderTable;
+use leaders::{CurrentLeader, LeaderTable};
 use partitions::PartitionTable;
 use produce::AppendRequest;
 use producer_ids::ProducerIds;
@@ -195,9 +194,11 @@ impl Broker {
         self.image().broker_of_replica(leader).map(|b| b.node)
     }
 
-    /// A group's leader in the words of the Kafka edge.
+    /// A group's leader as clients know it.
     pub(crate) fn current_leader(&self, group: GroupId) -> Option<CurrentLeader> {
-        crate::api::current_leader(self, group)
+        let info = self.leaders().get(group)?;
+        let node = self.image().broker_of_replica(info.leader?)?.node;
+        Some(CurrentLeader { node, epoch: info.term.0 as i32 })
     }
 
     /// The partition of a topic given by name, if this node leads it and the client's leader epoch is right.

@@ -82,7 +82,7 @@ fn topic_entry(
     let synonyms: Vec<_> = given.into_iter().chain(of_broker).collect();
     ConfigEntry {
         name: property.name,
-        value: own.cloned().or(default),
+        value: own.map(|value| property.shown(value)).or(default),
         kind: property.kind,
         source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
         read_only: false,

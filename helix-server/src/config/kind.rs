@@ -1,5 +1,7 @@
 //! Kafka's types of configurations: how a text is read as one, and what Kafka says when it is none.
 
+use std::fmt;
+
 /// The type of a configuration, as Kafka's admin APIs tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfigKind {
@@ -75,6 +77,19 @@ pub enum Parsed {
     Text(String),
     /// Of [`ConfigKind::List`].
     List(Vec<String>),
+}
+
+impl fmt::Display for Parsed {
+    /// As Kafka shows it, however it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Number(value) => write!(f, "{value}"),
+            Self::Double(value) => write!(f, "{value:?}"),
+            Self::Text(value) => f.write_str(value),
+            Self::List(words) => f.write_str(&words.join(",")),
+        }
+    }
 }
 
 /// Reads a value, and refuses it in Kafka's words: what follows "Invalid value ... for configuration ...:".
@@ -192,6 +207,16 @@ mod tests {
         let words = Valid::Words(&["compact", "delete"]);
         assert_eq!(refusal(ConfigKind::List, words, "delete,foo"), "String must be one of: compact, delete");
         assert_eq!(refusal(ConfigKind::String, words, "Delete"), "String must be one of: compact, delete");
+    }
+
+    #[test]
+    fn values_are_shown_in_one_way_however_they_were_written() {
+        let shown = |kind, text| parse(kind, Valid::Any, text).expect("valid").to_string();
+        assert_eq!(shown(ConfigKind::Boolean, "TRUE"), "true");
+        assert_eq!(shown(ConfigKind::Long, " +05 "), "5");
+        assert_eq!(shown(ConfigKind::Double, "1"), "1.0");
+        assert_eq!(shown(ConfigKind::Double, ".25"), "0.25");
+        assert_eq!(shown(ConfigKind::List, "delete , compact"), "delete,compact");
     }
 
     #[test]

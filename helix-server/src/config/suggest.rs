@@ -12,6 +12,11 @@ const KAFKA_NAMES: &[(&str, &str)] = &[
     ("log.dirs", "use --data-dir"),
     ("log.flush.interval.messages", "use --write-durability fsync, which syncs before it acknowledges"),
     ("log.flush.interval.ms", "use helix.wal.background.sync.ms, or --write-durability fsync"),
+    ("log.roll.hours", "leave it out, or use log.roll.ms: retention does not wait for a file to end"),
+    (
+        "log.roll.jitter.hours",
+        "leave it out, or use log.roll.jitter.ms: retention does not wait for a file to end",
+    ),
     ("node.id", "use --node-id"),
     ("process.roles", "every node of Helix is broker and controller; leave it out"),
     ("zookeeper.connect", "Helix needs no ZooKeeper; use --peers"),

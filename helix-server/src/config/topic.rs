@@ -161,6 +161,11 @@ impl TopicProperty {
         self.apply(&mut Draft::new(&BrokerConfig::default()), value)
     }
 
+    /// A value that was found valid, as it is shown.
+    pub(super) fn shown(&self, value: &str) -> String {
+        parse(self.kind, self.valid, value).map_or_else(|_| value.to_owned(), |parsed| parsed.to_string())
+    }
+
     /// What to do instead of changing what Helix does not change; empty for what it does.
     pub fn advice(&self) -> &'static str {
         if let Effect::OnlyDefault(advice) = self.effect { advice } else { "" }

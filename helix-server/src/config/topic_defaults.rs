@@ -35,7 +35,7 @@ impl TopicDefaults {
     /// As for a topic.
     pub(super) fn set(&mut self, of: &'static TopicProperty, value: &str) -> Result<(), TopicConfigError> {
         of.check(value)?;
-        self.0.insert(of.name, value.trim().to_owned());
+        self.0.insert(of.name, of.shown(value));
         Ok(())
     }
 

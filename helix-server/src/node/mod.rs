@@ -1,61 +1,46 @@
 //! One node, from its configuration to its end: opens the disk, finds its cluster, starts shards, serves clients, and hands
 //! leadership over before it stops.
 
+mod broker_parts;
+mod engine;
 mod events;
+mod joining;
 mod reclaim;
 mod recovery;
 mod sound;
 mod storage;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use helix_raft::{Durability, GroupId, Index, MultiRaft, MultiRaftConfig};
-use helix_wal::RecoveredGroup;
+use arc_swap::ArcSwap;
 use thiserror::Error;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::api::MAX_ANSWERS_BYTES;
 use crate::api::table::SERVED;
-use crate::broker::budget::Budget;
-use crate::broker::fetch_sessions::FetchSessions;
+use crate::broker::Broker;
 use crate::broker::leaders::LeaderTable;
-use crate::broker::lookup::MAX_SEARCHES;
 use crate::broker::partitions::PartitionTable;
 use crate::broker::producer_ids::ProducerIds;
-use crate::broker::questions::Questions;
-use crate::broker::{Broker, BrokerParts, Budgets};
-use crate::cluster::{ClusterLink, NodeLiveness};
+use crate::cluster::NodeLiveness;
 use crate::config::live::LiveConfig;
 use crate::config::{ServerConfig, WriteDurability};
+use crate::controller::SubmitError;
 use crate::controller::commands::{BrokerRegistration, METADATA_GROUP, MetadataCommand};
 use crate::controller::image::ClusterImage;
-use crate::controller::reconcile::{self, Reconciler};
-use crate::controller::{Controller, SubmitError};
-use crate::coordinator::{self, Coordinators};
-use crate::durable::founded::{FoundedCluster, FoundingMember};
-use crate::durable::state::NodeState;
-use crate::durable::state_file::{StateFile, WriteStateError};
+use crate::coordinator;
+use crate::durable::state_file::WriteStateError;
 use crate::durable::vote_writer::VoteWriter;
-use crate::durable::votes::LoadedVotes;
 use crate::env::{Doors, Env, OpenDoorsError, PeerListener, watch};
-use crate::founding::{self};
-use crate::ids::{ClusterId, NodeId};
 use crate::ops::fatal::Fatal;
 use crate::ops::http::{HttpState, Readiness};
-use crate::ops::metrics::{BudgetSample, Metrics, NodeSample};
-use crate::peers::board::{DigestBoard, ShardDigests};
-use crate::peers::hello::Identity;
-use crate::peers::{HeartbeatTiming, PeerLimits, Peers, PeersHandle, PeersOptions};
-use crate::repair::{RepairParts, Repairs};
-use crate::shard::{Mailboxes, Owner, ShardContext, Shards, TICK};
-use events::{Delivery, NodeEvents, Running};
-use storage::Storage;
+use crate::ops::metrics::Metrics;
+use crate::peers::board::DigestBoard;
+use crate::shard::{Mailboxes, Shards};
+use engine::Engine;
+use events::Delivery;
+use joining::Joined;
 
 pub use storage::OpenStorageError;
 
@@ -63,8 +48,6 @@ pub use storage::OpenStorageError;
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 /// How long one try to register waits.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Founding events that may wait; more are dropped, since statuses are repeated.
-const FOUNDING_QUEUE: usize = 256;
 
 /// Why a node does not start, or stopped by itself.
 #[derive(Debug, Error)]
@@ -113,35 +96,6 @@ struct Sockets {
     peers: Option<Box<dyn PeerListener>>,
 }
 
-/// The running shards and what they share with the rest.
-struct Engine {
-    me: Identity,
-    cluster: ClusterLink,
-    controller: Controller,
-    metadata_applied: watch::Receiver<Index>,
-    shards: Vec<JoinHandle<()>>,
-    reconciler: JoinHandle<()>,
-    reclaimer: JoinHandle<()>,
-    sound: JoinHandle<StateFile>,
-    repairs: Repairs,
-    repairer: JoinHandle<()>,
-    questions: Questions,
-}
-
-impl Engine {
-    /// What other nodes may speak to.
-    fn running(&self, founded: &Arc<FoundedCluster>) -> Running {
-        Running {
-            me: self.me,
-            founded: Arc::clone(founded),
-            cluster: self.cluster.clone(),
-            controller: self.controller.clone(),
-            repairs: self.repairs.clone(),
-            questions: self.questions.clone(),
-        }
-    }
-}
-
 /// Runs a node until `stop` is told, or until it cannot go on.
 ///
 /// # Errors
@@ -172,7 +126,7 @@ pub async fn run(env: Env, config: ServerConfig, mut stop: watch::Receiver<bool>
     let result = async {
         let joined = tokio::select! {
             biased;
-            joined = join_cluster(&parts, storage, peer_listener) => joined?,
+            joined = joining::join(&parts, storage, peer_listener) => joined?,
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         };
         serve(&parts, joined, mailboxes, &mut *doors, &phase, &mut stop).await
@@ -196,14 +150,6 @@ enum Phase {
     Serving,
     /// Hands over and stops.
     Stopping,
-}
-
-/// The disk, the way to the other nodes, and the cluster that both belong to.
-struct Joined {
-    storage: Storage,
-    events: Arc<NodeEvents>,
-    peers: Option<Arc<PeersHandle>>,
-    founded: Arc<FoundedCluster>,
 }
 
 async fn bind(env: &Env, config: &ServerConfig) -> Result<Sockets, NodeError> {
@@ -275,74 +221,6 @@ fn serve_health(
     (serving, stop)
 }
 
-/// Connects to the other nodes and finds, or founds, the cluster.
-async fn join_cluster(
-    parts: &Parts,
-    mut storage: Storage,
-    listener: Option<Box<dyn PeerListener>>,
-) -> Result<Joined, NodeError> {
-    let (founding, mut founding_events) = mpsc::channel(FOUNDING_QUEUE);
-    let listed: Vec<NodeId> = parts.config.peers.iter().map(|peer| peer.node).collect();
-    let events = Arc::new(NodeEvents {
-        shards: parts.shards.clone(),
-        leaders: Arc::clone(&parts.leaders),
-        liveness: Arc::clone(&parts.liveness),
-        founding,
-        listed: listed.clone(),
-        running: ArcSwapOption::empty(),
-    });
-    let Some(listener) = listener else {
-        let founded = Arc::new(found_alone(&parts.env, &mut storage.state)?);
-        return Ok(Joined { storage, events, peers: None, founded });
-    };
-    let peers = Arc::new(Peers::start(peer_options(parts, &storage, listener), events.clone())?);
-    let founded =
-        founding::run(&parts.env, &peers, &listed, &mut storage.state, &mut founding_events).await?;
-    peers.join(&founded);
-    Ok(Joined { storage, events, peers: Some(peers), founded: Arc::new(founded) })
-}
-
-fn peer_options(parts: &Parts, storage: &Storage, listener: Box<dyn PeerListener>) -> PeersOptions {
-    let broker = &parts.config.broker;
-    let state = storage.state.state();
-    PeersOptions {
-        me: identity(state, state.founding.founded().map(|record| record.cluster)),
-        env: parts.env.clone(),
-        listener,
-        peers: parts.config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect(),
-        limits: PeerLimits {
-            bulk_bytes: broker.peer_bulk_bytes,
-            receive_budget_bytes: broker.peer_max_pending_bytes,
-            // An entry is at most a full batch and one request more.
-            max_data_frame_bytes: (broker.batch_max_bytes + broker.socket_request_max_bytes + (1 << 20))
-                .max(PeerLimits::default().max_data_frame_bytes),
-            ..PeerLimits::default()
-        },
-        heartbeats: HeartbeatTiming {
-            interval: Duration::from_millis(broker.heartbeat_interval_ms),
-            timeout: Duration::from_millis(broker.election_timeout_ms),
-        },
-        board: Arc::clone(&parts.board),
-        data_runtime: tokio::runtime::Handle::current(),
-    }
-}
-
-fn identity(state: &NodeState, cluster: Option<ClusterId>) -> Identity {
-    Identity { node: state.node, replica: state.replica, incarnation: state.incarnation, cluster }
-}
-
-/// A single node is a cluster of its own.
-fn found_alone(env: &Env, state: &mut StateFile) -> Result<FoundedCluster, WriteStateError> {
-    if let Some(record) = state.state().founding.record() {
-        return Ok(record.clone());
-    }
-    let me = FoundingMember { node: state.state().node, replica: state.state().replica };
-    let record = FoundedCluster { cluster: env.random_cluster_id(), members: vec![me] };
-    state.complete_founding(&record)?;
-    info!(cluster = %record.cluster, "a cluster of one node is founded");
-    Ok(record)
-}
-
 /// Runs everything until the end.
 async fn serve(
     parts: &Parts,
@@ -356,7 +234,7 @@ async fn serve(
     let Joined { storage, events, peers, founded } = joined;
     let directory = storage.directory;
     let (wal, votes) = (storage.wal, storage.votes);
-    let started = Started {
+    let started = engine::Started {
         state: storage.state,
         recovered: storage.recovered,
         damaged: storage.damaged,
@@ -366,12 +244,12 @@ async fn serve(
         votes: Arc::clone(&votes),
         cluster: Arc::clone(&founded),
     };
-    let engine = start_engine(parts, started, peers, mailboxes)?;
+    let engine = engine::start(parts, started, peers, mailboxes)?;
     let _delivery = Delivery::begin(&events, engine.running(&founded));
     let (producer_ids, producer_id_owner) = ProducerIds::start(&parts.env, engine.controller.clone());
     let broker =
-        Arc::new(Broker { parts: broker_parts(parts, &engine, producer_ids, &wal, founded.cluster) });
-    watch_metrics(parts, &broker, &engine.cluster);
+        Arc::new(Broker { parts: broker_parts::gather(parts, &engine, producer_ids, &wal, founded.cluster) });
+    broker_parts::watch_metrics(parts, &broker, &engine.cluster);
     let (stop_coordinators, coordinators_stop) = watch::channel(false);
     let coordinators =
         parts.env.spawn(coordinator::follow_leadership(Arc::clone(&broker), coordinators_stop));
@@ -427,250 +305,6 @@ async fn hand_over(parts: &Parts) {
     if tokio::time::timeout(HAND_OVER_LIMIT, parts.shards.hand_over()).await.is_err() {
         warn!("not all leadership was handed over in time; the other nodes will notice");
     }
-}
-
-/// What shards take over from the disk.
-struct Started {
-    state: StateFile,
-    recovered: HashMap<GroupId, RecoveredGroup>,
-    damaged: Vec<(GroupId, Index)>,
-    unusable: BTreeSet<GroupId>,
-    loaded_votes: Arc<LoadedVotes>,
-    wal: helix_wal::Wal,
-    votes: Arc<VoteWriter>,
-    cluster: Arc<FoundedCluster>,
-}
-
-fn start_engine(
-    parts: &Parts,
-    started: Started,
-    peers: Option<Arc<PeersHandle>>,
-    mailboxes: Mailboxes,
-) -> Result<Engine, NodeError> {
-    let Started { ref wal, ref votes, cluster: ref founded, .. } = started;
-    let state = started.state.state();
-    let me = identity(state, Some(founded.cluster));
-    let recovering = Arc::new(state.recovering.clone());
-    let cluster = ClusterLink::new(peers);
-    let (applied, applied_watch) = watch::channel(Index::ZERO);
-    let controller = Controller::new(
-        parts.env.clone(),
-        me.replica,
-        Arc::clone(&parts.leaders),
-        parts.shards.clone(),
-        cluster.clone(),
-        applied_watch.clone(),
-    );
-    let repairs = start_repairs(parts, wal, &cluster, &started.damaged);
-    let unusable = Arc::new(started.unusable);
-    let metadata_applied = applied_watch.clone();
-    let stored: Vec<GroupId> = started.recovered.keys().copied().collect();
-    let (findings, found) = mpsc::unbounded_channel();
-    let mut recovered = split(started.recovered, &parts.shards);
-    let founders: Vec<_> = founded.members.iter().map(|member| member.replica).collect();
-    let mut shards = Vec::with_capacity(mailboxes.len());
-    for (number, mailbox) in mailboxes.into_iter().enumerate() {
-        let context = ShardContext {
-            me: me.replica,
-            env: parts.env.clone(),
-            number,
-            config: Arc::clone(&parts.live),
-            required: required(&parts.config),
-            shards: parts.shards.clone(),
-            wal: wal.clone(),
-            votes: Arc::clone(votes),
-            loaded_votes: Arc::clone(&started.loaded_votes),
-            cluster: cluster.clone(),
-            digests: ShardDigests::new(Arc::clone(&parts.board)),
-            leaders: Arc::clone(&parts.leaders),
-            partitions: Arc::clone(&parts.partitions),
-            image: Arc::clone(&parts.image),
-            applied: applied.clone(),
-            recovering: Arc::clone(&recovering),
-            findings: findings.clone(),
-            unusable: Arc::clone(&unusable),
-            repairs: repairs.clone(),
-            metrics: Arc::clone(&parts.metrics),
-            fatal: parts.fatal.clone(),
-        };
-        let raft = MultiRaft::new(raft_config(parts, &me));
-        let mut owner = Owner::new(context, raft, std::mem::take(&mut recovered[number]));
-        if number == parts.shards.shard_of(METADATA_GROUP) {
-            owner.open_metadata(founders.clone()).map_err(NodeError::Metadata)?;
-        }
-        shards.push(parts.env.spawn(owner.run(mailbox)));
-    }
-    let reconciler = Reconciler {
-        me: me.replica,
-        incarnation: me.incarnation,
-        findings,
-        founded: Arc::clone(founded),
-        image: Arc::clone(&parts.image),
-        shards: parts.shards.clone(),
-        cluster: cluster.clone(),
-        config: Arc::clone(&parts.live),
-        node: me.node,
-    };
-    let reconciler = parts.env.spawn(reconcile::run(reconciler, applied_watch, stored));
-    let sound = parts.env.spawn(sound::keep(started.state, found, parts.env.clone(), parts.fatal.clone()));
-    Ok(Engine {
-        me,
-        questions: Questions::new(parts.env.clone(), me.node, parts.shards.clone(), cluster.clone()),
-        cluster,
-        controller,
-        shards,
-        reconciler,
-        reclaimer: start_reclaimer(parts, wal, metadata_applied.clone()),
-        sound,
-        repairer: parts.env.spawn(repairs.clone().run()),
-        repairs,
-        metadata_applied,
-    })
-}
-
-fn start_reclaimer(
-    parts: &Parts,
-    wal: &helix_wal::Wal,
-    metadata_applied: watch::Receiver<Index>,
-) -> JoinHandle<()> {
-    let (env, partitions, fatal) = (parts.env.clone(), Arc::clone(&parts.partitions), parts.fatal.clone());
-    let interval = parts.config.broker.wal_reclaim_interval();
-    let segment_bytes = parts.config.broker.wal_segment_bytes;
-    parts.env.spawn(reclaim::run(
-        env,
-        interval,
-        segment_bytes,
-        wal.clone(),
-        partitions,
-        metadata_applied,
-        fatal,
-    ))
-}
-
-fn start_repairs(
-    parts: &Parts,
-    wal: &helix_wal::Wal,
-    cluster: &ClusterLink,
-    damaged: &[(GroupId, Index)],
-) -> Repairs {
-    let repairs = Repairs::new(RepairParts {
-        env: parts.env.clone(),
-        wal: wal.clone(),
-        cluster: cluster.clone(),
-        leaders: Arc::clone(&parts.leaders),
-        shards: parts.shards.clone(),
-        metrics: Arc::clone(&parts.metrics),
-    });
-    for (group, index) in damaged {
-        repairs.report(*group, *index);
-    }
-    repairs
-}
-
-fn split(
-    recovered: HashMap<GroupId, RecoveredGroup>,
-    shards: &Shards,
-) -> Vec<HashMap<GroupId, RecoveredGroup>> {
-    let mut parts: Vec<HashMap<GroupId, RecoveredGroup>> = vec![HashMap::new(); shards.count()];
-    for (group, found) in recovered {
-        parts[shards.shard_of(group)].insert(group, found);
-    }
-    parts
-}
-
-fn required(config: &ServerConfig) -> Durability {
-    match config.write_durability {
-        WriteDurability::ReplicationOnly => Durability::PageCache,
-        WriteDurability::Fsync => Durability::Synced,
-    }
-}
-
-fn raft_config(parts: &Parts, me: &Identity) -> MultiRaftConfig {
-    let broker = &parts.config.broker;
-    let ticks = broker.election_timeout_ms.div_ceil(TICK.as_millis() as u64);
-    MultiRaftConfig {
-        election_timeout_ticks: (ticks as u32).max(2),
-        max_tail_bytes: broker.tail_max_bytes / parts.shards.count(),
-        max_append_bytes: broker.batch_max_bytes,
-        ..MultiRaftConfig::new(me.replica, me.incarnation, parts.env.random_u64())
-    }
-}
-
-fn broker_parts(
-    parts: &Parts,
-    engine: &Engine,
-    producer_ids: ProducerIds,
-    wal: &helix_wal::Wal,
-    cluster_id: ClusterId,
-) -> BrokerParts {
-    let broker = &parts.config.broker;
-    BrokerParts {
-        env: parts.env.clone(),
-        node: parts.config.node_id,
-        started: Instant::now(),
-        cluster_id,
-        config: Arc::clone(&parts.live),
-        image: Arc::clone(&parts.image),
-        leaders: Arc::clone(&parts.leaders),
-        partitions: Arc::clone(&parts.partitions),
-        liveness: Arc::clone(&parts.liveness),
-        cluster: engine.cluster.clone(),
-        shards: parts.shards.clone(),
-        controller: engine.controller.clone(),
-        producer_ids,
-        coordinators: Coordinators::default(),
-        metadata_applied: engine.metadata_applied.clone(),
-        cluster_size: parts.config.peers.len().max(1),
-        wal: wal.clone(),
-        repairs: engine.repairs.clone(),
-        questions: engine.questions.clone(),
-        budgets: Budgets {
-            produce_bytes: Budget::new(broker.produce_max_pending_bytes),
-            produce_requests: Budget::new(broker.produce_max_pending_requests),
-            other_requests: Budget::new(broker.request_max_pending_bytes),
-            fetch: Budget::new(broker.fetch_max_pending_bytes),
-            searches: Budget::new(MAX_SEARCHES),
-            answers: Budget::new(MAX_ANSWERS_BYTES),
-        },
-        fetch_sessions: Arc::new(FetchSessions::new(broker.max_incremental_fetch_session_cache_slots)),
-        metrics: Arc::clone(&parts.metrics),
-    }
-}
-
-fn watch_metrics(parts: &Parts, broker: &Arc<Broker>, cluster: &ClusterLink) {
-    let wal = broker.wal().clone();
-    parts.metrics.watch_wal(move || wal.stats());
-    let budgets = broker.budgets().clone();
-    let sessions = Arc::clone(broker.fetch_sessions());
-    let (partitions, cluster) = (Arc::clone(&parts.partitions), cluster.clone());
-    let peer_limit = parts.config.broker.peer_max_pending_bytes;
-    parts.metrics.watch_node(move || {
-        let budget = |name, budget: &Budget| BudgetSample {
-            name,
-            used: budget.used() as u64,
-            limit: budget.limit() as u64,
-        };
-        NodeSample {
-            groups: partitions.len() as u64 + 1,
-            budgets: vec![
-                budget("produce", &budgets.produce_bytes),
-                budget("produce_requests", &budgets.produce_requests),
-                BudgetSample {
-                    name: "fetch_sessions",
-                    used: sessions.len() as u64,
-                    limit: sessions.slots() as u64,
-                },
-                budget("requests", &budgets.other_requests),
-                budget("fetch", &budgets.fetch),
-                budget("answers", &budgets.answers),
-                BudgetSample {
-                    name: "peers",
-                    used: cluster.receive_bytes_held() as u64,
-                    limit: peer_limit as u64,
-                },
-            ],
-        }
-    });
 }
 
 /// Tells the cluster who this node is and where clients reach it; goes on until the cluster has taken it.

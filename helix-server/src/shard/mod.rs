@@ -49,7 +49,9 @@ pub struct Shards {
 }
 
 /// The receiving ends of the mailboxes, to be given to the shards' owners.
-pub(crate) type Mailboxes = Vec<mpsc::UnboundedReceiver<ShardMessage>>;
+pub(crate) type Mailbox = mpsc::UnboundedReceiver<ShardMessage>;
+/// Those of all shards.
+pub(crate) type Mailboxes = Vec<Mailbox>;
 
 /// Everything that can happen to a shard.
 #[derive(Debug)]
