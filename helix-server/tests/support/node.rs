@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::net::TcpListener as StdListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -125,8 +126,22 @@ fn assignments<'a>(settings: &[&'a str]) -> Vec<&'a str> {
     settings.iter().flat_map(|setting| ["--set", *setting]).collect()
 }
 
+/// Above the ports that the system takes for outgoing connections: who keeps trying to reach a node that does not listen yet could be
+/// given that node's own port, and be connected with itself.
+const PORTS: std::ops::Range<u16> = 61_000..65_535;
+static PORTS_GIVEN: AtomicU32 = AtomicU32::new(0);
+
+/// An address where nobody listens. None is given away twice by one process: whoever it was given to may not listen yet.
 pub(crate) fn free_address() -> String {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    let first = std::process::id().wrapping_mul(101);
+    for _ in PORTS {
+        let at = first.wrapping_add(PORTS_GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+        let address = format!("127.0.0.1:{}", PORTS.start + at as u16);
+        if StdListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+    panic!("somebody listens on every port of {PORTS:?}");
 }
 
 pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
