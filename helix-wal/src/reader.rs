@@ -3,6 +3,7 @@
 //! The index is asked under a short lock; files are read without one. A segment that is retired meanwhile stays readable for
 //! those who got hold of it before.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -375,7 +376,14 @@ pub(crate) fn damaged_in(shared: &Shared, range: &Range, from: Index) -> Result<
     let mut damaged: Vec<Hole> = Vec::new();
     let mut next = from;
     while next <= range.last {
-        let Some(place) = place_or_gone(shared, range.run.group, next)? else { break };
+        let place = match place_of(shared, range.run.group, next, usize::MAX) {
+            Err(ReadError::BelowStart { start_index, .. }) => {
+                next = start_index.next();
+                continue;
+            }
+            place => place?,
+        };
+        let Some(place) = place else { break };
         let last = match check_some(shared, &place, next)? {
             Checked::Whole(last) => last,
             Checked::Damaged(last) => {
@@ -435,7 +443,7 @@ pub(crate) fn read_state(segment: &Segment, meta: &StateMeta) -> Result<Option<S
         .map(|(_, record)| record))
 }
 
-/// Looks through the ranges of a group, in order, for the first entry that `matches`, skipping ranges that are not
+/// Looks through the ranges of a group, in order, for the first entry that `find_in` finds, skipping ranges that are not
 /// `possible`. If a hole lies right in front of what it finds, `in_hole` says whether the right one may have been there.
 fn find(
     shared: &Shared,
@@ -445,31 +453,36 @@ fn find(
     find_in: impl Fn(&[EntryMeta]) -> Option<usize>,
     in_hole: impl Fn(&EntryMeta) -> bool,
 ) -> Result<Option<Index>, ReadError> {
-    let (ranges, holes): (Vec<Range>, Vec<Hole>) = {
-        let index = shared.index.read();
-        let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
-        let ranges = log.ranges.iter().filter(|range| range.last >= from && possible(range));
-        (ranges.copied().collect(), log.holes())
-    };
-    for range in ranges {
-        // The range may have been cut meanwhile; then it is looked for again.
-        let first = range.first.max(from);
-        let Some(place) = place_or_gone(shared, group, first)? else { continue };
-        let entries = place.entries(shared, first, usize::MAX)?;
-        let Some(at) = find_in(&entries) else { continue };
-        let index = Index(first.0 + at as u64);
-        return match holes.iter().find(|hole| hole.last.next() == index) {
-            Some(hole) if in_hole(&entries[at]) => Err(ReadError::Damaged { group, index: hole.first }),
-            _ => Ok(Some(index)),
+    until_not_cut(|| {
+        let (ranges, holes): (Vec<Range>, Vec<Hole>) = {
+            let index = shared.index.read();
+            let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+            let ranges = log.ranges.iter().filter(|range| range.last >= from && possible(range));
+            (ranges.copied().collect(), log.holes())
         };
-    }
-    Ok(None)
+        for range in ranges {
+            let first = range.first.max(from);
+            let Some(place) = place_of(shared, group, first, usize::MAX)? else { continue };
+            let entries = place.entries(shared, first, usize::MAX)?;
+            let Some(at) = find_in(&entries) else { continue };
+            let index = Index(first.0 + at as u64);
+            return match holes.iter().find(|hole| hole.last.next() == index) {
+                Some(hole) if in_hole(&entries[at]) => Err(ReadError::Damaged { group, index: hole.first }),
+                _ => Ok(Some(index)),
+            };
+        }
+        Ok(None)
+    })
 }
 
-fn place_or_gone(shared: &Shared, group: GroupId, from: Index) -> Result<Option<Place>, ReadError> {
-    match place_of(shared, group, from, usize::MAX) {
-        Err(ReadError::BelowStart { .. }) => Ok(None),
-        other => other,
+/// Looks through a log again for as long as it is cut at its start meanwhile: what is left of a range that was cut counts, and
+/// who is told that there is nothing may remove all of it.
+fn until_not_cut<T>(look: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    loop {
+        match look() {
+            Err(ReadError::BelowStart { .. }) => {}
+            found => return found,
+        }
     }
 }
 
@@ -549,35 +562,31 @@ pub(crate) fn index_of_max_timestamp(
     group: GroupId,
     end: Offset,
 ) -> Result<Option<Index>, ReadError> {
-    let mut ranges: Vec<Range> = {
-        let index = shared.index.read();
-        let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
-        if let Some(hole) = log.holes().first() {
-            return Err(ReadError::Damaged { group, index: hole.first });
-        }
-        log.ranges.iter().copied().collect()
-    };
-    // The numbers of the ranges are upper bounds, so the most promising is looked at first.
-    ranges.sort_by_key(|range| (std::cmp::Reverse(range.run.max_timestamp_ms), range.first));
-    let mut best: Option<(i64, Index)> = None;
-    for range in ranges {
-        if best.is_some_and(|(timestamp_ms, _)| range.run.max_timestamp_ms < timestamp_ms) {
-            break;
-        }
-        let Some(place) = place_or_gone(shared, group, range.first)? else { continue };
-        let entries = place.entries(shared, range.first, usize::MAX)?;
-        let counts = |entry: &EntryMeta| entry.offset_count > 0 && entry.next_offset() <= end;
-        for (at, entry) in entries.iter().enumerate().filter(|(_, entry)| counts(entry)) {
-            let index = Index(range.first.0 + at as u64);
-            let better = best.is_none_or(|(timestamp_ms, first)| {
-                (entry.max_timestamp_ms, std::cmp::Reverse(index)) > (timestamp_ms, std::cmp::Reverse(first))
-            });
-            if better {
-                best = Some((entry.max_timestamp_ms, index));
+    until_not_cut(|| {
+        let mut ranges: Vec<Range> = {
+            let index = shared.index.read();
+            let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+            if let Some(hole) = log.holes().first() {
+                return Err(ReadError::Damaged { group, index: hole.first });
             }
+            log.ranges.iter().copied().collect()
+        };
+        // The numbers of the ranges are upper bounds, so the most promising is looked at first.
+        ranges.sort_by_key(|range| (Reverse(range.run.max_timestamp_ms), range.first));
+        let mut best: Option<(i64, Reverse<Index>)> = None;
+        for range in ranges {
+            if best.is_some_and(|(timestamp_ms, _)| range.run.max_timestamp_ms < timestamp_ms) {
+                break;
+            }
+            let Some(place) = place_of(shared, group, range.first, usize::MAX)? else { continue };
+            let entries = place.entries(shared, range.first, usize::MAX)?;
+            let counts = |entry: &EntryMeta| entry.offset_count > 0 && entry.next_offset() <= end;
+            let counting = entries.iter().zip(range.first.0..).filter(|(entry, _)| counts(entry));
+            // Of several that have it the first.
+            best = best.max(counting.map(|(entry, at)| (entry.max_timestamp_ms, Reverse(Index(at)))).max());
         }
-    }
-    Ok(best.map(|(_, index)| index))
+        Ok(best.map(|(_, Reverse(index))| index))
+    })
 }
 
 #[cfg(test)]

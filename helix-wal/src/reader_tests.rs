@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::*;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, FaultyDisk};
 use crate::footer::StateKind;
 use crate::types::Lsn;
+use crate::{Durability, Wal, WalOptions};
 
 fn meta(payload_len: u32) -> EntryMeta {
     EntryMeta {
@@ -201,4 +202,55 @@ fn another_state_than_the_index_says_is_damage() {
     for wrong in [StateMeta { lsn: Lsn(8), ..meta }, StateMeta { group: GroupId(2), ..meta }] {
         assert_eq!(read_state(&segment, &wrong).unwrap(), None);
     }
+}
+
+fn stepped(disk: &FaultyDisk, records: Vec<Record>) -> Wal {
+    let options = WalOptions {
+        segment_bytes: 4096,
+        prepared_segments: 1,
+        reserve_bytes: 4096,
+        ..WalOptions::default()
+    };
+    let (wal, _) = Wal::open_stepped(Arc::new(disk.clone()), options).unwrap();
+    append(&wal, records);
+    wal
+}
+
+fn append(wal: &Wal, records: Vec<Record>) {
+    wal.append(records, Durability::PageCache, |outcome| outcome.unwrap());
+    wal.step_until_idle();
+}
+
+fn record(kind: RecordKind, index: u64) -> Record {
+    Record {
+        group: GROUP,
+        kind,
+        index: Index(index),
+        term: Term(1),
+        prev_term: Term(u64::from(index > 1)),
+        base_offset: Offset(if kind == RecordKind::Start { index } else { index - 1 }),
+        offset_count: u32::from(kind != RecordKind::Start),
+        max_timestamp_ms: 0,
+        payload: Payload::empty(),
+    }
+}
+
+#[test]
+fn what_is_left_of_a_range_that_is_cut_while_a_log_is_looked_through_counts() {
+    let disk = FaultyDisk::new(1);
+    let entries = |indexes: std::ops::RangeInclusive<u64>| {
+        indexes.map(|index| record(RecordKind::Entry { tag: 1 }, index)).collect()
+    };
+    stepped(&disk, entries(1..=3)).close().unwrap();
+    let wal = stepped(&disk, entries(4..=8));
+    let looks = AtomicU64::new(0);
+    let find_in = |entries: &[EntryMeta]| {
+        if looks.fetch_add(1, Ordering::Relaxed) == 0 {
+            append(&wal, vec![record(RecordKind::Start, 5)]);
+        }
+        entries.iter().position(|entry| entry.base_offset == Offset(7))
+    };
+    let found = find(wal.shared(), GROUP, Index(0), |_| true, find_in, |_| false);
+    assert_eq!(found.unwrap(), Some(Index(8)));
+    assert_eq!(looks.into_inner(), 2, "of the first range before the cut, and of what was left after it");
 }

@@ -279,7 +279,7 @@ impl Wal {
         shared.failure().map_or(Ok(()), |error| Err(CloseError::Failed(error.clone())))
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 }

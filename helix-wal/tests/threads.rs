@@ -213,3 +213,40 @@ fn a_log_that_is_dropped_lets_go_of_its_directory() {
         thread::yield_now();
     }
 }
+
+#[test]
+fn the_newest_entry_is_found_while_the_start_moves() {
+    const LAST: Index = Index(ENTRIES);
+    let directory = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(Arc::new(RealDisk::new(directory.path()).unwrap()), options()).unwrap();
+    let append = |record: Record| {
+        let (done, outcome) = mpsc::channel();
+        wal.append(vec![record], Durability::PageCache, move |result| done.send(result).unwrap());
+        outcome.recv().unwrap().unwrap();
+    };
+    (1..=ENTRIES).for_each(|index| append(entry(1, index)));
+    let (stop, stopped) = mpsc::channel::<()>();
+    let looker = {
+        let wal = wal.clone();
+        thread::spawn(move || {
+            let (group, timestamp_ms) = (GroupId(1), ENTRIES.cast_signed());
+            while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                assert_eq!(wal.index_at_offset(group, Offset(ENTRIES - 1)).unwrap(), Some(LAST));
+                assert_eq!(wal.index_at_timestamp(group, Index(0), timestamp_ms).unwrap(), Some(LAST));
+                assert_eq!(wal.index_written_since(group, timestamp_ms).unwrap(), Some(LAST));
+                assert_eq!(wal.index_of_max_timestamp(group, Offset(u64::MAX)).unwrap(), Some(LAST));
+            }
+        })
+    };
+    for index in 1..ENTRIES {
+        append(Record {
+            kind: RecordKind::Start,
+            base_offset: Offset(index),
+            offset_count: 0,
+            ..entry(1, index)
+        });
+    }
+    drop(stop);
+    looker.join().unwrap();
+    wal.close().unwrap();
+}

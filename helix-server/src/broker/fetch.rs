@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use helix_raft::planted;
-use helix_wal::{ReadLimit, RecordKind, Wal};
+use helix_wal::{ReadError, ReadLimit, RecordKind, Wal};
 use thiserror::Error;
 
 use super::Broker;
@@ -79,7 +79,12 @@ fn read_wal(
     };
     let limit = ReadLimit { max_bytes: max_bytes as u64, max_records: MAX_RECORDS_PER_READ };
     let mut reached = 0;
-    for stored in wal.read(wal_group, first, limit).map_err(failed)? {
+    let read = match wal.read(wal_group, first, limit) {
+        // The log begins behind it by now, which the next fetch is told.
+        Err(ReadError::BelowStart { .. }) => return Ok(out),
+        read => read.map_err(failed)?,
+    };
+    for stored in read {
         let record = stored.record;
         let end = record.next_offset().0;
         if end > high_watermark as u64 {

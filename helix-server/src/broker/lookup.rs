@@ -31,7 +31,7 @@ pub async fn first_at_or_after(
             let look = |bytes: &_| batch::first_at_or_after(bytes, target_ms, log_start);
             match search(wal, group, index, high_watermark, look)? {
                 Search::Found(found) => return Ok(Some(found)),
-                Search::Nothing => from = index.next(),
+                Search::Nothing | Search::Removed => from = index.next(),
                 Search::Uncommitted => break,
             }
         }
@@ -51,18 +51,22 @@ pub async fn of_max_timestamp(
     let high_watermark = view.high_watermark();
     on_blocking_thread(broker, view, move |wal, group| {
         let end = helix_wal::Offset(high_watermark as u64);
-        let Some(index) = wal.index_of_max_timestamp(group, end)? else { return Ok(None) };
-        let mut best: Option<TimestampedOffset> = None;
-        search(wal, group, index, high_watermark, |bytes| {
-            let found = batch::record_of_max_timestamp(bytes)?;
-            if let Some(found) = found
-                && best.is_none_or(|b| b.timestamp_ms < found.timestamp_ms)
-            {
-                best = Some(found);
+        while let Some(index) = wal.index_of_max_timestamp(group, end)? {
+            let mut best: Option<TimestampedOffset> = None;
+            let looked = search(wal, group, index, high_watermark, |bytes| {
+                let found = batch::record_of_max_timestamp(bytes)?;
+                if let Some(found) = found
+                    && best.is_none_or(|b| b.timestamp_ms < found.timestamp_ms)
+                {
+                    best = Some(found);
+                }
+                Ok(None)
+            })?;
+            if !matches!(looked, Search::Removed) {
+                return Ok(best);
             }
-            Ok(None)
-        })?;
-        Ok(best)
+        }
+        Ok(None)
     })
     .await
 }
@@ -73,6 +77,8 @@ enum Search {
     Nothing,
     /// What readers must not see yet.
     Uncommitted,
+    /// The log begins behind it by now.
+    Removed,
 }
 
 /// Looks through the batches of one entry until `look` finds something. A batch that cannot be read is passed over: its
@@ -85,7 +91,11 @@ fn search(
     mut look: impl FnMut(&bytes::Bytes) -> Result<Option<TimestampedOffset>, batch::BatchError>,
 ) -> Result<Search, helix_wal::ReadError> {
     let one = ReadLimit { max_bytes: 1, max_records: 1 };
-    for stored in wal.read(group, index, one)? {
+    let read = match wal.read(group, index, one) {
+        Err(helix_wal::ReadError::BelowStart { .. }) => return Ok(Search::Removed),
+        read => read?,
+    };
+    for stored in read {
         if stored.record.base_offset.0 >= high_watermark as u64 {
             return Ok(Search::Uncommitted);
         }

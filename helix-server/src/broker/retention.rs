@@ -63,11 +63,15 @@ pub(crate) fn first_kept(
     }
 }
 
+/// `None` if the entry is gone by now.
 fn base_offset(
     wal: &Wal,
     group: helix_wal::GroupId,
     index: helix_wal::Index,
 ) -> Result<Option<i64>, ReadError> {
-    let read = wal.read(group, index, ReadLimit { max_bytes: 1, max_records: 1 })?;
+    let read = match wal.read(group, index, ReadLimit { max_bytes: 1, max_records: 1 }) {
+        Err(ReadError::BelowStart { .. }) => return Ok(None),
+        read => read?,
+    };
     Ok(read.first().map(|stored| stored.record.base_offset.0 as i64))
 }
