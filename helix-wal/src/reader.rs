@@ -461,18 +461,41 @@ fn find(
             (ranges.copied().collect(), log.holes())
         };
         for range in ranges {
-            let first = range.first.max(from);
-            let Some(place) = place_of(shared, group, first, usize::MAX)? else { continue };
-            let entries = place.entries(shared, first, usize::MAX)?;
-            let Some(at) = find_in(&entries) else { continue };
-            let index = Index(first.0 + at as u64);
-            return match holes.iter().find(|hole| hole.last.next() == index) {
-                Some(hole) if in_hole(&entries[at]) => Err(ReadError::Damaged { group, index: hole.first }),
-                _ => Ok(Some(index)),
-            };
+            let found = look_into(shared, &range, from, |first, entries| {
+                let at = find_in(entries)?;
+                let index = Index(first.0 + at as u64);
+                Some(match holes.iter().find(|hole| hole.last.next() == index) {
+                    Some(hole) if in_hole(&entries[at]) => {
+                        Err(ReadError::Damaged { group, index: hole.first })
+                    }
+                    _ => Ok(index),
+                })
+            })?;
+            if let Some(found) = found {
+                return found.map(Some);
+            }
         }
         Ok(None)
     })
+}
+
+/// Shows `look` the entries of a range from `from` on, until it finds something: all at once, or piece by piece where a repair has
+/// split the range since it was copied.
+fn look_into<T>(
+    shared: &Shared,
+    range: &Range,
+    from: Index,
+    mut look: impl FnMut(Index, &[EntryMeta]) -> Option<T>,
+) -> Result<Option<T>, ReadError> {
+    let mut next = range.first.max(from);
+    while next <= range.last {
+        let Some(place) = place_of(shared, range.run.group, next, usize::MAX)? else { break };
+        if let Some(found) = look(next, &place.entries(shared, next, usize::MAX)?) {
+            return Ok(Some(found));
+        }
+        next = place.range.last.next();
+    }
+    Ok(None)
 }
 
 /// Looks through a log again for as long as it is cut at its start meanwhile: what is left of a range that was cut counts, and
@@ -578,12 +601,14 @@ pub(crate) fn index_of_max_timestamp(
             if best.is_some_and(|(timestamp_ms, _)| range.run.max_timestamp_ms < timestamp_ms) {
                 break;
             }
-            let Some(place) = place_of(shared, group, range.first, usize::MAX)? else { continue };
-            let entries = place.entries(shared, range.first, usize::MAX)?;
-            let counts = |entry: &EntryMeta| entry.offset_count > 0 && entry.next_offset() <= end;
-            let counting = entries.iter().zip(range.first.0..).filter(|(entry, _)| counts(entry));
-            // Of several that have it the first.
-            best = best.max(counting.map(|(entry, at)| (entry.max_timestamp_ms, Reverse(Index(at)))).max());
+            look_into(shared, &range, range.first, |first, entries| {
+                let counts = |entry: &EntryMeta| entry.offset_count > 0 && entry.next_offset() <= end;
+                let counting = entries.iter().zip(first.0..).filter(|(entry, _)| counts(entry));
+                // Of several that have it the first.
+                best =
+                    best.max(counting.map(|(entry, at)| (entry.max_timestamp_ms, Reverse(Index(at)))).max());
+                None::<()>
+            })?;
         }
         Ok(best.map(|(_, Reverse(index))| index))
     })

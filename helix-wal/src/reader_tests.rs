@@ -235,22 +235,50 @@ fn record(kind: RecordKind, index: u64) -> Record {
     }
 }
 
-#[test]
-fn what_is_left_of_a_range_that_is_cut_while_a_log_is_looked_through_counts() {
+/// A log of two ranges, the entries 1 to 3 and 4 to 8.
+fn of_two_ranges() -> Wal {
     let disk = FaultyDisk::new(1);
     let entries = |indexes: std::ops::RangeInclusive<u64>| {
         indexes.map(|index| record(RecordKind::Entry { tag: 1 }, index)).collect()
     };
     stepped(&disk, entries(1..=3)).close().unwrap();
-    let wal = stepped(&disk, entries(4..=8));
+    stepped(&disk, entries(4..=8))
+}
+
+/// Looks for the last entry, and lets something happen while the first range is looked into. Also says into how many pieces it looked.
+fn found_while(wal: &Wal, happens: impl Fn()) -> (Option<Index>, u64) {
     let looks = AtomicU64::new(0);
     let find_in = |entries: &[EntryMeta]| {
         if looks.fetch_add(1, Ordering::Relaxed) == 0 {
-            append(&wal, vec![record(RecordKind::Start, 5)]);
+            happens();
         }
         entries.iter().position(|entry| entry.base_offset == Offset(7))
     };
-    let found = find(wal.shared(), GROUP, Index(0), |_| true, find_in, |_| false);
-    assert_eq!(found.unwrap(), Some(Index(8)));
-    assert_eq!(looks.into_inner(), 2, "of the first range before the cut, and of what was left after it");
+    let found = find(wal.shared(), GROUP, Index(0), |_| true, find_in, |_| false).unwrap();
+    (found, looks.into_inner())
+}
+
+#[test]
+fn what_is_left_of_a_range_that_is_cut_while_a_log_is_looked_through_counts() {
+    let wal = of_two_ranges();
+    let cut = || append(&wal, vec![record(RecordKind::Start, 5)]);
+    assert_eq!(
+        found_while(&wal, cut),
+        (Some(Index(8)), 2),
+        "in the first range, and in what was left after that"
+    );
+}
+
+#[test]
+fn all_pieces_of_a_range_that_is_split_while_a_log_is_looked_through_count() {
+    let wal = of_two_ranges();
+    // As a repair does it.
+    let split = || {
+        let mut index = wal.shared().index.write();
+        let log = index.groups.get_mut(&GROUP).unwrap();
+        let whole = *log.ranges.back().unwrap();
+        log.patch(&Range { first: Index(6), last: Index(6), ..whole }, &|_| false, &|_, _, _| true);
+        assert_eq!(log.ranges.len(), 4);
+    };
+    assert_eq!(found_while(&wal, split), (Some(Index(8)), 4), "in the first range, and in three pieces");
 }

@@ -211,17 +211,21 @@ impl Writer {
         if start_index >= last_index {
             return Ok(None);
         }
-        let first_live = self.shared.index.read().first_live_lsn_after(group, start_index);
-        match first_live {
-            FirstLive::Nothing => Ok(None),
-            FirstLive::Lsn(lsn) => Ok(Some(lsn)),
-            FirstLive::Stored(range, index) => reader::meta_in(&self.shared, &range, index)
-                .map(|meta| Some(meta.lsn))
-                .map_err(|_| AppendError::Invalid {
-                    group,
-                    index: start_index,
-                    reason: "the index of the entry after it is damaged; start after another index",
-                }),
+        loop {
+            let first_live = self.shared.index.read().first_live_lsn_after(group, start_index);
+            let (range, index) = match first_live {
+                FirstLive::Nothing => return Ok(None),
+                FirstLive::Lsn(lsn) => return Ok(Some(lsn)),
+                FirstLive::Stored(range, index) => (range, index),
+            };
+            if let Ok(meta) = reader::meta_in(&self.shared, &range, index) {
+                return Ok(Some(meta.lsn));
+            }
+            // Where its segment is gone, reclaim has put the entry elsewhere meanwhile.
+            if self.shared.index.read().segments.contains_key(&range.segment) {
+                let reason = "the index of the entry after it is damaged; start after another index";
+                return Err(AppendError::Invalid { group, index: start_index, reason });
+            }
         }
     }
 
