@@ -82,6 +82,8 @@ pub(crate) struct Group<P> {
     deferred_pre_vote: Option<Message<P>>,
 
     following: Following<P>,
+    /// A new start of the log that the driver has recorded, and that lies beyond what it has told to be applied.
+    start_ahead: Option<Position>,
     leading: Option<Leading>,
 
     announced: RoleChange,
@@ -110,6 +112,7 @@ impl<P: Payload> Group<P> {
             required: options.required,
             recovering: options.recovering,
             following: Following::new(log.committed()),
+            start_ahead: None,
             log,
             membership_version: 0,
             membership_told: memberships.at(options.committed).0,
@@ -355,11 +358,17 @@ impl<P: Payload> Group<P> {
 
     pub(crate) fn committed_read(&mut self, through: Index) {
         self.log.committed_read(through);
+        if let Some(start) = self.start_ahead.take() {
+            self.log_start_moved(start);
+        }
     }
 
+    /// A driver that reads committed entries part by part has applied more than it has told: then a start among them waits.
     pub(crate) fn log_start_moved(&mut self, start: Position) {
         if self.log.move_start(start) {
             self.memberships.move_start(start.index);
+        } else if start.index > self.log.applied() {
+            self.start_ahead = Some(start);
         }
     }
 

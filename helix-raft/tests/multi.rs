@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use helix_raft::{
-    BUCKETS, Body, Bucket, DigestSource, Durability, GroupId, GroupOptions, Incarnation, Index, Liveness,
-    Membership, Message, MessageBody, MultiRaft, MultiRaftConfig, ProposeError, ReplicaId, Role, StepOutcome,
-    Term,
+    BUCKETS, Body, Bucket, DigestSource, Durability, GroupId, GroupOptions, HardState, Incarnation, Index,
+    Liveness, Membership, Message, MessageBody, MultiRaft, MultiRaftConfig, ProposeError, ReplicaId, Role,
+    StepOutcome, Term,
 };
 
 type Raft = MultiRaft<Vec<u8>>;
@@ -413,4 +413,45 @@ fn the_own_vote_counts_once_it_is_stored() {
     assert_eq!(role(&raft), Role::Candidate);
     raft.hard_state_persisted(group, second);
     assert_eq!(role(&raft), Role::Leader);
+}
+
+#[test]
+fn a_start_among_what_is_still_being_read_waits_for_the_rest() {
+    const GROUP: GroupId = GroupId(1);
+    let mut raft = Raft::new(MultiRaftConfig::new(ReplicaId(1), Incarnation(1), 1));
+    let alone = Membership::of_voters(vec![ReplicaId(1)]);
+    raft.add_group(
+        GROUP,
+        GroupOptions {
+            hard_state: HardState { term: Term(1), vote: None },
+            last_index: Index(10),
+            last_term: Term(1),
+            terms: vec![(Index(1), Term(1))],
+            stored: Durability::Synced,
+            ..GroupOptions::new(alone, Durability::PageCache)
+        },
+    )
+    .expect("a new group");
+    let range = loop {
+        raft.tick();
+        let mut ranges = Vec::new();
+        for (group, ready) in raft.take_ready() {
+            if let Some(hard) = ready.hard_state {
+                raft.hard_state_persisted(group, hard);
+            }
+            if let Some(last) = ready.append.last() {
+                raft.appended(group, last.index, last.term, ready.append_required);
+            }
+            ranges.extend(ready.committed_to_read);
+        }
+        if let Some(range) = ranges.pop() {
+            break range;
+        }
+    };
+    assert_eq!((range.from, range.through), (Index(1), Index(10)));
+    // The driver has applied eight of them when it records this, and tells of what it has read at the end.
+    raft.log_start_moved(GROUP, Index(7), Term(1));
+    assert_eq!(raft.term_at(GROUP, Index(6)), Some(Term(1)), "not yet");
+    raft.committed_read(GROUP, range.through);
+    assert_eq!((raft.term_at(GROUP, Index(6)), raft.term_at(GROUP, Index(7))), (None, Some(Term(1))));
 }

@@ -163,7 +163,7 @@ impl Repairs {
                 let attempts = attempts.entry(place).or_default();
                 *attempts += 1;
                 if *attempts >= PATIENT_ATTEMPTS {
-                    self.inner.parts.shards.not_repaired(group);
+                    self.inner.parts.shards.not_repaired(group, index);
                 }
                 if *attempts == PATIENT_ATTEMPTS {
                     warn!(%group, %index, "no node that can be asked has the damaged entries; they are not served until one has");

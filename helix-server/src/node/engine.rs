@@ -94,6 +94,7 @@ pub(super) fn start(
     let (findings, found) = mpsc::unbounded_channel();
     let context = |number| ShardContext {
         me: me.replica,
+        incarnation: me.incarnation,
         env: parts.env.clone(),
         number,
         config: Arc::clone(&parts.live),

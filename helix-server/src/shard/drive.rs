@@ -296,9 +296,11 @@ impl Owner {
         entries: Result<Vec<Entry<Command>>, Unreadable>,
     ) {
         let CommittedRange { from, through } = range;
-        let goes_on = |replica: &Replica| replica.life == life && replica.applied().next() == from;
+        let goes_on = |replica: &Replica| {
+            replica.life == life && replica.applied().next() == from && replica.starts_after < from
+        };
         if !self.replicas.get(&group).is_some_and(goes_on) {
-            // The log has been replaced meanwhile: what was read, or could no longer be, is of the past.
+            // The log has been replaced meanwhile, or is being replaced: what was read, or could no longer be, is of the past.
             return;
         }
         let entries = match entries {

@@ -105,8 +105,8 @@ pub(crate) enum ShardMessage {
     LogStartRecorded { group: GroupId, index: Index, term: Term },
     /// Damaged entries of a group are back.
     Repaired { group: GroupId },
-    /// Nobody who can be asked has the damaged entries of a group.
-    NotRepaired { group: GroupId },
+    /// Nobody who can be asked has the damaged entries of a group from this one on.
+    NotRepaired { group: GroupId, index: Index },
     /// It is durable that the log of a group that begins anew, or that ends at damage, is suspect.
     MarkedRecovering { group: GroupId },
     /// The log of a group that begins anew is gone, durably, and its term and vote are there.
@@ -284,8 +284,8 @@ impl Shards {
     }
 
     /// Nobody who can be asked has the damaged entries of a group. It may be somebody who is down.
-    pub(crate) fn not_repaired(&self, group: GroupId) {
-        self.send(group, ShardMessage::NotRepaired { group });
+    pub(crate) fn not_repaired(&self, group: GroupId, index: Index) {
+        self.send(group, ShardMessage::NotRepaired { group, index });
     }
 
     /// How groups stand, all of them or these. With `force`, elections begin in those that have no leader.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use helix_raft::{
-    CommittedRange, Durability, GroupId, HardState, Index, Message, MultiRaft, ReplicaId, StepOutcome, Term,
-    planted,
+    CommittedRange, Durability, GroupId, HardState, Incarnation, Index, Message, MultiRaft, ReplicaId,
+    StepOutcome, Term, planted,
 };
 use helix_wal::{Payload, RecoveredGroup, SpaceClass, Wal};
 use tokio::sync::{mpsc, oneshot};
@@ -49,6 +49,8 @@ const MESSAGES_PER_ROUND: usize = 256;
 pub(crate) struct ShardContext {
     /// This node's replica id.
     pub(crate) me: ReplicaId,
+    /// Which of its processes this is.
+    pub(crate) incarnation: Incarnation,
     pub(crate) env: Env,
     pub(crate) config: Arc<LiveConfig>,
     /// Which shard this is.
@@ -241,8 +243,8 @@ impl Owner {
                 self.guarded(group, |owner| owner.on_start_found(group, life, index, base_offset));
             }
             ShardMessage::Repaired { group } => self.guarded(group, |owner| owner.on_repaired(group)),
-            ShardMessage::NotRepaired { group } => {
-                self.guarded(group, |owner| owner.open_put_off(group, true));
+            ShardMessage::NotRepaired { group, index } => {
+                self.guarded(group, |owner| owner.on_not_repaired(group, index));
             }
             ShardMessage::MarkedRecovering { group } => {
                 self.guarded(group, |owner| owner.on_marked_recovering(group));

@@ -69,6 +69,8 @@ impl Members {
 pub(super) struct Unopened {
     pub(super) opening: Opening,
     recovered: Option<RecoveredGroup>,
+    /// The damaged entry.
+    damaged: Index,
 }
 
 /// What is to be opened.
@@ -152,7 +154,7 @@ impl Owner {
         }
         let machine = Machine::metadata(machine, resume.applied);
         let damaged = self.open(METADATA_GROUP, members.clone(), recovered.as_ref(), &resume, machine)?;
-        self.put_off(METADATA_GROUP, damaged, Unopened { opening: Opening::Metadata(members), recovered });
+        self.put_off(METADATA_GROUP, damaged, Opening::Metadata(members), recovered);
         Ok(())
     }
 
@@ -182,21 +184,34 @@ impl Owner {
         let machine = Machine::Partition(Box::new(self.partition_from(group, config, checkpoint)));
         let members = Members { founders, desired, is_new };
         let damaged = self.open(group, members, recovered.as_ref(), &resume, machine)?;
-        self.put_off(group, damaged, Unopened { opening: Opening::Partition(wanted), recovered });
+        self.put_off(group, damaged, Opening::Partition(wanted), recovered);
         Ok(())
     }
 
     /// A replica with a damaged entry behind its checkpoint is opened once that is repaired, or nobody can be found who has it.
-    fn put_off(&mut self, group: GroupId, damaged: Option<Index>, unopened: Unopened) {
-        let Some(index) = damaged else { return };
-        warn!(%group, %index, "an entry behind the last checkpoint is damaged: this replica is opened when another node has told it");
-        self.unopened.insert(group, unopened);
-        self.context.repairs.report(group, index);
+    fn put_off(
+        &mut self,
+        group: GroupId,
+        damaged: Option<Index>,
+        opening: Opening,
+        recovered: Option<RecoveredGroup>,
+    ) {
+        let Some(damaged) = damaged else { return };
+        warn!(%group, index = %damaged, "an entry behind the last checkpoint is damaged: this replica is opened when another node has told it");
+        self.unopened.insert(group, Unopened { opening, recovered, damaged });
+        self.context.repairs.report(group, damaged);
+    }
+
+    /// Nobody has a damaged entry. If it is the one for which the group was put off, its log ends there; others are not in the way.
+    pub(super) fn on_not_repaired(&mut self, group: GroupId, index: Index) {
+        if self.unopened.get(&group).is_some_and(|unopened| unopened.damaged == index) {
+            self.open_put_off(group, true);
+        }
     }
 
     /// Opens what was put off. `cut`: at a damaged entry its log ends.
     pub(super) fn open_put_off(&mut self, group: GroupId, cut: bool) {
-        let Some(Unopened { opening, recovered }) = self.unopened.remove(&group) else { return };
+        let Some(Unopened { opening, recovered, .. }) = self.unopened.remove(&group) else { return };
         if cut {
             self.to_cut.insert(group);
         }
