@@ -12,7 +12,7 @@ use super::mentions::{Mention, mentions};
 use crate::broker::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{CommandOutcome, MetadataCommand};
-use crate::coordinator;
+use crate::controller::internal_topics;
 use crate::ids::NodeId;
 
 pub(super) async fn handle(broker: &Broker, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
@@ -52,7 +52,7 @@ async fn grow(
         .assignments
         .as_ref()
         .map(|all| all.iter().map(|one| one.broker_ids.iter().map(|b| NodeId(b.0)).collect()).collect());
-    if coordinator::is_internal(&topic.name) {
+    if internal_topics::is_internal(&topic.name) {
         let message = "how many partitions it has says which of them holds what: it cannot grow";
         return Err(ApiError::new(ResponseError::InvalidTopicException, message));
     }

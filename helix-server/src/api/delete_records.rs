@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::errors;
 use crate::broker::Broker;
 use crate::broker::delete_records::{DeleteRecordsError, LogStartMove};
-use crate::coordinator;
+use crate::controller::internal_topics;
 
 /// What is answered for the log start of a partition that was not touched.
 const NO_LOW_WATERMARK: i64 = -1;
@@ -82,7 +82,7 @@ fn start(
     partition: i32,
     offset: i64,
 ) -> Result<LogStartMove, DeleteRecordsError> {
-    if coordinator::is_internal(topic) {
+    if internal_topics::is_internal(topic) {
         return Err(DeleteRecordsError::InternalTopic);
     }
     let view = broker.leading_view(topic, partition, -1).map_err(|error| match error {

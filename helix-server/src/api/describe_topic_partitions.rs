@@ -13,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::{names, operations, partition_standing};
 use crate::broker::Broker;
 use crate::controller::image::{ClusterImage, TopicImage};
-use crate::coordinator;
+use crate::controller::internal_topics;
 
 /// Most partitions of one page (Kafka's `max.request.partition.size.limit`).
 const MAX_PARTITIONS: i32 = 2000;
@@ -95,7 +95,7 @@ fn describe(
     });
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
-        .with_is_internal(coordinator::is_internal(&topic.name))
+        .with_is_internal(internal_topics::is_internal(&topic.name))
         .with_topic_id(topic.topic_id)
         .with_partitions(partitions.collect())
         .with_topic_authorized_operations(operations::on_topic(true))

@@ -18,7 +18,7 @@ use crate::broker::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{BrokerRegistration, CommandError};
 use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
-use crate::coordinator;
+use crate::controller::internal_topics;
 
 /// First version that can ask for topics by id (KIP-516).
 const BY_ID_FROM: i16 = 12;
@@ -207,7 +207,7 @@ fn describe(
     let out = MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
         .with_partitions(partitions)
-        .with_is_internal(version >= 1 && coordinator::is_internal(&topic.name));
+        .with_is_internal(version >= 1 && internal_topics::is_internal(&topic.name));
     if version >= 10 { out.with_topic_id(topic.topic_id) } else { out }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{BrokerRegistration, CommandError, NewTopic};
-use crate::coordinator::{CoordinatorError, GROUPS_TOPIC, partition_of};
+use crate::controller::internal_topics::GROUPS_TOPIC;
+use crate::coordinator::{CoordinatorError, partition_of};
 
 /// Replicas of the topic, where there are as many nodes. As in Kafka.
 const REPLICAS: usize = 3;

@@ -12,7 +12,7 @@ use super::Broker;
 use crate::controller::SubmitError;
 use crate::controller::commands::{CommandOutcome, MetadataCommand, NewTopic};
 use crate::controller::image::{PartitionImage, TopicImage};
-use crate::coordinator::GROUPS_TOPIC;
+use crate::controller::internal_topics::GROUPS_TOPIC;
 
 /// How long an automatic creation may take before the client is told to ask again.
 const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);

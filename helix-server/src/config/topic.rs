@@ -30,6 +30,8 @@ pub struct TopicConfig {
     pub retention_bytes: i64,
     /// `cleanup.policy`: whether old records are deleted; of what is only compacted they are not, not even on request.
     pub deletes: bool,
+    /// `cleanup.policy`: whether only the newest record of each key matters, so that each has to have one.
+    pub compacts: bool,
     /// `message.timestamp.type` with its limits.
     pub timestamps: TimestampRule,
     /// `compression.type` with its levels.
@@ -211,6 +213,7 @@ impl Draft {
                 retention_ms: broker.retention_ms(),
                 retention_bytes: broker.log_retention_bytes,
                 deletes: true,
+                compacts: false,
                 timestamps: TimestampRule::LogAppendTime,
                 compression: StoredCompression::AsProduced,
                 write_durability: None,
@@ -263,6 +266,11 @@ impl TopicConfig {
         }
         draft.finish()
     }
+
+    /// The same, but nothing is removed.
+    pub fn kept_whole(self) -> Self {
+        Self { deletes: false, retention_ms: -1, retention_bytes: -1, ..self }
+    }
 }
 
 #[cfg(test)]
@@ -304,6 +312,7 @@ mod tests {
                 retention_ms: 5,
                 retention_bytes: 6,
                 deletes: true,
+                compacts: false,
                 timestamps: TimestampRule::LogAppendTime,
                 compression: StoredCompression::Zstd(19),
                 write_durability: Some(WriteDurability::Fsync),
@@ -330,11 +339,11 @@ mod tests {
             let own = [("cleanup.policy", policy), ("retention.ms", "5"), ("retention.bytes", "6")];
             let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
             let config = TopicConfig::resolve(&own, &BrokerConfig::default());
-            (config.retention_ms, config.retention_bytes, config.deletes)
+            (config.retention_ms, config.retention_bytes, config.deletes, config.compacts)
         };
-        assert_eq!(resolved("compact"), (-1, -1, false));
-        assert_eq!(resolved("delete"), (5, 6, true));
-        assert_eq!(resolved("compact,delete"), (5, 6, true));
+        assert_eq!(resolved("compact"), (-1, -1, false, true));
+        assert_eq!(resolved("delete"), (5, 6, true, false));
+        assert_eq!(resolved("compact,delete"), (5, 6, true, true));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod commands;
 pub mod image;
+pub(crate) mod internal_topics;
 pub mod machine;
 pub mod placement;
 pub mod reconcile;

@@ -15,6 +15,7 @@ use crate::cluster::ClusterLink;
 use crate::config::BrokerConfig;
 use crate::config::live::{Altered, LiveConfig};
 use crate::config::topic::TopicConfig;
+use crate::controller::internal_topics;
 use crate::durable::founded::{FoundedCluster, FoundingMember};
 use crate::durable::recovering::Finding;
 use crate::env::watch;
@@ -76,7 +77,10 @@ struct Resolved {
 
 impl Resolved {
     fn of(topic: &Arc<TopicImage>, broker: &Arc<BrokerConfig>) -> Self {
-        let config = Arc::new(TopicConfig::resolve(&topic.configs, broker));
+        let config = TopicConfig::resolve(&topic.configs, broker);
+        // Coordinators remove what they do not need any more themselves.
+        let config = if internal_topics::is_internal(&topic.name) { config.kept_whole() } else { config };
+        let config = Arc::new(config);
         Self { topic: Arc::clone(topic), broker: Arc::clone(broker), config }
     }
 
@@ -247,4 +251,24 @@ fn metadata_replicas(founded: &FoundedCluster, image: &ClusterImage) -> Vec<Repl
         image.broker(member.node).map_or(member.replica, |registered| registered.replica)
     };
     founded.members.iter().map(disk).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::internal_topics::GROUPS_TOPIC;
+
+    #[test]
+    fn nothing_is_removed_from_what_coordinators_keep() {
+        let broker = Arc::new(BrokerConfig { log_retention_ms: Some(1), ..BrokerConfig::default() });
+        let of = |name: &str| {
+            let configs = [("cleanup.policy".to_owned(), "delete".to_owned())].into();
+            let topic =
+                TopicImage { name: name.to_owned(), topic_id: Uuid::nil(), partitions: Vec::new(), configs };
+            let config = Resolved::of(&Arc::new(topic), &broker).config;
+            (config.deletes, config.retention_ms)
+        };
+        assert_eq!(of("t"), (true, 1));
+        assert_eq!(of(GROUPS_TOPIC), (false, -1));
+    }
 }

@@ -51,6 +51,7 @@ pub(super) fn to_batch(records: &[LogRecord], now_ms: i64) -> Result<ValidBatch,
         now_ms,
         produce_version: PRODUCE_VERSION,
         compression: StoredCompression::AsProduced,
+        keyed: false,
     };
     validate_produce(&bytes.freeze(), &rules).map_err(|error| AppendError::Batch(error).into())
 }

@@ -28,14 +28,6 @@ pub(crate) use registry::{Coordinators, follow_leadership};
 
 use crate::broker::produce::AppendError;
 
-/// The topic that holds consumer groups and their offsets, named as in Kafka.
-pub(crate) const GROUPS_TOPIC: &str = "__consumer_offsets";
-
-/// Whether clients may not write to a topic, and are told that it is internal.
-pub(crate) fn is_internal(topic: &str) -> bool {
-    topic == GROUPS_TOPIC
-}
-
 /// A moment, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {

@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::groups::call::{OffsetKey, Reply};
 use super::groups::{GroupCall, Groups, GroupsConfig};
 use super::runtime::{Ended, Led, Runtime};
-use super::{CoordinatorError, GROUPS_TOPIC, partition_of};
+use super::{CoordinatorError, partition_of};
 use crate::broker::Broker;
+use crate::controller::internal_topics::GROUPS_TOPIC;
 use crate::env::watch;
 use crate::partition::view::{Leadership, PartitionView};
 

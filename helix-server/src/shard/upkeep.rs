@@ -96,8 +96,19 @@ impl Owner {
         });
     }
 
-    /// As leader: moves log starts past what is too old or too much, and forgets idle producers.
+    /// Whether the metadata here is of after the start of this process. What a disk remembers may be of long ago.
+    fn knows_the_metadata(&self) -> bool {
+        let image = self.context.image.load();
+        let known = image.broker_of_replica(self.context.me).map(|broker| broker.incarnation);
+        known == Some(self.context.incarnation)
+    }
+
+    /// As leader: moves log starts past what is too old or too much, and forgets idle producers. By limits of before this process a
+    /// topic could lose what is to be kept now, for good.
     fn retire_old_data(&mut self) {
+        if !self.knows_the_metadata() {
+            return;
+        }
         let now_ms = self.context.env.unix_ms();
         let groups: Vec<GroupId> =
             self.replicas.iter().filter(|(_, r)| r.announced.is_some()).map(|(group, _)| *group).collect();

@@ -25,7 +25,7 @@ async fn a_kind_of_resource_that_nobody_knows_spoils_the_request() {
     node.end().await;
 }
 
-/// The attributes of the batch at this offset.
+/// What a request of a few bytes could make of a node's memory, if every mention in it were answered.
 #[tokio::test]
 async fn answers_end_where_there_is_no_room_for_more() {
     let directory = tempfile::tempdir().unwrap();

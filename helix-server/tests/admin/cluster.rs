@@ -1,6 +1,12 @@
 //! What tools are told of a cluster, and what they have it do.
 
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, ListOffsetsResponse};
+
 use super::*;
+
+/// Asks for where a partition begins.
+const EARLIEST: i64 = -2;
 
 #[tokio::test]
 async fn tools_are_told_how_things_stand() {
@@ -74,7 +80,6 @@ async fn tools_are_told_how_things_stand() {
     node.end().await;
 }
 
-/// What a request of a few bytes could make of a node's memory, if every mention in it were answered.
 /// Nodes 1 to 3 of one cluster.
 struct Cluster {
     directories: Vec<tempfile::TempDir>,
@@ -92,14 +97,12 @@ impl Cluster {
         }
     }
 
-    fn start(&self, number: usize) -> Node {
+    fn start(&self, number: usize, more: &[&str]) -> Node {
         let [kafka, http] = &self.addresses[number];
         let id = (number + 1).to_string();
-        Node::start(
-            self.directories[number].path(),
-            [kafka, http],
-            &["--node-id", &id, "--peers", &self.peers],
-        )
+        let mut arguments = vec!["--node-id", &id, "--peers", &self.peers];
+        arguments.extend(more);
+        Node::start(self.directories[number].path(), [kafka, http], &arguments)
     }
 }
 
@@ -131,14 +134,14 @@ async fn elect(client: &mut Client) -> i16 {
 #[tokio::test]
 async fn leadership_goes_back_to_whom_it_is_meant_for() {
     let cluster = Cluster::new();
-    let mut nodes: Vec<Option<Node>> = (0..3).map(|number| Some(cluster.start(number))).collect();
+    let mut nodes: Vec<Option<Node>> = (0..3).map(|number| Some(cluster.start(number, &[]))).collect();
     let mut clients = Vec::new();
     for node in nodes.iter().flatten() {
         clients.push(Client::of(node).await);
     }
     until("a topic", async || {
         let created = clients[0].create("t", 1, 3, &[]).await;
-        [NONE, 36].contains(&created.topics[0].error_code).then_some(()) // 36: it exists already
+        [NONE, TOPIC_EXISTS].contains(&created.topics[0].error_code).then_some(())
     })
     .await;
     let preferred = until("a leader that all follow", async || {
@@ -156,7 +159,7 @@ async fn leadership_goes_back_to_whom_it_is_meant_for() {
         (leader > 0 && leader != preferred).then_some(leader)
     })
     .await;
-    nodes[away] = Some(cluster.start(away));
+    nodes[away] = Some(cluster.start(away, &[]));
     // Whoever does not lead the partition has to ask the one that does.
     let asked = if leads_now as usize - 1 == other { third } else { other };
     until("an election", async || {
@@ -189,6 +192,70 @@ async fn leadership_goes_back_to_whom_it_is_meant_for() {
         let leader = partition.current_voters.iter().find(|voter| voter.replica_id == partition.leader_id);
         assert!(leader.unwrap().log_end_offset >= partition.high_watermark && partition.high_watermark > 1);
     }
+    for node in nodes.into_iter().flatten() {
+        node.end().await;
+    }
+}
+
+/// Where the only partition begins, if the node leads it.
+async fn log_start(client: &mut Client) -> Option<i64> {
+    let partition = ListOffsetsPartition::default().with_current_leader_epoch(-1).with_timestamp(EARLIEST);
+    let topic = ListOffsetsTopic::default().with_name(TopicName(text("t"))).with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+    let told: ListOffsetsResponse = call(&mut client.connection, ApiKey::ListOffsets, 7, &request).await;
+    let partition = &told.topics[0].partitions[0];
+    (partition.error_code == NONE).then_some(partition.offset)
+}
+
+#[tokio::test]
+async fn nothing_is_removed_by_what_was_wanted_before_a_node_went() {
+    const EVERY_DAY: [&str; 2] = ["--set", "log.retention.check.interval.ms=86400000"];
+    const ALL_THE_TIME: [&str; 2] = ["--set", "log.retention.check.interval.ms=100"];
+    let cluster = Cluster::new();
+    let mut nodes: Vec<Option<Node>> = (0..3).map(|number| Some(cluster.start(number, &EVERY_DAY))).collect();
+    let mut client = Client::of(nodes[0].as_ref().unwrap()).await;
+    until("a topic", async || {
+        let created = client.create("t", 1, 1, &[("retention.ms", "1000")]).await;
+        [NONE, TOPIC_EXISTS].contains(&created.topics[0].error_code).then_some(())
+    })
+    .await;
+    let of = until("its leader", async || {
+        let (leader, _) = leader(&mut client).await;
+        usize::try_from(leader - 1).ok()
+    })
+    .await;
+    let mut client = Client::of(nodes[of].as_ref().unwrap()).await;
+    until("a record of long ago", async || is(NONE, client.produce_small("t").await)).await;
+    drop(client);
+    nodes[of].take().unwrap().end().await;
+
+    let others = [(of + 1) % 3, (of + 2) % 3];
+    let mut client = Client::of(nodes[others[0]].as_ref().unwrap()).await;
+    until("a change", async || {
+        is(NONE, client.alter((TOPIC, "t"), &[("retention.ms", SET, Some("-1"))]).await.0)
+    })
+    .await;
+    drop(client);
+    for other in others {
+        nodes[other].take().unwrap().end().await;
+    }
+    let alone = cluster.start(of, &ALL_THE_TIME);
+    until("the only replica to lead", async || {
+        alone.metric("helix_leaders").await.filter(|leaders| *leaders > 0.0)
+    })
+    .await;
+    for other in others {
+        nodes[other] = Some(cluster.start(other, &ALL_THE_TIME));
+    }
+    let mut client = Client::of(&alone).await;
+    let kept = until("the new retention", async || {
+        let changed = client.value(TOPIC, "t", "retention.ms").await.0 == "-1";
+        log_start(&mut client).await.filter(|_| changed)
+    })
+    .await;
+    assert_eq!(kept, 0, "it is to be kept for ever by now");
+    drop(client);
+    alone.end().await;
     for node in nodes.into_iter().flatten() {
         node.end().await;
     }

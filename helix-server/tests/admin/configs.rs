@@ -57,6 +57,7 @@ async fn records_are_deleted_of_topics_alone_whose_records_are_deleted() {
     node.end().await;
 }
 
+/// The attributes of the batch at this offset.
 async fn attributes(client: &mut Client, topic: &str, offset: i64) -> i16 {
     let partition = FetchPartition::default()
         .with_partition(0)
@@ -142,6 +143,16 @@ async fn brokers_are_altered_one_by_one_and_all_at_once_and_stay_so() {
         (entry.value.as_deref() == Some("300") && entry.synonyms.len() == 3).then_some(())
     })
     .await;
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_compacted_topic_takes_no_records_without_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, mut client) = node_with_topic(directory.path(), &[]).await;
+    assert_eq!(client.produce_small("t").await, NONE);
+    client.set("t", "cleanup.policy", "compact,delete").await;
+    until("a refusal", async || is(INVALID_RECORD, client.produce_small("t").await)).await;
     node.end().await;
 }
 
