@@ -185,7 +185,9 @@ fn resolve(
         }
         Subject::Brokers => {
             let everywhere = change.apply_to(altered.everywhere);
-            check_broker(broker, Altered { everywhere: &everywhere, ..altered }, &change)?;
+            // Whoever is asked: what this one has of its own does not count.
+            let here = Overrides::new();
+            check_broker(broker, Altered { everywhere: &everywhere, here: &here }, &change)?;
         }
     }
     Ok(change)
@@ -202,8 +204,10 @@ fn inherited(broker: &Broker, image: &ClusterImage, subject: &Subject) -> HashMa
         };
         describe::broker(live, altered).into_iter().map(inherited).collect()
     };
+    let own = Overrides::new();
     let entries: Vec<_> = match subject {
-        Subject::Topic(_) => describe::topic(live, &Overrides::new(), altered),
+        // The same on whichever node is asked.
+        Subject::Topic(_) => describe::topic(live, &own, Altered { here: &own, ..altered }),
         Subject::Broker => without(&[DynamicBroker]),
         Subject::Brokers => without(&[DynamicBroker, DynamicDefaultBroker]),
     };

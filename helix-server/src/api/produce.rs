@@ -23,7 +23,7 @@ use crate::broker::batch::{BatchError, ProduceRules, ValidBatch, validate_produc
 use crate::broker::budget::Permit;
 use crate::broker::leaders::CurrentLeader;
 use crate::broker::produce::{Acks, AppendError, AppendRequest, AppendResult, expect_answers};
-use crate::coordinator;
+use crate::controller::internal_topics;
 use crate::partition::view::PartitionView;
 
 /// No partition takes more than this part of the produce budget.
@@ -171,7 +171,7 @@ async fn check_one(
     version: i16,
     admission: &mut Admission,
 ) -> Result<Ready, AppendError> {
-    if coordinator::is_internal(&topic.name) {
+    if internal_topics::is_internal(&topic.name) {
         return Err(AppendError::InternalTopic);
     }
     let view = broker.leading_view_of(topic, data.index, -1).map_err(|error| match error {
@@ -185,11 +185,12 @@ async fn check_one(
         segment_bytes: config.segment_bytes,
         timestamps: config.timestamps,
         compression: config.compression,
+        keyed: config.compacts,
         now_ms,
         produce_version: version,
     };
-    let batch = if rules.compression.changes(records) {
-        compressed_anew(broker, records.clone(), rules, admission).await.inspect_err(|error| {
+    let batch = if rules.take_time(records) {
+        looked_into(broker, records.clone(), rules, admission).await.inspect_err(|error| {
             if *error == AppendError::Overloaded {
                 view.note_refusal(Instant::now());
             }
@@ -203,9 +204,9 @@ async fn check_one(
     Ok(Ready { view, batch })
 }
 
-/// Compressing takes long, so that it has a thread of its own, of which there are as many as may search by timestamp. By what it makes
-/// larger the request is admitted anew, before the next batch of it is looked at.
-async fn compressed_anew(
+/// Decompressing and compressing take long, so that they have a thread of their own, of which there are as many as may search by
+/// timestamp. By what that makes larger the request is admitted anew, before the next batch of it is looked at.
+async fn looked_into(
     broker: &Broker,
     records: Bytes,
     rules: ProduceRules,
@@ -214,12 +215,12 @@ async fn compressed_anew(
     let (received, hold_until) = (records.len(), admission.hold_until);
     let thread = tokio::time::timeout_at(hold_until, broker.budgets().searches.acquire(1));
     let permit = thread.await.map_err(|_| AppendError::Overloaded)?;
-    let compress = move || {
+    let look = move || {
         let _permit = permit;
         validate_produce(&records, &rules)
     };
     // The thread ends without an answer only when the node stops.
-    let batch = broker.env().spawn_blocking(compress).await.map_err(|_| AppendError::NotLeader)??;
+    let batch = broker.env().spawn_blocking(look).await.map_err(|_| AppendError::NotLeader)??;
     let growth = batch.total_bytes().saturating_sub(received);
     if growth > 0 {
         let room = tokio::time::timeout_at(hold_until, broker.budgets().produce_bytes.acquire(growth));

@@ -23,7 +23,7 @@ pub enum FetchError {
         /// The partition's group.
         group: helix_raft::GroupId,
         /// What the WAL said.
-        source: helix_wal::ReadError,
+        source: ReadError,
     },
     /// The reading thread is gone.
     #[error("the read was given up because the node stops")]

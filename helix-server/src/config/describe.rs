@@ -1,5 +1,6 @@
 //! What DescribeConfigs tells: every configuration with its value, where that comes from, and what it would be otherwise.
 
+use super::BrokerConfig;
 use super::kind::ConfigKind;
 use super::live::{Altered, LiveConfig, Overrides, Shown, find, shown};
 use super::topic::{DefaultValue, TOPIC_PROPERTIES, TopicProperty};
@@ -52,20 +53,22 @@ pub struct ConfigSynonym {
 
 /// The configuration of a topic with these overrides, on a broker of which `altered` was altered.
 pub fn topic(live: &LiveConfig, own: &Overrides, altered: Altered<'_>) -> Vec<ConfigEntry> {
-    TOPIC_PROPERTIES.iter().map(|property| topic_entry(live, property, own, altered)).collect()
+    let config = live.under(altered);
+    TOPIC_PROPERTIES.iter().map(|property| topic_entry(live, &config, property, own, altered)).collect()
 }
 
 fn topic_entry(
     live: &LiveConfig,
+    config: &BrokerConfig,
     property: &TopicProperty,
     own: &Overrides,
     altered: Altered<'_>,
 ) -> ConfigEntry {
     let default = match property.default {
-        DefaultValue::Broker("log.retention.ms") => Some(live.get().retention_ms().to_string()),
-        DefaultValue::Broker(name) => find(name).and_then(|shown| live.value(shown)),
+        DefaultValue::Broker("log.retention.ms") => Some(config.retention_ms().to_string()),
+        DefaultValue::Broker(name) => find(name).and_then(|shown| live.value(config, shown)),
         DefaultValue::Literal { value, .. } => {
-            Some(live.get().topic_defaults.get(property).unwrap_or(value).to_owned())
+            Some(config.topic_defaults.get(property).unwrap_or(value).to_owned())
         }
     };
     let own = own.get(property.name);
@@ -93,11 +96,12 @@ fn topic_entry(
 
 /// The configuration of this broker.
 pub fn broker(live: &LiveConfig, altered: Altered<'_>) -> Vec<ConfigEntry> {
+    let config = live.under(altered);
     let entry = |shown: Shown| {
         let synonyms = broker_synonyms(live, shown.name(), altered);
         ConfigEntry {
             name: shown.name(),
-            value: live.value(shown),
+            value: live.value(&config, shown),
             kind: shown.kind(),
             source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
             read_only: !shown.is_dynamic(),

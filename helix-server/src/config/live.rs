@@ -244,7 +244,18 @@ impl LiveConfig {
         let (next, refused) = self.with(altered);
         match refused.into_iter().find(|(name, _)| new(name)) {
             Some((_, refused)) => Err(refused),
-            None => next.check().map_err(BrokerConfigError::Contradiction),
+            None => next.check().or_else(|reason| {
+                // A node may have been started again with what contradicts something altered before. That must not stand in the way
+                // of everything else.
+                let before = |all: &Overrides| -> Overrides {
+                    all.clone().into_iter().filter(|(name, _)| !new(name)).collect()
+                };
+                let (everywhere, here) = (before(altered.everywhere), before(altered.here));
+                match self.under(Altered { everywhere: &everywhere, here: &here }).check() {
+                    Ok(()) => Err(BrokerConfigError::Contradiction(reason)),
+                    Err(_) => Ok(()),
+                }
+            }),
         }
     }
 
@@ -257,13 +268,18 @@ impl LiveConfig {
         (config, refused)
     }
 
-    /// The value in force of a broker configuration.
-    pub(super) fn value(&self, shown: Shown) -> Option<String> {
+    /// What is in force where that was altered: now, or in a moment.
+    pub(super) fn under(&self, altered: Altered<'_>) -> BrokerConfig {
+        self.with(altered).0
+    }
+
+    /// The value of a broker configuration where `config` is in force.
+    pub(super) fn value(&self, config: &BrokerConfig, shown: Shown) -> Option<String> {
         match shown {
-            Shown::Property(property) => property.value(&self.get()),
+            Shown::Property(property) => property.value(config),
             Shown::Setting(setting) => (setting.value)(&self.started),
             Shown::TopicDefault { value, topic, .. } => {
-                self.get().topic_defaults.get(topic).or(value).map(str::to_owned)
+                config.topic_defaults.get(topic).or(value).map(str::to_owned)
             }
         }
     }
@@ -382,6 +398,28 @@ mod tests {
         assert!(refusal("unclean.leader.election.enable", "true").contains("use false"));
         let same = overrides(&[("unclean.leader.election.enable", "false")]);
         live.check(Altered { everywhere: &same, here: &none }, |_| true).expect("what Helix does");
+    }
+
+    #[test]
+    fn an_old_contradiction_stands_in_nobodys_way() {
+        let live = started(&[("socket.request.max.bytes", "50000000")]);
+        let none = Overrides::new();
+        let old = ("message.max.bytes", "80000000");
+        let check = |name: &str, all: &[(&str, &str)]| {
+            live.check(Altered { everywhere: &overrides(all), here: &none }, |new| new == name)
+        };
+        check("max.connections", &[old, ("max.connections", "5000")]).expect("another thing");
+        let refusal = check("message.max.bytes", &[old]).expect_err("the contradiction itself");
+        assert!(matches!(refusal, BrokerConfigError::Contradiction(_)), "{refusal}");
+    }
+
+    #[test]
+    fn for_ever_is_said_in_several_ways() {
+        let live = started(&[("log.retention.hours", "2147483647")]);
+        assert_eq!(live.get().retention_ms(), 2_147_483_647 * 3_600_000);
+        let (here, none) = (overrides(&[("log.retention.ms", "9223372036854775807")]), Overrides::new());
+        assert!(live.alter(Altered { everywhere: &none, here: &here }));
+        assert_eq!(live.get().retention_ms(), i64::MAX);
     }
 
     #[test]

@@ -147,11 +147,11 @@ properties! {
     /// A client connection that was silent for this long is closed.
     "connections.max.idle.ms" => connections_max_idle_ms: u64 = 600_000, "ms", Some(1000..=MAX_MS);
     /// How long records are kept; `-1` is for ever. Wins over the two below. Topics can override it with `retention.ms`.
-    "log.retention.ms" => log_retention_ms: Option<i64> = None, "ms", Some(-1..=MAX_MS), dynamic;
+    "log.retention.ms" => log_retention_ms: Option<i64> = None, "ms", Some(-1..=i64::MAX), dynamic;
     /// As `log.retention.ms`, in minutes. Wins over the one below.
-    "log.retention.minutes" => log_retention_minutes: Option<i32> = None, "minutes", Some(-1..=1_000_000_000);
+    "log.retention.minutes" => log_retention_minutes: Option<i32> = None, "minutes", Some(-1..=I32_MAX);
     /// As `log.retention.ms`, in hours.
-    "log.retention.hours" => log_retention_hours: i32 = 168, "hours", Some(-1..=10_000_000);
+    "log.retention.hours" => log_retention_hours: i32 = 168, "hours", Some(-1..=I32_MAX);
     /// How large the log of one partition may grow before its oldest records are removed; `-1` is no limit. Topics can
     /// override it with `retention.bytes`.
     "log.retention.bytes" => log_retention_bytes: i64 = -1, "bytes", Some(-1..=i64::MAX), dynamic;

@@ -16,8 +16,11 @@ pub static TOPIC_PROPERTIES: &[TopicProperty] = &[
         kind: ConfigKind::List,
         valid: Words(&["compact", "delete"]),
         default: Literal { value: "delete", brokers: Same("log.cleanup.policy") },
-        doc: "What becomes of old records. With `delete` they go after `retention.ms` and above `retention.bytes`. With `compact` alone all stay: readers find the newest value of every key, and older ones too, since Helix does not remove these yet; the disk has to have room for them.",
-        effect: List(|draft, words| draft.deletes = words.iter().any(|word| word == "delete")),
+        doc: "What becomes of old records. With `delete` they go after `retention.ms` and above `retention.bytes`. With `compact` alone all stay: readers find the newest value of every key, and older ones too, since Helix does not remove these yet; the disk has to have room for them. With `compact`, alone or not, records without a key are refused.",
+        effect: List(|draft, words| {
+            draft.deletes = words.iter().any(|word| word == "delete");
+            draft.config.compacts = words.iter().any(|word| word == "compact");
+        }),
     },
     TopicProperty {
         name: "compression.gzip.level",

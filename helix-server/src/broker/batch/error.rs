@@ -126,6 +126,14 @@ pub enum BatchError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A record of a compacted topic has no key.
+    #[error(
+        "record {ordinal} of the batch has no key, which a compacted topic cannot do without: give it one"
+    )]
+    WithoutKey {
+        /// Position of the record in the batch, from 0.
+        ordinal: i32,
+    },
     /// A compressed batch could not be decompressed.
     #[error("the record batch could not be decompressed: {reason}")]
     Decompress {
@@ -157,7 +165,8 @@ impl BatchError {
             | Self::Control
             | Self::Producer { .. }
             | Self::TransactionalWithoutProducer
-            | Self::Record { .. } => ResponseError::InvalidRecord,
+            | Self::Record { .. }
+            | Self::WithoutKey { .. } => ResponseError::InvalidRecord,
             // Formats 0 and 1 are older ones, which a served version of Produce must not carry; anything else is no format at all.
             Self::Magic { magic: 0 | 1 } => ResponseError::InvalidRecord,
             Self::Magic { .. } | Self::Length { .. } | Self::Checksum { .. } | Self::Decompress { .. } => {

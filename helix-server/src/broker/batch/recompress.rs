@@ -40,25 +40,41 @@ impl StoredCompression {
             Self::Zstd(_) => Compression::Zstd,
         }
     }
-
-    /// Whether a produced batch has to be compressed anew. Of a batch without a header nobody knows.
-    pub fn changes(self, batch: &[u8]) -> bool {
-        let produced = BatchHeader::parse(batch).and_then(|header| header.compression());
-        produced.is_ok_and(|produced| self.of(produced) != produced)
-    }
 }
 
 /// The records of a batch in another compression, and what their timestamps span. They may take `limit_bytes` at most.
 pub(super) fn recompress(
     header: &BatchHeader,
-    batch: &Bytes,
+    batch: &[u8],
     target: StoredCompression,
     limit_bytes: usize,
+    keyed: bool,
 ) -> Result<(Bytes, TimestampSpan), BatchError> {
+    let failed = |error| failed_output(&error, limit_bytes);
+    let mut output =
+        compression::Encoder::new(target, Limited { bytes: Vec::new(), limit_bytes }).map_err(failed)?;
+    let span = walk(header, batch, keyed, |record| output.write_all(record).map_err(failed))?;
+    Ok((output.finish().map_err(failed)?.bytes.into(), span))
+}
+
+/// Checks the records of a batch as if they had come uncompressed.
+pub(super) fn check_compressed(
+    header: &BatchHeader,
+    batch: &[u8],
+    keyed: bool,
+) -> Result<TimestampSpan, BatchError> {
+    walk(header, batch, keyed, |_| Ok(()))
+}
+
+/// Shows the records of a batch one by one, checks them, and tells what their timestamps span.
+fn walk(
+    header: &BatchHeader,
+    batch: &[u8],
+    keyed: bool,
+    mut show: impl FnMut(&[u8]) -> Result<(), BatchError>,
+) -> Result<TimestampSpan, BatchError> {
     let produced = batch.get(BATCH_HEADER_BYTES..).unwrap_or_default();
     let mut input = compression::open(header.compression()?, produced, MAX_DECOMPRESSED_BYTES)?;
-    let mut output = compression::Encoder::new(target, Limited { bytes: Vec::new(), limit_bytes })
-        .map_err(|error| failed_output(&error, limit_bytes))?;
     let mut span = SpanBuilder::default();
     let mut record = Vec::new();
     let mut left = MAX_DECOMPRESSED_BYTES;
@@ -66,15 +82,15 @@ pub(super) fn recompress(
         read_record(&mut input, &mut record, left, ordinal)?;
         left = left.saturating_sub(record.len() as u64);
         let malformed = |reason| BatchError::Record { ordinal, reason };
-        span.add(records::check_one(&record, header.base_timestamp_ms, ordinal).map_err(malformed)?);
-        output.write_all(&record).map_err(|error| failed_output(&error, limit_bytes))?;
+        let checked = records::check_one(&record, header.base_timestamp_ms, ordinal).map_err(malformed)?;
+        span.add(checked.with_key(keyed, ordinal)?.timestamp_ms);
+        show(&record)?;
     }
     if input.read(&mut [0]).map_err(|error| failed_input(&error))? > 0 {
         let reason = "bytes follow the last record";
         return Err(BatchError::Record { ordinal: header.record_count, reason });
     }
-    let output = output.finish().map_err(|error| failed_output(&error, limit_bytes))?;
-    Ok((output.bytes.into(), span.finish()))
+    Ok(span.finish())
 }
 
 /// Reads one record, its length in front.
@@ -171,6 +187,7 @@ mod tests {
             now_ms: 0,
             produce_version: 9,
             compression,
+            keyed: false,
         }
     }
 
@@ -221,10 +238,11 @@ mod tests {
         let sent = BatchBuilder::new().records(3).compression(Compression::Gzip, SnappyFraming::Raw).build();
         for kept in [StoredCompression::AsProduced, StoredCompression::Gzip(9)] {
             assert_eq!(stored(&sent, &rules(kept))[16..], sent[16..]);
-            assert!(!kept.changes(&sent));
+            assert!(!rules(kept).take_time(&sent));
+            assert!(ProduceRules { keyed: true, ..rules(kept) }.take_time(&sent), "it has to be looked into");
         }
-        assert!(StoredCompression::Zstd(1).changes(&sent));
-        assert!(!StoredCompression::Zstd(1).changes(&sent[..60]), "nobody knows");
+        assert!(rules(StoredCompression::Zstd(1)).take_time(&sent));
+        assert!(!rules(StoredCompression::Zstd(1)).take_time(&sent[..60]), "nobody knows");
     }
 
     #[test]

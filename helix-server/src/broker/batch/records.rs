@@ -35,13 +35,32 @@ impl SpanBuilder {
     }
 }
 
-/// Checks every record behind `header` and returns the span of their timestamps.
-pub(super) fn check_records(header: &BatchHeader, records: &[u8]) -> Result<TimestampSpan, BatchError> {
+/// What was found out about one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Checked {
+    pub(super) timestamp_ms: i64,
+    has_key: bool,
+}
+
+impl Checked {
+    /// `keyed`: the record has to have a key.
+    pub(super) fn with_key(self, keyed: bool, ordinal: i32) -> Result<Self, BatchError> {
+        if keyed && !self.has_key { Err(BatchError::WithoutKey { ordinal }) } else { Ok(self) }
+    }
+}
+
+/// Checks every record behind `header` and returns the span of their timestamps. `keyed`: each has to have a key.
+pub(super) fn check_records(
+    header: &BatchHeader,
+    records: &[u8],
+    keyed: bool,
+) -> Result<TimestampSpan, BatchError> {
     let mut rest = Cursor { rest: records };
     let mut span = SpanBuilder::default();
     for ordinal in 0..header.record_count {
         let malformed = |reason| BatchError::Record { ordinal, reason };
-        span.add(check_record(&mut rest, header.base_timestamp_ms, ordinal).map_err(malformed)?);
+        let checked = check_record(&mut rest, header.base_timestamp_ms, ordinal).map_err(malformed)?;
+        span.add(checked.with_key(keyed, ordinal)?.timestamp_ms);
     }
     if rest.rest.is_empty() {
         Ok(span.finish())
@@ -50,12 +69,20 @@ pub(super) fn check_records(header: &BatchHeader, records: &[u8]) -> Result<Time
     }
 }
 
-/// Checks one record, its length in front, and returns its timestamp.
-pub(super) fn check_one(record: &[u8], base_timestamp_ms: i64, ordinal: i32) -> Result<i64, &'static str> {
+/// Checks one record, its length in front.
+pub(super) fn check_one(
+    record: &[u8],
+    base_timestamp_ms: i64,
+    ordinal: i32,
+) -> Result<Checked, &'static str> {
     check_record(&mut Cursor { rest: record }, base_timestamp_ms, ordinal)
 }
 
-fn check_record(batch: &mut Cursor<'_>, base_timestamp_ms: i64, ordinal: i32) -> Result<i64, &'static str> {
+fn check_record(
+    batch: &mut Cursor<'_>,
+    base_timestamp_ms: i64,
+    ordinal: i32,
+) -> Result<Checked, &'static str> {
     let length = usize::try_from(batch.varint()?).map_err(|_| "negative length")?;
     if length < RECORD_MIN_BYTES {
         return Err("length too small for a record");
@@ -67,7 +94,7 @@ fn check_record(batch: &mut Cursor<'_>, base_timestamp_ms: i64, ordinal: i32) ->
     if record.varint()? != ordinal {
         return Err("offset delta is not the record's position in the batch");
     }
-    record.skip_nullable()?;
+    let has_key = record.skip_nullable()?;
     record.skip_nullable()?;
     let headers = usize::try_from(record.varint()?).map_err(|_| "negative header count")?;
     for _ in 0..headers {
@@ -75,7 +102,11 @@ fn check_record(batch: &mut Cursor<'_>, base_timestamp_ms: i64, ordinal: i32) ->
         record.take(key)?;
         record.skip_nullable()?;
     }
-    if record.rest.is_empty() { Ok(timestamp_ms) } else { Err("length does not match the record's content") }
+    if record.rest.is_empty() {
+        Ok(Checked { timestamp_ms, has_key })
+    } else {
+        Err("length does not match the record's content")
+    }
 }
 
 struct Cursor<'a> {
@@ -89,12 +120,13 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    fn skip_nullable(&mut self) -> Result<(), &'static str> {
+    /// Whether there was anything, if only of no length.
+    fn skip_nullable(&mut self) -> Result<bool, &'static str> {
         match self.varint()? {
-            -1 => Ok(()),
+            -1 => Ok(false),
             length => {
                 let length = usize::try_from(length).map_err(|_| "negative length")?;
-                self.take(length).map(|_| ())
+                self.take(length).map(|_| true)
             }
         }
     }
@@ -153,12 +185,12 @@ mod tests {
         let batch = BatchBuilder::new().records(3).build();
         let header = BatchHeader::parse(&batch).expect("valid");
         let records = &batch[61..];
-        check_records(&header, records).expect("the whole is well formed");
+        check_records(&header, records, false).expect("the whole is well formed");
         for end in 0..records.len() {
-            check_records(&header, &records[..end]).expect_err("a cut is malformed");
+            check_records(&header, &records[..end], false).expect_err("a cut is malformed");
         }
         let longer = [records, &[0]].concat();
-        check_records(&header, &longer).expect_err("a byte too many is malformed");
+        check_records(&header, &longer, false).expect_err("a byte too many is malformed");
     }
 
     proptest! {
@@ -183,7 +215,7 @@ mod tests {
         fn random_records_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), count in 1_i32..5) {
             let batch = BatchBuilder::new().records(1).build();
             let header = BatchHeader { record_count: count, ..BatchHeader::parse(&batch).expect("valid") };
-            let _ = check_records(&header, &bytes);
+            let _ = check_records(&header, &bytes, false);
         }
     }
 }

@@ -22,6 +22,7 @@ pub(crate) struct BatchBuilder {
     producer: (i64, i16, i32),
     attributes: i16,
     timestamps_ms: Vec<i64>,
+    keyed: bool,
     value_bytes: usize,
     compression: (Compression, SnappyFraming),
     log_append_time_ms: Option<i64>,
@@ -34,6 +35,7 @@ impl BatchBuilder {
             producer: (-1, -1, -1),
             attributes: 0,
             timestamps_ms: vec![1000],
+            keyed: false,
             value_bytes: 5,
             compression: (Compression::None, SnappyFraming::Raw),
             log_append_time_ms: None,
@@ -65,6 +67,12 @@ impl BatchBuilder {
         self
     }
 
+    /// Each record has a key, of no bytes.
+    pub(crate) fn keyed(mut self) -> Self {
+        self.keyed = true;
+        self
+    }
+
     pub(crate) fn record_value_bytes(mut self, bytes: usize) -> Self {
         self.value_bytes = bytes;
         self
@@ -85,7 +93,12 @@ impl BatchBuilder {
         let base_timestamp_ms = self.timestamps_ms[0];
         let mut records = Vec::new();
         for (ordinal, timestamp_ms) in self.timestamps_ms.iter().enumerate() {
-            put_record(&mut records, timestamp_ms - base_timestamp_ms, ordinal, self.value_bytes);
+            put_record(
+                &mut records,
+                timestamp_ms - base_timestamp_ms,
+                ordinal,
+                (self.keyed, self.value_bytes),
+            );
         }
         let records = compress(&records, self.compression);
         let (producer_id, producer_epoch, base_sequence) = self.producer;
@@ -124,11 +137,11 @@ pub(crate) fn with_checksum(mut batch: Vec<u8>) -> Bytes {
     batch.into()
 }
 
-fn put_record(out: &mut Vec<u8>, timestamp_delta: i64, ordinal: usize, value_bytes: usize) {
+fn put_record(out: &mut Vec<u8>, timestamp_delta: i64, ordinal: usize, (keyed, value_bytes): (bool, usize)) {
     let mut record = vec![0];
     put_varlong(&mut record, timestamp_delta);
     put_varlong(&mut record, ordinal as i64);
-    put_varlong(&mut record, -1); // no key
+    put_varlong(&mut record, if keyed { 0 } else { -1 });
     put_varlong(&mut record, value_bytes as i64);
     record.resize(record.len() + value_bytes, b'v');
     put_varlong(&mut record, 1);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::recompress::recompress;
+use super::recompress::{check_compressed, recompress};
 use super::records::{TimestampSpan, check_records};
 use super::{
     BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, CHECKSUM_FROM, Compression,
@@ -36,8 +36,21 @@ pub struct ProduceRules {
     pub now_ms: i64,
     /// Version of the Produce request.
     pub produce_version: i16,
-    /// `compression.type` of the topic. Another one than the producer's takes time: such batches are not for a thread that must not wait.
+    /// `compression.type` of the topic.
     pub compression: StoredCompression,
+    /// `cleanup.policy` of the topic has `compact`: every record needs a key.
+    pub keyed: bool,
+}
+
+impl ProduceRules {
+    /// Whether a produced batch has to be decompressed, or compressed: not for a thread that must not wait. Of a batch without a
+    /// header nobody knows.
+    pub fn take_time(&self, batch: &[u8]) -> bool {
+        let produced = BatchHeader::parse(batch).and_then(|header| header.compression());
+        produced.is_ok_and(|produced| {
+            self.compression.of(produced) != produced || (self.keyed && produced != Compression::None)
+        })
+    }
 }
 
 /// A batch that may be appended.
@@ -96,7 +109,8 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
     }
     let body = &records[BATCH_HEADER_BYTES..];
     let span = match compression {
-        Compression::None => check_records(&header, body)?,
+        Compression::None => check_records(&header, body, rules.keyed)?,
+        _ if rules.keyed => check_compressed(&header, records, true)?,
         // The producer's word is taken for compressed records: looking would cost their decompression.
         _ => TimestampSpan {
             min_ms: header.base_timestamp_ms.min(header.max_timestamp_ms),
@@ -126,7 +140,7 @@ fn compressed_anew(
     rules: &ProduceRules,
 ) -> Result<ValidBatch, BatchError> {
     let limit_bytes = rules.max_batch_bytes.saturating_sub(BATCH_HEADER_BYTES);
-    let (tail, span) = recompress(header, records, rules.compression, limit_bytes)?;
+    let (tail, span) = recompress(header, records, rules.compression, limit_bytes, rules.keyed)?;
     let target = rules.compression.of(header.compression()?);
     let header = BatchHeader {
         length: (BATCH_HEADER_BYTES - LENGTH_OVERHEAD_BYTES + tail.len()) as i32,
@@ -217,7 +231,7 @@ mod tests {
 
     use super::super::testing::{BatchBuilder, SnappyFraming, with_checksum};
     use super::super::{BatchHeader, Compression};
-    use super::{ProduceRules, StoredCompression, TimestampRule, validate_produce};
+    use super::{BatchError, ProduceRules, StoredCompression, TimestampRule, validate_produce};
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -229,6 +243,7 @@ mod tests {
             now_ms: NOW_MS,
             produce_version: 9,
             compression: StoredCompression::AsProduced,
+            keyed: false,
         }
     }
 
@@ -307,6 +322,27 @@ mod tests {
         let error =
             validate_produce(&sent, &ProduceRules { produce_version: 6, ..rules() }).expect_err("too old");
         assert_eq!(error.kafka_error(), ResponseError::UnsupportedCompressionType);
+    }
+
+    #[test]
+    fn a_compacted_topic_wants_keys() {
+        for compression in [Compression::None, Compression::Snappy] {
+            for kept in [StoredCompression::AsProduced, StoredCompression::Zstd(1)] {
+                let rules = ProduceRules { keyed: true, compression: kept, ..rules() };
+                let sent = || {
+                    good()
+                        .records(2)
+                        .timestamps_ms(&[NOW_MS, NOW_MS])
+                        .compression(compression, SnappyFraming::Raw)
+                };
+                validate_produce(&sent().keyed().build(), &rules).expect("an empty key is one");
+                let refused = validate_produce(&sent().build(), &rules).expect_err("refused");
+                assert_eq!(refused, BatchError::WithoutKey { ordinal: 0 });
+                assert_eq!(refused.kafka_error(), ResponseError::InvalidRecord);
+                validate_produce(&sent().build(), &ProduceRules { keyed: false, ..rules })
+                    .expect("elsewhere");
+            }
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn hand_in(
         now_ms: 0,
         produce_version: 9,
         compression: StoredCompression::AsProduced,
+        keyed: false,
     };
     let (mut replies, outcome) = expect_answers(1, Vec::new());
     let request = AppendRequest {

@@ -64,12 +64,15 @@ fn with_rules(
         now_ms: NOW_MS,
         produce_version,
         compression,
+        keyed: false,
     };
-    // Compressed anew, a batch is never in memory as a whole, but for what it becomes.
-    let most = if compression.changes(batch) { 2 * DECOMPRESSOR_BYTES + (64 << 20) } else { 4096 };
-    match within(most, || validate_produce(batch, &rules)) {
-        Ok(valid) => store(batch, &valid),
-        Err(error) => assert_ne!(error.code(), 0),
+    for rules in [rules, ProduceRules { keyed: true, ..rules }] {
+        // Compressed anew, a batch is never in memory as a whole, but for what it becomes.
+        let most = if rules.take_time(batch) { 2 * DECOMPRESSOR_BYTES + (64 << 20) } else { 4096 };
+        match within(most, || validate_produce(batch, &rules)) {
+            Ok(valid) => store(batch, &valid),
+            Err(error) => assert_ne!(error.code(), 0),
+        }
     }
 }
 
@@ -125,6 +128,7 @@ fn seeds() -> Vec<Vec<u8>> {
         now_ms: NOW_MS,
         produce_version: 13,
         compression: StoredCompression::AsProduced,
+        keyed: false,
     };
     batches.iter().for_each(|batch| drop(validate_produce(batch, &rules).expect("a valid example")));
     (0..32).flat_map(|flags| batches.iter().map(move |batch| [&[flags][..], batch].concat())).collect()
