@@ -510,6 +510,10 @@ impl Inner {
         logged: Logged,
         heard_of: &[(ReplicaId, Incarnation)],
     ) {
+        // One that a crash has brought back goes on until it is deleted again; what was stored of it before is not known any more.
+        if self.deleted.contains(&group) {
+            return;
+        }
         let must_be_synced = self.promises.synced || group == METADATA_GROUP || logged.digest.is_membership();
         let at_first = if group == METADATA_GROUP { self.promises.founders } else { REPLICATION_FACTOR };
         let voters = self.committed.voters(group, at_first);
