@@ -81,7 +81,7 @@ async fn produce_at(connection: &mut TcpStream, timestamps_ms: &[i64]) {
         offset,
         sequence: offset as i32 - 1, // the first one has none
         timestamp: *timestamp_ms,
-        key: None,
+        key: Some(Bytes::from_static(b"key")),
         value: None,
         headers: Default::default(),
     };
@@ -298,7 +298,7 @@ async fn what_is_compacted_is_not_deleted_on_demand() {
     let created: CreateTopicsResponse = call(&mut connection, ApiKey::CreateTopics, 6, &request).await;
     assert_eq!(created.topics[0].error_code, 0);
     let mut connection = node.connect_to(TOPIC).await;
-    produce(&mut connection, 2).await;
+    produce_at(&mut connection, &[1, 2]).await;
     let refused = ResponseError::PolicyViolation.code();
     assert_eq!(delete_records(&mut connection, 1).await, (refused, -1));
     assert_eq!(list_offset(&mut connection, EARLIEST).await.offset, 0);
