@@ -454,11 +454,12 @@ fn find(
     in_hole: impl Fn(&EntryMeta) -> bool,
 ) -> Result<Option<Index>, ReadError> {
     until_not_cut(|| {
-        let (ranges, holes): (Vec<Range>, Vec<Hole>) = {
+        let (ranges, holes, from): (Vec<Range>, Vec<Hole>, Index) = {
             let index = shared.index.read();
             let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+            let from = from.max(log.start.index.next());
             let ranges = log.ranges.iter().filter(|range| range.last >= from && possible(range));
-            (ranges.copied().collect(), log.holes())
+            (ranges.copied().collect(), log.holes(), from)
         };
         for range in ranges {
             let found = look_into(shared, &range, from, |first, entries| {
@@ -499,7 +500,8 @@ fn look_into<T>(
 }
 
 /// Looks through a log again for as long as it is cut at its start meanwhile: what is left of a range that was cut counts, and
-/// who is told that there is nothing may remove all of it.
+/// who is told that there is nothing may remove all of it. Whoever looks begins behind the start that it has found, so that there is
+/// an end to it even where a disk tells of entries that no log can have.
 fn until_not_cut<T>(look: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
     loop {
         match look() {
@@ -586,13 +588,13 @@ pub(crate) fn index_of_max_timestamp(
     end: Offset,
 ) -> Result<Option<Index>, ReadError> {
     until_not_cut(|| {
-        let mut ranges: Vec<Range> = {
+        let (mut ranges, from): (Vec<Range>, Index) = {
             let index = shared.index.read();
             let log = index.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
             if let Some(hole) = log.holes().first() {
                 return Err(ReadError::Damaged { group, index: hole.first });
             }
-            log.ranges.iter().copied().collect()
+            (log.ranges.iter().copied().collect(), log.start.index.next())
         };
         // The numbers of the ranges are upper bounds, so the most promising is looked at first.
         ranges.sort_by_key(|range| (Reverse(range.run.max_timestamp_ms), range.first));
@@ -601,7 +603,7 @@ pub(crate) fn index_of_max_timestamp(
             if best.is_some_and(|(timestamp_ms, _)| range.run.max_timestamp_ms < timestamp_ms) {
                 break;
             }
-            look_into(shared, &range, range.first, |first, entries| {
+            look_into(shared, &range, from, |first, entries| {
                 let counts = |entry: &EntryMeta| entry.offset_count > 0 && entry.next_offset() <= end;
                 let counting = entries.iter().zip(first.0..).filter(|(entry, _)| counts(entry));
                 // Of several that have it the first.
