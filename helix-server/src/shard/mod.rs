@@ -48,7 +48,7 @@ pub struct Shards {
     mailboxes: Arc<[mpsc::UnboundedSender<ShardMessage>]>,
 }
 
-/// The receiving ends of the mailboxes, to be given to the shards' owners.
+/// The receiving end of a mailbox, to be given to the shard's owner.
 pub(crate) type Mailbox = mpsc::UnboundedReceiver<ShardMessage>;
 /// Those of all shards.
 pub(crate) type Mailboxes = Vec<Mailbox>;

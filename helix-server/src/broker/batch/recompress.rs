@@ -57,13 +57,9 @@ pub(super) fn recompress(
     Ok((output.finish().map_err(failed)?.bytes.into(), span))
 }
 
-/// Checks the records of a batch as if they had come uncompressed.
-pub(super) fn check_compressed(
-    header: &BatchHeader,
-    batch: &[u8],
-    keyed: bool,
-) -> Result<TimestampSpan, BatchError> {
-    walk(header, batch, keyed, |_| Ok(()))
+/// Checks the records of a compressed batch as if they had come uncompressed, and that each has a key.
+pub(super) fn check_keyed(header: &BatchHeader, batch: &[u8]) -> Result<TimestampSpan, BatchError> {
+    walk(header, batch, true, |_| Ok(()))
 }
 
 /// Shows the records of a batch one by one, checks them, and tells what their timestamps span.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::recompress::{check_compressed, recompress};
+use super::recompress::{check_keyed, recompress};
 use super::records::{TimestampSpan, check_records};
 use super::{
     BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, CHECKSUM_FROM, Compression,
@@ -110,7 +110,7 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<ValidBa
     let body = &records[BATCH_HEADER_BYTES..];
     let span = match compression {
         Compression::None => check_records(&header, body, rules.keyed)?,
-        _ if rules.keyed => check_compressed(&header, records, true)?,
+        _ if rules.keyed => check_keyed(&header, records)?,
         // The producer's word is taken for compressed records: looking would cost their decompression.
         _ => TimestampSpan {
             min_ms: header.base_timestamp_ms.min(header.max_timestamp_ms),

@@ -1,4 +1,5 @@
 //! Whoever creates topics, writes a little to them, and deletes them again; and whoever wants leaders back where they are meant to be.
+//! Time is the simulated one: a pause here is a step of the schedule, and takes none of the real one.
 
 use std::sync::Arc;
 use std::time::Duration;

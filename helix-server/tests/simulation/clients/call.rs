@@ -1,4 +1,5 @@
 //! The way from a client to the nodes: answers take time, and some never come.
+//! Time is the simulated one: a pause here is a step of the schedule, and takes none of the real one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
